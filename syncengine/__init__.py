@@ -1,0 +1,195 @@
+"""Offline-first documents that sync: a plain SQLite file, every device the same.
+
+    import syncengine
+
+    class Note(syncengine.Document):
+        title: str
+        body: syncengine.Text = syncengine.Text()
+
+    async with syncengine.open("notes.db") as replica:
+        space = await replica.namespace("family")
+        async with space.transaction() as tx:
+            tx.create(Note, "groceries", title="Groceries")
+
+Names are loaded when they are first used: a hub never loads the document code.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from syncengine.errors import (
+    AlreadyExists,
+    ClockSuspect,
+    Closed,
+    ConnectionLost,
+    DivergenceDetected,
+    FrozenDocument,
+    Invalid,
+    InviteExpired,
+    InviteUsed,
+    NewerFormat,
+    NotFound,
+    NotOurs,
+    ProtocolError,
+    Refused,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    SyncError,
+    TooLarge,
+    TransactionClosed,
+    TransactionOpen,
+    WrongLoop,
+)
+from syncengine.system import SystemClock, SystemEntropy
+
+if TYPE_CHECKING:
+    from syncengine.documents.fields import Counter, List, Map, Set, Text
+    from syncengine.documents.model import Document
+    from syncengine.replication.hub import Admit, Hub
+    from syncengine.replication.replica import Opening, Replica
+    from syncengine.replication.space import Live, LostValue, Space
+    from syncengine.replication.transaction import Receipt, Transaction
+    from syncengine.trust.invite import Invite
+
+_HOMES = {
+    "Counter": "syncengine.documents.fields",
+    "List": "syncengine.documents.fields",
+    "Map": "syncengine.documents.fields",
+    "Set": "syncengine.documents.fields",
+    "Text": "syncengine.documents.fields",
+    "Document": "syncengine.documents.model",
+    "Hub": "syncengine.replication.hub",
+    "Replica": "syncengine.replication.replica",
+    "Live": "syncengine.replication.space",
+    "LostValue": "syncengine.replication.space",
+    "Space": "syncengine.replication.space",
+    "Receipt": "syncengine.replication.transaction",
+    "Transaction": "syncengine.replication.transaction",
+    "Invite": "syncengine.trust.invite",
+}
+
+__all__ = [
+    "AlreadyExists",
+    "ClockSuspect",
+    "Closed",
+    "ConnectionLost",
+    "Counter",
+    "DivergenceDetected",
+    "Document",
+    "FrozenDocument",
+    "Hub",
+    "Invalid",
+    "Invite",
+    "InviteExpired",
+    "InviteUsed",
+    "List",
+    "Live",
+    "LostValue",
+    "Map",
+    "NewerFormat",
+    "NotFound",
+    "NotOurs",
+    "ProtocolError",
+    "Receipt",
+    "Refused",
+    "Replica",
+    "Set",
+    "Space",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreLocked",
+    "StoreReadOnly",
+    "SyncError",
+    "Text",
+    "TooLarge",
+    "Transaction",
+    "TransactionClosed",
+    "TransactionOpen",
+    "WrongLoop",
+    "new_id",
+    "open",
+    "open_hub",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'syncengine' has no attribute {name!r}")
+    return getattr(import_module(home), name)
+
+
+def open(path: str, *, strict_clock: bool = False) -> "Opening":
+    """Open a replica, made when absent: `async with syncengine.open("notes.db")`.
+
+    `:memory:` gives one with a throw-away identity. With `strict_clock`, a clock that
+    a hub finds off by more than a minute is an error instead of a flag. Raises
+    `StoreLocked`, `NotOurs`, `NewerFormat`, `StoreReadOnly`, `StoreFull`.
+    """
+    from syncengine.replication.replica import Opening
+
+    return Opening(
+        path,
+        strict_clock=strict_clock,
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+    )
+
+
+def open_hub(path: str, *, admit: "Admit" = "ticket") -> "HubOpening":
+    """Open a hub's file, made when absent: `async with syncengine.open_hub(path)`.
+
+    `admit` says who may bring a new namespace: whoever holds the `"ticket"`,
+    `"anyone"`, or whom a function of (namespace id, device id) returns true for.
+    Raises as `open` does.
+    """
+    return HubOpening(path, admit)
+
+
+class HubOpening:
+    """What `open_hub` returns: await it, or use it with `async with`."""
+
+    def __init__(self, path: str, admit: "Admit"):
+        self._path = path
+        self._admit = admit
+        self._hub: Hub | None = None
+
+    def __await__(self) -> Any:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> "Hub":
+        self._hub = await self._open()
+        return self._hub
+
+    async def __aexit__(self, *exception: object) -> None:
+        assert self._hub is not None
+        await self._hub.close()
+
+    async def _open(self) -> "Hub":
+        from syncengine.replication.hub import Hub, check_admit
+        from syncengine.replication.opening import HUB, open_file
+        from syncengine.trust.keys import ED25519
+
+        entropy = SystemEntropy()
+        opened = await open_file(self._path, entropy, ED25519, HUB)
+        hub = Hub(
+            opened,
+            clock=SystemClock(),
+            entropy=entropy,
+            scheme=ED25519,
+            admit=check_admit(self._admit),
+        )
+        await hub.make_ticket()
+        return hub
+
+
+def new_id() -> str:
+    """Return a fresh document id: 26 characters that sort by time of making."""
+    from syncengine.ids import base32
+
+    stamp = SystemClock().now_ms().to_bytes(6, "big")
+    return base32(stamp + SystemEntropy().bytes(10))

@@ -1,0 +1,616 @@
+"""A document: containers composed into a tree, and what operations do to it.
+
+One path for all: local drafts and remote changes both come in through `apply`. What
+an operation's author had seen decides what it replaces; `seen=None` means all that
+is here (a local edit). State is kept in cells, one for each key, element or piece of
+text, so that a small edit of a large document touches little.
+
+Laws (`tests/syncengine/crdt/test_document.py`): any causal order of the same changes
+leaves the same visible state; `undo` takes a change back without a trace.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from syncengine import limits, values
+from syncengine.crdt import counter, register
+from syncengine.crdt import set as add_wins
+from syncengine.crdt.list import ListState
+from syncengine.crdt.operation import (
+    KNOWN_ACTIONS,
+    NESTABLE,
+    Action,
+    ContainerId,
+    InvalidOperation,
+    Operation,
+    Type,
+    UnknownOperation,
+    container_from_key,
+    container_key,
+    length,
+    resolve,
+)
+from syncengine.crdt.register import EMPTY, Entry, Seen, Slot
+from syncengine.crdt.sequence.oplog import BACK, DEL, INS, SET
+from syncengine.crdt.sequence.state import Cell, NeedsReplay, Sequence
+from syncengine.crdt.text import TextState
+from syncengine.errors import Invalid
+from syncengine.ids import ActorId, DocumentId, Stamp
+
+KEY, PARENT, COUNT, ELEMENT = b"k", b"p", b"n", b"e"
+
+# A set's element is an index key, like a map's key.
+ELEMENT_BYTES_MAX = limits.KEY_BYTES_MAX
+
+
+class MapState:
+    """A map: a slot for each key."""
+
+    def __init__(self) -> None:
+        self.slots: dict[str, Slot] = {}
+
+
+class CounterState:
+    """A counter: a subtotal for each actor."""
+
+    def __init__(self) -> None:
+        self.subtotals: dict[ActorId, tuple[int, float]] = {}
+
+
+class SetState:
+    """A set: dots for each element, by its canonical bytes."""
+
+    def __init__(self) -> None:
+        self.dots: dict[bytes, add_wins.Dots] = {}
+
+
+State = MapState | CounterState | SetState | ListState | TextState
+
+_STATES: dict[int, type[State]] = {
+    Type.MAP: MapState,
+    Type.COUNTER: CounterState,
+    Type.SET: SetState,
+    Type.LIST: ListState,
+    Type.TEXT: TextState,
+}
+
+Parent = tuple[ContainerId, str | None, int, int]
+"""(container above, key there or None in a list, own type, depth)"""
+
+
+class Cells(Protocol):
+    """Where a document's stored cells are read from."""
+
+    def read(
+        self, container: bytes, start: bytes = b"", stop: bytes = b"\xff" * 8
+    ) -> Iterable[tuple[bytes, bytes]]:
+        """Yield (key, state) of the cells of `container` in [start, stop)."""
+        ...
+
+
+class Viewer(Protocol):
+    """Somebody who shows the document as it was: told before a container changes."""
+
+    def capture(self, container: ContainerId) -> None: ...
+
+
+class Document:
+    """The state of one document.
+
+    Invariants: (1) a container that is not in `_states` is unchanged in `cells`;
+    (2) every change since the last `take_cells` is named in `dirty`; (3) whatever
+    changes is first offered to the viewers and remembered in `undo`.
+    """
+
+    def __init__(self, name: DocumentId, cells: Cells | None = None):
+        self.name = name
+        self.touches: dict[ActorId, tuple[int, int]] = {}
+        self.needs_upgrade = False
+        self.dirty: set[tuple[ContainerId, Any]] = set()
+        self.undo: list[Any] | None = None
+        self.viewers: WeakSet[Any] = WeakSet()
+        self.keep: frozenset[ContainerId] = frozenset()
+        self.conflicts: list[tuple[str, Entry, Entry]] | None = None
+        self._cells = cells
+        self._parents: dict[ContainerId, Parent] = {}
+        self.root = MapState()
+        self._states: dict[ContainerId, State] = {None: self.root}
+        if cells is not None:
+            self._load_map(self.root, cells.read(b""))
+
+    @property
+    def visible(self) -> bool:
+        """Whether the document exists for a reader."""
+        return bool(self.touches)
+
+    # --- applying -----------------------------------------------------------------
+
+    def apply(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        """Give `op` its effect.
+
+        Raises `InvalidOperation` when it can have none anywhere, `UnknownOperation`
+        when a newer version is needed.
+        """
+        try:
+            action = op[0]
+            if action == Action.SET:
+                self._apply_set(op, stamp, seen)
+            elif action in KNOWN_ACTIONS:
+                _APPLY[action](self, op, stamp, seen)
+            elif type(action) is int and action > 0:
+                raise UnknownOperation(f"action {action}")
+            else:
+                raise InvalidOperation("an action is a number")
+        except (TypeError, IndexError, KeyError) as error:
+            raise InvalidOperation(f"malformed operation: {error}") from error
+        except InvalidOperation:
+            raise
+        except Invalid as error:
+            raise InvalidOperation(str(error)) from error
+
+    def apply_void(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        """Let the positions of a void `op` count; raises `NeedsReplay`."""
+        try:
+            action = op[0]
+            if action not in _POSITIONAL:
+                return
+            found = self._positional(op, stamp, seen)
+        except (TypeError, IndexError, KeyError, Invalid):
+            return
+        if found is None:
+            return
+        state, kind, pos, n, content = found
+        state.apply_void(kind, pos, n, content, (stamp[1], stamp[2]), seen)
+
+    def _apply_set(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        _, raw, key, value, *_ = op
+        values.check(value, "")
+        hlc, actor, seq = stamp
+        self._write(raw, key, Entry(hlc, actor, seq, value), Action.SET, stamp, seen)
+
+    def _apply_make(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        _, raw, key, type_, *_ = op
+        hlc, actor, seq = stamp
+        if type_ not in NESTABLE:
+            raise UnknownOperation(f"container type {type_}")
+        container = (actor, seq)
+        touches = {actor: (seq, hlc)}
+        entry = Entry(hlc, actor, seq, None, type_, container, touches)
+        parent = self._write(raw, key, entry, Action.MAKE, stamp, seen)
+        if parent is not _MISSING:
+            self._found(container, (parent, key, type_, self._depth(parent) + 1))
+
+    def _write(
+        self, raw: Any, key: Any, entry: Entry, action: int, stamp: Stamp, seen: Seen
+    ) -> Any:
+        if raw is None:
+            container: ContainerId = None
+            state: State | None = self.root
+        else:
+            container = resolve(raw, action, stamp[1])
+            state = self.state(container, Type.MAP)
+        values.check_key(key, "")
+        if state is None:
+            return _MISSING
+        assert isinstance(state, MapState)
+        slot = register.write(state.slots.get(key, EMPTY), entry, seen)
+        self._put_slot(container, state, key, slot)
+        self._touch(container, stamp)
+        return container
+
+    def _apply_delete(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        _, raw, key, *_ = op
+        container = resolve(raw, Action.DELETE, stamp[1])
+        state = self.state(container, Type.MAP)
+        values.check_key(key, "")
+        if state is None:
+            return
+        assert isinstance(state, MapState)
+        before = state.slots.get(key, EMPTY)
+        self._put_slot(container, state, key, register.unseen(before, seen))
+        self._touch(container, stamp)
+
+    def _apply_touch(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        self._touch(None, stamp)
+
+    def _apply_drop(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        left = {
+            actor: touch
+            for actor, touch in self.touches.items()
+            if seen is not None and touch[0] > seen.get(actor, 0)
+        }
+        for actor in self.touches.keys() - left.keys():
+            self._put(self.touches, actor, None)
+
+    def _apply_increment(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        _, raw, amount, *_ = op
+        container = resolve(raw, Action.INCREMENT, stamp[1])
+        state = self.state(container, Type.COUNTER)
+        if type(amount) not in (int, float):
+            raise InvalidOperation("a counter counts in numbers")
+        values.check(amount, "")
+        if state is None:
+            return
+        assert isinstance(state, CounterState)
+        self._changing(container)
+        actor = stamp[1]
+        subtotal = state.subtotals.get(actor, (0, 0.0))
+        self._put(state.subtotals, actor, counter.increment(subtotal, amount))
+        self.dirty.add((container, COUNT))
+        self._touch(container, stamp)
+
+    def _apply_add(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        self._apply_element(op, stamp, seen, added=True)
+
+    def _apply_remove(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        self._apply_element(op, stamp, seen, added=False)
+
+    def _apply_element(
+        self, op: Operation, stamp: Stamp, seen: Seen, *, added: bool
+    ) -> None:
+        _, raw, value, *_ = op
+        container = resolve(raw, op[0], stamp[1])
+        state = self.state(container, Type.SET)
+        element = element_key(value, "")
+        if state is None:
+            return
+        assert isinstance(state, SetState)
+        self._changing(container)
+        dots = state.dots.get(element, {})
+        if added:
+            left = add_wins.add(dots, stamp[1], stamp[2], seen)
+        else:
+            left = add_wins.unseen(dots, seen)
+        self._put(state.dots, element, left or None)
+        self.dirty.add((container, element))
+        self._touch(container, stamp)
+
+    def _apply_positional(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        found = self._positional(op, stamp, seen)
+        if found is None:
+            return
+        state, kind, pos, n, content = found
+        raw, action = op[1], op[0]
+        container = resolve(raw, action, stamp[1])
+        self._changing(container)
+        state.apply(kind, pos, n, content, stamp, seen, self.undo)
+        if action in (Action.LIST_MAKE, Action.LIST_PUT):
+            child = (container, None, op[3], self._depth(container) + 1)
+            self._found((stamp[1], stamp[2]), child)
+        self.dirty.add((container, None))
+        self._touch(container, stamp)
+
+    def _positional(
+        self, op: Operation, stamp: Stamp, seen: Seen
+    ) -> tuple[Sequence, int, int, int, Any] | None:
+        """Return (sequence, kind, position, elements, content) of `op`, checked."""
+        action, raw, pos, what, *_ = op
+        hlc, actor, seq = stamp
+        type_ = Type.TEXT if action <= Action.TEXT_BACKSPACE else Type.LIST
+        container = resolve(raw, action, actor)
+        state = self.state(container, type_)
+        if type(pos) is not int or pos < 0:
+            raise InvalidOperation("a position is 0 or more")
+        n, content = length(op), None
+        if action == Action.TEXT_INSERT:
+            if type(what) is not str or not what:
+                raise InvalidOperation("an insertion into a text is text")
+            values.check_text(what, "")
+            kind, content = INS, what
+        elif action == Action.LIST_INSERT:
+            if type(what) is not list or not what:
+                raise InvalidOperation("an insertion into a list is a list")
+            for value in what:
+                values.check(value, "")
+            kind = INS
+            content = [Entry(hlc, actor, seq + i, v) for i, v in enumerate(what)]
+        elif action in (Action.TEXT_DELETE, Action.LIST_DELETE):
+            kind = DEL
+        elif action == Action.TEXT_BACKSPACE:
+            kind = BACK
+        else:
+            kind = INS if action == Action.LIST_MAKE else SET
+            if action == Action.LIST_SET:
+                values.check(what, "")
+                entry = Entry(hlc, actor, seq, what)
+            elif what in NESTABLE:
+                entry = Entry(hlc, actor, seq, None, what, (actor, seq))
+            else:
+                raise UnknownOperation(f"container type {what}")
+            content = [entry] if kind == INS else [(entry, seen)]
+        if state is None:
+            return None
+        assert isinstance(state, Sequence)
+        return state, kind, pos, n, content
+
+    # --- containers ---------------------------------------------------------------
+
+    def state(self, container: ContainerId, type_: int) -> State | None:
+        """Return a container; None when it was never made (its maker was void).
+
+        A field's container exists from first use. Raises `InvalidOperation` when it
+        is of another type.
+        """
+        state = self._states.get(container)
+        if state is None:
+            state = self._load(container, type_)
+            if state is None:
+                return None
+        if not isinstance(state, _STATES[type_]):
+            raise InvalidOperation("the container is of another type")
+        return state
+
+    def loaded(self, container: ContainerId) -> State:
+        """Return a container that is about to change, so it was loaded."""
+        return self._states[container]
+
+    def _load(self, container: ContainerId, type_: int) -> State | None:
+        assert container is not None
+        key = container_key(container)
+        if isinstance(container[0], str):
+            type_ = container[1]
+        else:
+            parent = self._parent(container)
+            if parent is None:
+                return None
+            type_ = parent[2]
+        state = _STATES[type_]()
+        if isinstance(state, Sequence):
+            self._load_sequence(state, key, container)
+        elif self._cells is not None:
+            rows = self._cells.read(key)
+            if isinstance(state, MapState):
+                self._load_map(state, rows)
+            else:
+                for cell, raw in rows:
+                    if cell == COUNT and isinstance(state, CounterState):
+                        state.subtotals = {
+                            ActorId(actor): (int(whole), fraction)
+                            for actor, whole, fraction in values.decode(raw)
+                        }
+                    elif cell[:1] == ELEMENT and isinstance(state, SetState):
+                        dots = values.decode(raw)
+                        state.dots[cell[1:]] = {ActorId(a): s for a, s in dots}
+        self._states[container] = state
+        return state
+
+    def _load_map(self, state: MapState, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        for cell, raw in rows:
+            if cell[:1] == KEY:
+                state.slots[cell[1:].decode()] = register.decode(values.decode(raw))
+
+    def _load_sequence(
+        self, state: Sequence, key: bytes, container: ContainerId
+    ) -> None:
+        cells = self._cells
+        if cells is not None:
+            shown = dict(cells.read(key, b"", b"l"))
+            shown.update(cells.read(key, b"m"))
+            if b"h" in shown:
+                state.load(shown, lambda: cells.read(key, b"l", b"m"))
+                return
+        if container in self.keep:
+            state.keep_everything()
+
+    def _parent(self, container: ContainerId) -> Parent | None:
+        parent = self._parents.get(container)
+        if parent is None and self._cells is not None:
+            rows = self._cells.read(container_key(container), PARENT, PARENT + b"\xff")
+            for _, raw in rows:
+                type_, above, key, depth = values.decode(raw)
+                parent = (container_from_key(above), key, type_, depth)
+                self._parents[container] = parent
+        return parent
+
+    def _found(self, container: ContainerId, parent: Parent) -> None:
+        """Make a nested container, as its operation says."""
+        if parent[3] > limits.DEPTH_MAX:
+            raise InvalidOperation(f"nested deeper than {limits.DEPTH_MAX}")
+        state = _STATES[parent[2]]()
+        if isinstance(state, Sequence) and container in self.keep:
+            state.keep_everything()
+        self._put(self._parents, container, parent)
+        self._put(self._states, container, state)
+        self.dirty.add((container, PARENT))
+
+    def _depth(self, container: ContainerId) -> int:
+        if container is None:
+            return 0
+        if isinstance(container[0], str):
+            return 1
+        parent = self._parent(container)
+        return parent[3] if parent else 0
+
+    # --- changing -----------------------------------------------------------------
+
+    def _touch(self, container: ContainerId, stamp: Stamp) -> None:
+        """Let an operation in `container` keep everything above it alive."""
+        hlc, actor, seq = stamp
+        while container is not None:
+            if isinstance(container[0], str):
+                above: ContainerId = None
+                key: str | None = container[0]
+                type_ = container[1]
+            else:
+                parent = self._parent(container)
+                if parent is None:
+                    return
+                above, key, type_, _ = parent
+            if key is not None:
+                state = self.state(above, Type.MAP)
+                assert isinstance(state, MapState)
+                slot = state.slots.get(key, EMPTY)
+                slot = register.touch(slot, type_, container, stamp)
+                self._put_slot(above, state, key, slot)
+            container = above
+        self._put(self.touches, actor, (seq, hlc))
+
+    def _put_slot(
+        self, container: ContainerId, state: MapState, key: str, slot: Slot
+    ) -> None:
+        if self.viewers:
+            self._changing(container)
+        self._put(state.slots, key, slot or None)
+        self.dirty.add((container, key))
+        if len(slot) > 1 and self.conflicts is not None:
+            path = self.path(container, key)
+            self.conflicts += [(path, slot[0], loser) for loser in slot[1:]]
+
+    def _put(self, target: dict[Any, Any], key: Any, value: Any) -> None:
+        """Set `target[key]` (None: remove it), remembering what was there."""
+        if self.undo is not None:
+            self.undo.append((target, key, target.get(key)))
+        if value is None:
+            target.pop(key, None)
+        else:
+            target[key] = value
+
+    def _changing(self, container: ContainerId) -> None:
+        for viewer in list(self.viewers):
+            viewer.capture(container)
+
+    # --- reading ------------------------------------------------------------------
+
+    def path(self, container: ContainerId, key: str | None = None) -> str:
+        """Return where `container` (or a key in it) is: collection/id/field/..."""
+        steps = [] if key is None else [values.escape(key)]
+        while container is not None:
+            if isinstance(container[0], str):
+                steps.append(values.escape(container[0]))
+                break
+            parent = self._parent(container)
+            if parent is None:
+                break
+            container, above, _, _ = parent
+            steps.append("-" if above is None else values.escape(above))
+        return "/".join([self.name, *reversed(steps)])
+
+    def to_value(self, container: ContainerId = None, type_: int = Type.MAP) -> Any:
+        """Return what a container shows, as plain data."""
+        state = self.state(container, type_)
+        if isinstance(state, MapState):
+            return {key: self.entry_value(slot[0]) for key, slot in state.slots.items()}
+        if isinstance(state, CounterState):
+            return counter.value(state.subtotals)
+        if isinstance(state, SetState):
+            return [values.decode(element) for element in sorted(state.dots)]
+        if isinstance(state, ListState):
+            return [self.entry_value(state.slots[name][0]) for name in state.order]
+        return str(state)
+
+    def entry_value(self, entry: Entry) -> Any:
+        """Return what one write shows."""
+        if entry.type:
+            return self.to_value(entry.container, entry.type)
+        return entry.value
+
+    def canonical(self) -> bytes:
+        """Return the visible state as bytes that are equal iff the states are."""
+        return values.canonical(self._canonical(None, Type.MAP))
+
+    def _canonical(self, container: ContainerId, type_: int) -> Any:
+        state = self.state(container, type_)
+        if isinstance(state, MapState):
+            return {key: self._canonical_entry(s[0]) for key, s in state.slots.items()}
+        if isinstance(state, ListState):
+            return [self._canonical_entry(state.slots[name][0]) for name in state.order]
+        shown = self.to_value(container, type_)
+        if isinstance(shown, int) and not limits.INT_MIN <= shown <= limits.INT_MAX:
+            return str(shown)
+        return shown
+
+    def _canonical_entry(self, entry: Entry) -> Any:
+        shown = (
+            self._canonical(entry.container, entry.type) if entry.type else entry.value
+        )
+        return [entry.type, shown]
+
+    # --- storing ------------------------------------------------------------------
+
+    def take_cells(self) -> list[tuple[bytes, Cell]]:
+        """Return (container, (key, state)) of what changed, and call it stored."""
+        taken: list[tuple[bytes, Cell]] = []
+        for container, key in self.dirty:
+            state = self._states.get(container)
+            name = container_key(container)
+            if key == PARENT:
+                parent = self._parents.get(container)
+                if parent is None:  # made and undone
+                    continue
+                above, at, type_, depth = parent
+                row = values.encode([type_, container_key(above), at, depth])
+                taken.append((name, (PARENT, row)))
+            elif isinstance(state, MapState):
+                slot = state.slots.get(key)
+                row_ = None if not slot else values.encode(register.encode(slot))
+                taken.append((name, (KEY + key.encode(), row_)))
+            elif isinstance(state, CounterState):
+                rows = [
+                    # A total may outgrow 64 bits; text has no such bound.
+                    (actor, str(whole), fraction)
+                    for actor, (whole, fraction) in sorted(state.subtotals.items())
+                ]
+                taken.append((name, (COUNT, values.encode(rows))))
+            elif isinstance(state, SetState):
+                dots = state.dots.get(key)
+                row_ = values.encode(sorted(dots.items())) if dots else None
+                taken.append((name, (ELEMENT + key, row_)))
+            elif isinstance(state, Sequence):
+                taken += [(name, cell) for cell in state.cells()]
+        self.dirty.clear()
+        return taken
+
+    def take_back(self, undo: list[Any]) -> None:
+        """Undo what was remembered in `undo`, newest first."""
+        while undo:
+            step = undo.pop()
+            if callable(step):
+                step()
+                continue
+            target, key, before = step
+            if before is None:
+                target.pop(key, None)
+            else:
+                target[key] = before
+
+
+_MISSING: Any = object()
+
+_POSITIONAL = frozenset(range(Action.TEXT_INSERT, Action.LIST_PUT + 1))
+
+_APPLY: Mapping[int, Callable[[Document, Operation, Stamp, Seen], None]] = {
+    Action.TOUCH: Document._apply_touch,
+    Action.MAKE: Document._apply_make,
+    Action.DELETE: Document._apply_delete,
+    Action.DROP: Document._apply_drop,
+    Action.INCREMENT: Document._apply_increment,
+    Action.ADD: Document._apply_add,
+    Action.REMOVE: Document._apply_remove,
+    **dict.fromkeys(_POSITIONAL, Document._apply_positional),
+}
+
+
+def element_key(value: Any, path: str) -> bytes:
+    """Return the bytes by which a set knows `value`; raises `Invalid`."""
+    values.check(value, path)
+    element = values.canonical(value)
+    if len(element) > ELEMENT_BYTES_MAX:
+        raise Invalid(
+            f"an element of a set has at most {ELEMENT_BYTES_MAX} bytes",
+            path=path,
+            bound=ELEMENT_BYTES_MAX,
+        )
+    return element
+
+
+__all__ = [
+    "Cells",
+    "CounterState",
+    "Document",
+    "MapState",
+    "NeedsReplay",
+    "SetState",
+    "State",
+    "element_key",
+]

@@ -1,0 +1,161 @@
+"""Operations: what a change does to one document, and the bytes that say so.
+
+An operation is a MessagePack array `[action, container, ...]`. A container is named
+by nil (the document itself), by text (a field of the document; the action tells its
+type), by the seq of the own operation that made it, or by `[actor, seq]`.
+"""
+
+from enum import IntEnum
+from typing import Any
+
+from syncengine import values
+from syncengine.errors import Invalid
+from syncengine.ids import ActorId, OpId
+
+
+class Type(IntEnum):
+    """The types of containers."""
+
+    MAP = 1
+    COUNTER = 2
+    SET = 3
+    LIST = 4
+    TEXT = 5
+    TREE = 6  # reserved
+    MULTI = 7  # reserved
+
+
+class Action(IntEnum):
+    """What an operation does. The shape of each is in protocol.md, section 3."""
+
+    TOUCH = 0
+    SET = 1
+    MAKE = 2
+    DELETE = 3
+    DROP = 4
+    INCREMENT = 5
+    ADD = 6
+    REMOVE = 7
+    TEXT_INSERT = 8
+    TEXT_DELETE = 9
+    TEXT_BACKSPACE = 10
+    LIST_INSERT = 11
+    LIST_DELETE = 12
+    LIST_SET = 13
+    LIST_MAKE = 14
+    LIST_PUT = 15
+    # Reserved for what comes later, so that no file has to change:
+    MOVE = 16
+    SEED = 17
+    MARK = 18
+    UNMARK = 19
+    MULTI_SET = 20
+    TREE_MOVE = 21
+
+
+TYPE_OF_ACTION = {
+    Action.SET: Type.MAP,
+    Action.MAKE: Type.MAP,
+    Action.DELETE: Type.MAP,
+    Action.INCREMENT: Type.COUNTER,
+    Action.ADD: Type.SET,
+    Action.REMOVE: Type.SET,
+    Action.TEXT_INSERT: Type.TEXT,
+    Action.TEXT_DELETE: Type.TEXT,
+    Action.TEXT_BACKSPACE: Type.TEXT,
+    Action.LIST_INSERT: Type.LIST,
+    Action.LIST_DELETE: Type.LIST,
+    Action.LIST_SET: Type.LIST,
+    Action.LIST_MAKE: Type.LIST,
+    Action.LIST_PUT: Type.LIST,
+}
+
+KNOWN_ACTIONS = frozenset(range(Action.LIST_PUT + 1))
+NESTABLE = frozenset({Type.MAP, Type.COUNTER, Type.SET, Type.LIST, Type.TEXT})
+
+Operation = list[Any]
+
+FieldRef = tuple[str, int]
+"""(field, type): a container at the root, named by the field: made by first use."""
+
+ContainerId = FieldRef | OpId | None
+"""A field's container, the operation that made a nested one, or None: the root."""
+
+
+class InvalidOperation(Invalid):
+    """An operation that no replica gives effect: its whole change is void."""
+
+
+class UnknownOperation(SyntaxError):
+    """An operation of a newer version: its document waits for an upgrade."""
+
+
+def container_key(container: ContainerId) -> bytes:
+    """Return the bytes under which a container is kept."""
+    if container is None:
+        return b""
+    name, number = container
+    if isinstance(name, str):
+        return bytes((number,)) + name.encode()
+    return b"\xff" + name + number.to_bytes(8, "big")
+
+
+def container_from_key(key: bytes) -> ContainerId:
+    """Invert `container_key`."""
+    if not key:
+        return None
+    if key[0] == 0xFF:
+        return (ActorId(key[1:17]), int.from_bytes(key[17:], "big"))
+    return (key[1:].decode(), key[0])
+
+
+def reference(container: ContainerId, author: ActorId) -> Any:
+    """Return how an operation of `author` names `container`."""
+    if container is None:
+        return None
+    name, number = container
+    if isinstance(name, str):
+        return name
+    return number if name == author else [name, number]
+
+
+def resolve(raw: Any, action: int, author: ActorId) -> ContainerId:
+    """Return the container that an operation names; raises `InvalidOperation`."""
+    if raw is None:
+        if TYPE_OF_ACTION.get(Action(action)) is Type.MAP:
+            return None
+        raise InvalidOperation("the document itself is a map")
+    kind = type(raw)
+    if kind is str:
+        values.check_key(raw, "")
+        return (raw, int(TYPE_OF_ACTION[Action(action)]))
+    if kind is int and raw > 0:
+        return (author, raw)
+    if kind is list and len(raw) == 2:
+        actor, seq = raw
+        if type(actor) is bytes and len(actor) == 16 and type(seq) is int and seq > 0:
+            return (ActorId(actor), seq)
+    raise InvalidOperation("a container is nil, a field, a seq or [actor, seq]")
+
+
+def length(op: Operation) -> int:
+    """Return how many seqs `op` takes; raises `InvalidOperation`.
+
+    One for each inserted or deleted element, one for anything else.
+    """
+    try:
+        action = op[0]
+        if action in (Action.TEXT_INSERT, Action.LIST_INSERT):
+            return len(op[3])
+        if action in (
+            Action.TEXT_DELETE,
+            Action.TEXT_BACKSPACE,
+            Action.LIST_DELETE,
+        ):
+            n = op[3]
+            if type(n) is not int or n <= 0:
+                raise InvalidOperation("a length is a positive number")
+            return int(n)
+    except (TypeError, IndexError) as error:
+        raise InvalidOperation("an operation is [action, ...]") from error
+    return 1

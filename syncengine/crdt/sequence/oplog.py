@@ -1,0 +1,418 @@
+"""The run-length log of one sequence: its edits, their graph, whose they are.
+
+It is an index derived from the signed log and holds no content. Every deleted or
+inserted element is one event, numbered locally by its LV (local version); LVs never
+leave the replica. Three run-length lists:
+
+* operations: `lv, kind, pos, n`. INS (pos grows), DEL (the same pos again and again),
+  BACK (backspaces; pos is the lowest), SET (an element's value; n is 1);
+* graph: `start, end, parents`; inside a run each event's parent is the one before;
+* agents: `lv, end, actor, seq`; wire ids are (actor, seq).
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
+from typing import Any, NamedTuple
+
+from syncengine import values
+from syncengine.crdt.register import Seen
+from syncengine.ids import ActorId, OpId
+
+INS, DEL, BACK, SET = 0, 1, 2, 3
+
+# How many runs of operations one stored segment holds: small enough to rewrite the
+# open tail with each commit, large enough that a long history has few rows.
+SEGMENT_RUNS = 64
+
+# Typing beyond this starts a new run, so that one event's run is found cheaply.
+RUN_MAX = 4096
+
+Heads = tuple[int, ...]
+
+IN_A, ONLY_B = 1, 2
+ROOT = -1
+
+
+class Piece(NamedTuple):
+    """A part of an operation run, at its own position."""
+
+    lv: int
+    kind: int
+    pos: int
+    n: int
+
+
+class Conflict(NamedTuple):
+    """What two versions have apart, above `base` (an LV, or ROOT)."""
+
+    base: int
+    ranges: list[tuple[int, int, int]]
+    """(start, end, IN_A or ONLY_B), ascending"""
+
+
+class OpLog:
+    """Invariants: (1) LVs are dense from 0 to `n`; (2) an event's parents have
+    lower LVs; (3) `heads` are the events without children, ascending; (4) what is
+    not loaded is a prefix, `[0, loaded_from)`.
+    """
+
+    __slots__ = (
+        "_load",
+        "a_actor",
+        "a_end",
+        "a_lv",
+        "a_seq",
+        "by_actor",
+        "closed_runs",
+        "g_end",
+        "g_parents",
+        "g_start",
+        "head_ids",
+        "heads",
+        "loaded_from",
+        "n",
+        "op_kind",
+        "op_lv",
+        "op_n",
+        "op_pos",
+    )
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.heads: Heads = ()
+        self.head_ids: list[OpId] = []
+        self.loaded_from = 0
+        self._load: Callable[[], Iterable[bytes]] | None = None
+        self.closed_runs = 0  # operation runs of this memory that are stored for good
+        self._clear()
+
+    def _clear(self) -> None:
+        self.op_lv: list[int] = []
+        self.op_kind: list[int] = []
+        self.op_pos: list[int] = []
+        self.op_n: list[int] = []
+        self.g_start: list[int] = []
+        self.g_end: list[int] = []
+        self.g_parents: list[Heads] = []
+        self.a_lv: list[int] = []
+        self.a_end: list[int] = []
+        self.a_actor: list[ActorId] = []
+        self.a_seq: list[int] = []
+        self.by_actor: dict[ActorId, list[int]] = {}
+
+    # --- writing ------------------------------------------------------------------
+
+    def push(
+        self, kind: int, pos: int, n: int, actor: ActorId, seq: int, parents: Heads
+    ) -> int:
+        """Append `n` events; return the first one's LV."""
+        lv = self.n
+        self._push_op(lv, kind, pos, n)
+        self._push_graph(lv, n, parents)
+        self._push_agent(lv, n, actor, seq)
+        self.n = lv + n
+        if parents == self.heads:
+            self.heads = (lv + n - 1,)
+            self.head_ids = [(actor, seq + n - 1)]
+        else:
+            kept = [
+                (head, name)
+                for head, name in zip(self.heads, self.head_ids, strict=True)
+                if head not in parents
+            ]
+            self.heads = (*(head for head, _ in kept), lv + n - 1)
+            self.head_ids = [*(name for _, name in kept), (actor, seq + n - 1)]
+        return lv
+
+    def _push_op(self, lv: int, kind: int, pos: int, n: int) -> None:
+        if self.op_lv and len(self.op_lv) > self.closed_runs:
+            last_kind, last_n = self.op_kind[-1], self.op_n[-1]
+            last_pos = self.op_pos[-1]
+            if last_n + n <= RUN_MAX and last_kind != SET:
+                if kind == INS:
+                    if last_kind == INS and pos == last_pos + last_n:
+                        self.op_n[-1] = last_n + n
+                        return
+                elif kind == DEL and last_kind == DEL and pos == last_pos:
+                    self.op_n[-1] = last_n + n
+                    return
+                # One element deleted before the last one: a backspace. A longer
+                # deletion runs forward and would give its elements other LVs.
+                elif (
+                    (kind == BACK or (kind == DEL and n == 1))
+                    and (last_kind == BACK or (last_kind == DEL and last_n == 1))
+                    and pos + n == last_pos
+                ):
+                    self.op_kind[-1] = BACK
+                    self.op_pos[-1] = pos
+                    self.op_n[-1] = last_n + n
+                    return
+        self.op_lv.append(lv)
+        self.op_kind.append(kind)
+        self.op_pos.append(pos)
+        self.op_n.append(n)
+
+    def _push_graph(self, lv: int, n: int, parents: Heads) -> None:
+        if self.g_end and parents == (lv - 1,):
+            self.g_end[-1] = lv + n
+            return
+        self.g_start.append(lv)
+        self.g_end.append(lv + n)
+        self.g_parents.append(parents)
+
+    def _push_agent(self, lv: int, n: int, actor: ActorId, seq: int) -> None:
+        if (
+            self.a_end
+            and self.a_actor[-1] == actor
+            and self.a_seq[-1] + (lv - self.a_lv[-1]) == seq
+        ):
+            self.a_end[-1] = lv + n
+            return
+        self.by_actor.setdefault(actor, []).append(len(self.a_lv))
+        self.a_lv.append(lv)
+        self.a_end.append(lv + n)
+        self.a_actor.append(actor)
+        self.a_seq.append(seq)
+
+    # --- undoing a transaction ----------------------------------------------------
+
+    def mark(self) -> tuple[Any, ...]:
+        """Return what `rewind` needs to forget everything pushed from now on."""
+        return (
+            self.n,
+            self.heads,
+            list(self.head_ids),
+            len(self.op_lv),
+            (self.op_kind[-1], self.op_pos[-1], self.op_n[-1]) if self.op_lv else None,
+            len(self.g_start),
+            self.g_end[-1] if self.g_end else 0,
+            len(self.a_lv),
+            self.a_end[-1] if self.a_end else 0,
+            self.loaded_from,
+        )
+
+    def rewind(self, mark: tuple[Any, ...]) -> None:
+        """Forget what was pushed since `mark`."""
+        n, heads, head_ids, ops, last_op, graph, g_end, agents, a_end, from_ = mark
+        if from_ != self.loaded_from:
+            # The tail was loaded in between: its runs stand before what to forget.
+            ops = bisect_right(self.op_lv, n - 1) if n else 0
+            graph = bisect_right(self.g_start, n - 1) if n else 0
+            agents = bisect_right(self.a_lv, n - 1) if n else 0
+        self.n, self.heads, self.head_ids = n, heads, head_ids
+        for runs in (self.op_lv, self.op_kind, self.op_pos, self.op_n):
+            del runs[ops:]
+        if self.op_lv and last_op is not None:
+            self.op_kind[-1], self.op_pos[-1], self.op_n[-1] = last_op
+        for index in range(agents, len(self.a_lv)):
+            indexes = self.by_actor[self.a_actor[index]]
+            indexes.remove(index)
+        for run in (self.g_start, self.g_end, self.g_parents):
+            del run[graph:]  # type: ignore[attr-defined]  # three lists of two types
+        for run in (self.a_lv, self.a_end, self.a_actor, self.a_seq):
+            del run[agents:]  # type: ignore[attr-defined]  # the same
+        if self.g_end:
+            self.g_end[-1] = g_end if from_ == self.loaded_from else n
+        if self.a_end:
+            self.a_end[-1] = a_end if from_ == self.loaded_from else n
+
+    # --- reading ------------------------------------------------------------------
+
+    def seen_heads(self, seen: Seen) -> bool:
+        """Tell whether one who had seen `seen` had seen all of this sequence."""
+        if seen is None:
+            return True
+        return all(seen.get(actor, 0) >= seq for actor, seq in self.head_ids)
+
+    def parents_at(self, seen: Seen) -> Heads:
+        """Return the maximal events that one who had seen `seen` had seen."""
+        if seen is None or self.seen_heads(seen):
+            return self.heads
+        self.load()
+        last: list[int] = []
+        for actor, runs in self.by_actor.items():
+            known = seen.get(actor, 0)
+            if not known:
+                continue
+            at = bisect_right(runs, known, key=self.a_seq.__getitem__) - 1
+            if at >= 0:
+                run = runs[at]
+                end = self.a_seq[run] + self.a_end[run] - self.a_lv[run] - 1
+                last.append(self.a_lv[run] + min(known, end) - self.a_seq[run])
+        return self.dominators(last)
+
+    def dominators(self, lvs: list[int]) -> Heads:
+        """Return those of `lvs` that are ancestors of no other one, ascending."""
+        if len(lvs) < 2:
+            return tuple(lvs)
+        queue = [(-lv, 0) for lv in set(lvs)]  # 0: asked for, 1: an ancestor of one
+        heapify(queue)
+        waiting = len(queue)
+        found: list[int] = []
+        while waiting:
+            negative, reached = heappop(queue)
+            lv = -negative
+            waiting -= not reached
+            kept = not reached
+            while queue and queue[0][0] == negative:
+                _, other = heappop(queue)
+                waiting -= not other
+                kept = kept and not other
+            if kept:
+                found.append(lv)
+            run = bisect_right(self.g_start, lv) - 1
+            start = self.g_start[run]
+            # Whatever was asked for in the rest of the run is an ancestor.
+            while queue and -queue[0][0] >= start:
+                _, other = heappop(queue)
+                waiting -= not other
+            for parent in self.g_parents[run]:
+                heappush(queue, (-parent, 1))
+        return tuple(sorted(found))
+
+    def actor_seq(self, lv: int) -> OpId:
+        """Return the wire id of one event."""
+        run = bisect_right(self.a_lv, lv) - 1
+        return self.a_actor[run], self.a_seq[run] + lv - self.a_lv[run]
+
+    def pieces(self, start: int, end: int) -> Iterable[Piece]:
+        """Yield the operations of the events [start, end) in order."""
+        run = bisect_right(self.op_lv, start) - 1
+        while start < end:
+            lv, kind = self.op_lv[run], self.op_kind[run]
+            pos, run_end = self.op_pos[run], self.op_lv[run] + self.op_n[run]
+            stop = min(end, run_end)
+            if kind == INS:
+                pos += start - lv
+            elif kind == BACK:
+                pos += run_end - stop
+            yield Piece(start, kind, pos, stop - start)
+            start, run = stop, run + 1
+
+    def conflict(self, a: Heads, b: Heads) -> Conflict:
+        """Return how far versions `a` and `b` reach beyond what dominates both.
+
+        Events of both count as IN_A. When a root is reached, the base is ROOT.
+        """
+        if a == b and len(a) == 1:
+            return Conflict(a[0], [])
+        self.load()
+        queue: list[tuple[int, int]] = [(-lv, IN_A) for lv in a]
+        queue += [(-lv, ONLY_B) for lv in b]
+        heapify(queue)
+        ranges: list[tuple[int, int, int]] = []
+        # An empty version is the root itself: nothing later can be a base.
+        rooted = not a or not b
+        base = ROOT
+        while queue:
+            negative, flag = heappop(queue)
+            while queue and queue[0][0] == negative:
+                flag = min(flag, heappop(queue)[1])
+            lv = -negative
+            if not queue and not rooted:
+                base = lv
+                break
+            run = bisect_right(self.g_start, lv) - 1
+            start = self.g_start[run]
+            if queue and -queue[0][0] >= start:
+                below = -queue[0][0]
+                ranges.append((below + 1, lv + 1, flag))
+                heappush(queue, (-below, flag))
+                continue
+            ranges.append((start, lv + 1, flag))
+            parents = self.g_parents[run]
+            if not parents:
+                rooted = True
+            for parent in parents:
+                heappush(queue, (-parent, flag))
+        ranges.reverse()
+        return Conflict(base, ranges)
+
+    # --- storing ------------------------------------------------------------------
+
+    def unload(self, n: int, heads: Heads, ids: list[OpId], load: Any) -> None:
+        """Begin with `n` stored events, to be loaded by `load()` when asked for."""
+        self.n, self.heads, self.head_ids = n, heads, ids
+        self.loaded_from, self._load = n, load
+
+    def load(self) -> None:
+        """Make all of the log present."""
+        if self._load is None:
+            return
+        stored, self._load = self._load(), None
+        newer = (
+            list(zip(self.op_lv, self.op_kind, self.op_pos, self.op_n, strict=True)),
+            list(zip(self.g_start, self.g_end, self.g_parents, strict=True)),
+            list(zip(self.a_lv, self.a_end, self.a_actor, self.a_seq, strict=True)),
+        )
+        self._clear()
+        for segment in stored:
+            self._append_segment(values.decode(segment))
+        self.closed_runs += len(self.op_lv)
+        self.loaded_from = 0
+        for lv, kind, pos, n in newer[0]:
+            self.op_lv.append(lv)
+            self.op_kind.append(kind)
+            self.op_pos.append(pos)
+            self.op_n.append(n)
+        for start, end, parents in newer[1]:
+            self._push_graph(start, end - start, parents)
+        for lv, end, actor, seq in newer[2]:
+            self._push_agent(lv, end - lv, actor, seq)
+
+    def _append_segment(self, segment: list[Any]) -> None:
+        start, ops, graph, agents = segment
+        lv = start
+        for at in range(0, len(ops), 3):
+            self.op_lv.append(lv)
+            self.op_kind.append(ops[at])
+            self.op_pos.append(ops[at + 1])
+            self.op_n.append(ops[at + 2])
+            lv += ops[at + 2]
+        lv = start
+        for n, parents in graph:
+            self._push_graph(lv, n, tuple(lv - back for back in parents))
+            lv += n
+        lv = start
+        for n, actor, seq in agents:
+            self._push_agent(lv, n, ActorId(actor), seq)
+            lv += n
+
+    def unstored(self) -> list[tuple[int, bytes]]:
+        """Return (first LV, bytes) of the segments to write: the open tail and on.
+
+        A full segment is closed and never written again.
+        """
+        segments: list[tuple[int, bytes]] = []
+        at = self.closed_runs
+        while at < len(self.op_lv):
+            stop = min(at + SEGMENT_RUNS, len(self.op_lv))
+            segments.append((self.op_lv[at], self._segment(at, stop)))
+            if stop - at == SEGMENT_RUNS and stop < len(self.op_lv):
+                self.closed_runs = stop
+            at = stop
+        return segments
+
+    def _segment(self, first: int, stop: int) -> bytes:
+        start = self.op_lv[first]
+        end = self.op_lv[stop - 1] + self.op_n[stop - 1]
+        ops: list[int] = []
+        for run in range(first, stop):
+            ops += (self.op_kind[run], self.op_pos[run], self.op_n[run])
+        graph: list[Any] = []
+        run, lv = bisect_right(self.g_start, start) - 1, start
+        while lv < end:
+            till = min(end, self.g_end[run])
+            first_of_run = lv == self.g_start[run]
+            parents = self.g_parents[run] if first_of_run else (lv - 1,)
+            graph.append((till - lv, [lv - parent for parent in parents]))
+            run, lv = run + 1, till
+        agents: list[Any] = []
+        run, lv = bisect_right(self.a_lv, start) - 1, start
+        while lv < end:
+            till = min(end, self.a_end[run])
+            seq = self.a_seq[run] + lv - self.a_lv[run]
+            agents.append((till - lv, self.a_actor[run], seq))
+            run, lv = run + 1, till
+        return values.encode([start, ops, graph, agents])

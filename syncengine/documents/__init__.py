@@ -1,0 +1,1 @@
+"""What applications hold: typed and untyped documents, as drafts and snapshots."""

@@ -1,0 +1,593 @@
+"""The containers an application edits: Counter, Set, List, Text, and untyped maps.
+
+The same classes stand in a `Document`'s annotations, where an empty one is the
+default. In a draft they write operations; in a snapshot a write raises
+`FrozenDocument`.
+"""
+
+from collections.abc import (
+    Iterable,
+    Iterator,
+    MutableMapping,
+    MutableSequence,
+    MutableSet,
+)
+from datetime import datetime
+from typing import Any, Generic, SupportsIndex, TypeVar, overload
+
+from syncengine import values
+from syncengine.crdt.document import element_key
+from syncengine.crdt.operation import Action, ContainerId, Type
+from syncengine.crdt.register import Entry
+from syncengine.crdt.sequence.state import difference
+from syncengine.documents.view import View
+from syncengine.errors import Invalid, NotFound
+
+T = TypeVar("T")
+
+
+class _Bound:
+    """A container of one view. Unbound ones are the defaults of typed fields."""
+
+    _view: View | None = None
+    _container: ContainerId = None
+
+    def _bind(self, view: View, container: ContainerId) -> None:
+        self._view = view
+        self._container = container
+
+    def _bound(self) -> View:
+        if self._view is None:
+            raise Invalid(
+                f"this {type(self).__name__} belongs to no document; it is the "
+                "default of a field"
+            )
+        return self._view
+
+
+class Counter(int):
+    """An int to which many can add at once: `likes += 1`, or `increment()`.
+
+    Nothing overwrites it: an assignment adds the difference to what you see.
+    """
+
+    _view: View
+    _container: ContainerId
+
+    def __get__(self, instance: object, owner: type | None = None) -> "Counter":
+        return self
+
+    def __set__(self, instance: object, value: int) -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
+
+    def increment(self, by: int | float = 1) -> None:
+        """Add `by`, which may be negative."""
+        increment(self._view, self._container, by)
+
+    def decrement(self, by: int | float = 1) -> None:
+        """Subtract `by`."""
+        increment(self._view, self._container, -by)
+
+
+class FloatCounter(float):
+    """A counter to which a float was added."""
+
+    _view: View
+    _container: ContainerId
+
+    increment = Counter.increment
+    decrement = Counter.decrement
+
+
+def increment(view: View, container: ContainerId, by: int | float) -> None:
+    if type(by) not in (int, float):
+        raise Invalid(
+            f"a counter counts in int or float, not {type(by).__name__}",
+            path=view.path(container),
+        )
+    values.check(by, view.path(container))
+    if by:
+        view.emit(Action.INCREMENT, container, by)
+
+
+def bound_counter(view: View, container: ContainerId) -> Counter | FloatCounter:
+    number = view.number(container)
+    counter: Counter | FloatCounter
+    counter = Counter(number) if isinstance(number, int) else FloatCounter(number)
+    counter._view, counter._container = view, container
+    return counter
+
+
+class Text(_Bound):
+    """A text that many can edit at once. Positions are Unicode code points."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> "Text":
+        return self
+
+    def __set__(self, instance: object, value: "str | Text") -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
+
+    def insert(self, index: int, text: str) -> None:
+        """Insert `text` before `index`; raises `Invalid` beyond the end."""
+        view = self._bound()
+        length = view.text_length(self._container)
+        path = view.path(self._container)
+        if type(text) is not str:
+            raise Invalid(f"text is a str, not {type(text).__name__}", path=path)
+        values.check_text(text, path)
+        if index < 0:
+            index += length
+        if not 0 <= index <= length:
+            raise Invalid(
+                f"index {index} is beyond the length {length}", path=path, bound=length
+            )
+        if not text:
+            view.writable()
+            return
+        view.emit(Action.TEXT_INSERT, self._container, self._at(index), text)
+
+    def append(self, text: str) -> None:
+        """Insert `text` at the end."""
+        self.insert(len(self), text)
+
+    def delete(self, index: int, count: int = 1) -> None:
+        """Delete `count` code points from `index` on; raises `Invalid`."""
+        view = self._bound()
+        length = view.text_length(self._container)
+        if index < 0:
+            index += length
+        if count < 0 or index < 0 or index + count > length:
+            raise Invalid(
+                f"[{index}, {index + count}) is beyond the length {length}",
+                path=view.path(self._container),
+                bound=length,
+            )
+        if not count:
+            view.writable()
+            return
+        at = self._at(index)
+        view.emit(Action.TEXT_DELETE, self._container, at, count)
+
+    def _at(self, index: int) -> int:
+        state = self._bound().state(self._container, Type.TEXT)
+        return state.author_position(index) if state is not None else index
+
+    def replace(self, text: "str | Text") -> None:
+        """Make this `text` by the least single edit."""
+        view = self._bound()
+        start, deleted, inserted = difference(str(self), str(text))
+        if deleted:
+            self.delete(start, deleted)
+        if inserted:
+            self.insert(start, inserted)
+        if not deleted and not inserted:
+            view.writable()
+
+    def __str__(self) -> str:
+        return "" if self._view is None else self._view.text(self._container)
+
+    def __repr__(self) -> str:
+        return f"Text({str(self)!r})"
+
+    def __len__(self) -> int:
+        return 0 if self._view is None else self._view.text_length(self._container)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str | Text):
+            return str(self) == str(other)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a draft's text changes
+
+    def __contains__(self, text: str) -> bool:
+        return text in str(self)
+
+    def __getitem__(self, index: int | slice) -> str:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self._bound().text_slice(self._container, start, stop)
+            return str(self)[index]
+        return str(self)[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(str(self))
+
+    def __iadd__(self, text: str) -> "Text":
+        self.append(text)
+        return self
+
+
+class Set(_Bound, MutableSet[T], Generic[T]):
+    """A set where a concurrent add wins over a remove that did not see it."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> "Set[T]":
+        return self
+
+    def __set__(self, instance: object, value: Iterable[T]) -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
+
+    def _elements(self) -> dict[bytes, Any]:
+        return {} if self._view is None else self._view.elements(self._container)
+
+    def add(self, value: T) -> None:
+        view = self._bound()
+        element_key(value, view.path(self._container))
+        view.emit(Action.ADD, self._container, value)
+
+    def discard(self, value: T) -> None:
+        view = self._bound()
+        if element_key(value, view.path(self._container)) in self._elements():
+            view.emit(Action.REMOVE, self._container, value)
+        else:
+            view.writable()
+
+    def replace(self, new: Iterable[T]) -> None:
+        """Make this the set of `new` by adding and removing the difference."""
+        path = self._bound().path(self._container)
+        wanted = {element_key(value, path): value for value in new}
+        for element in list(self._elements()):
+            if element not in wanted:
+                self.discard(values.decode(element))
+        for element, value in wanted.items():
+            if element not in self._elements():
+                self.add(value)
+
+    def __contains__(self, value: object) -> bool:
+        try:
+            return element_key(value, "") in self._elements()
+        except Invalid:
+            return False
+
+    def __iter__(self) -> Iterator[T]:
+        for element in sorted(self._elements()):
+            yield values.decode(element)
+
+    def __len__(self) -> int:
+        return len(self._elements())
+
+    def __repr__(self) -> str:
+        return f"Set({list(self)!r})"
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Any]) -> Any:
+        return set(it)
+
+
+class List(_Bound, MutableSequence[T], Generic[T]):
+    """A list that many can edit at once."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> "List[T]":
+        return self
+
+    def __set__(self, instance: object, value: Iterable[T]) -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
+
+    def _shown(self) -> list[Entry]:
+        return [] if self._view is None else self._view.entries(self._container)
+
+    def __len__(self) -> int:
+        return 0 if self._view is None else self._view.list_length(self._container)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> "List[T]": ...
+    def __getitem__(self, index: int | slice) -> Any:
+        view, shown = self._bound(), self._shown()
+        if isinstance(index, slice):
+            return [wrap(view, entry) for entry in shown[index]]
+        return wrap(view, shown[index])
+
+    def __iter__(self) -> Iterator[T]:
+        if self._view is not None:
+            for entry in self._shown():
+                yield wrap(self._view, entry)
+
+    @overload
+    def __setitem__(self, index: int, value: T) -> None: ...
+    @overload
+    def __setitem__(self, index: slice, value: Iterable[T]) -> None: ...
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        if isinstance(index, slice):
+            items: list[Any] = list(self)
+            items[index] = list(value)
+            self.replace(items)
+            return
+        view = self._bound()
+        at = self._at(self._index(index))
+        path = f"{view.path(self._container)}/{index}"
+        type_ = container_type(value, path)
+        if type_:
+            seq = view.emit(Action.LIST_PUT, self._container, at, type_)
+            fill(view, (view.writable().actor, seq), type_, value, path)
+        else:
+            view.emit(Action.LIST_SET, self._container, at, value)
+
+    @overload
+    def __delitem__(self, index: int) -> None: ...
+    @overload
+    def __delitem__(self, index: slice) -> None: ...
+    def __delitem__(self, index: int | slice) -> None:
+        view = self._bound()
+        if not isinstance(index, slice):
+            at = self._at(self._index(index))
+            view.emit(Action.LIST_DELETE, self._container, at, 1)
+            return
+        start, stop, step = index.indices(len(self))
+        if step == 1:
+            if start < stop:
+                count = stop - start
+                at = self._at(start)
+                view.emit(Action.LIST_DELETE, self._container, at, count)
+            return
+        for at in sorted(range(start, stop, step), reverse=True):
+            del self[at]
+
+    def insert(self, index: SupportsIndex, value: T) -> None:
+        self.insert_all(index.__index__(), [value])
+
+    def extend(self, new: Iterable[T]) -> None:
+        self.insert_all(len(self), list(new))
+
+    def insert_all(self, index: int, new: list[T]) -> None:
+        """Insert several values at once before `index`, as `list.insert` counts."""
+        view = self._bound()
+        length = len(self)
+        at = max(0, index + length) if index < 0 else min(index, length)
+        path = view.path(self._container)
+        plain: list[Any] = []
+        for offset, value in enumerate(new):
+            where = f"{path}/{at + offset}"
+            type_ = container_type(value, where)
+            if not type_:
+                plain.append(value)
+                continue
+            self._insert_plain(at + offset - len(plain), plain)
+            plain = []
+            seq = view.emit(
+                Action.LIST_MAKE, self._container, self._at(at + offset), type_
+            )
+            fill(view, (view.writable().actor, seq), type_, value, where)
+        self._insert_plain(at + len(new) - len(plain), plain)
+
+    def _insert_plain(self, at: int, plain: list[Any]) -> None:
+        if plain:
+            view = self._bound()
+            view.emit(Action.LIST_INSERT, self._container, self._at(at), plain)
+
+    def _index(self, index: int) -> int:
+        length = len(self)
+        at = index + length if index < 0 else index
+        if not 0 <= at < length:
+            raise IndexError(f"index {index} is beyond the length {length}")
+        return at
+
+    def _at(self, index: int) -> int:
+        state = self._bound().state(self._container, Type.LIST)
+        return state.author_position(index) if state is not None else index
+
+    def replace(self, new: Iterable[T]) -> None:
+        """Make this the list of `new` by the least single edit."""
+        items = list(new)
+        before: list[Any] = [plain_value(item) for item in self]
+        after: list[Any] = [plain_value(item) for item in items]
+        start, deleted, inserted = difference(before, after)
+        if deleted:
+            del self[start : start + deleted]
+        if inserted:
+            self.insert_all(start, items[start : start + len(inserted)])
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, list | List):
+            return [plain_value(i) for i in self] == [plain_value(i) for i in other]
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a draft's list changes
+
+    def __add__(self, other: Iterable[T]) -> list[T]:
+        return [*self, *other]
+
+    def __repr__(self) -> str:
+        return f"List({[plain_value(item) for item in self]!r})"
+
+
+class Map(_Bound, MutableMapping[str, Any]):
+    """An untyped map: a whole document, or a dict inside one.
+
+    Plain values become registers, a dict a map, a list a list; `counter()`, `text()`,
+    `set()`, `list()` and `map()` name a container of that type, made by first use.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        view = self._bound()
+        slot = view.slot(self._container, key) if view.shows(self._container) else ()
+        if not slot:
+            raise KeyError(key)
+        return wrap(view, slot[0])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        view = self._bound()
+        values.check_key(key, view.path(self._container))
+        path = view.path(self._container, key)
+        if isinstance(value, Counter | FloatCounter) and _is_own(value, view, path):
+            return  # `page["n"] += 1` would lose its meaning: see counter()
+        type_ = container_type(value, path)
+        if not type_:
+            view.emit(Action.SET, self._container, key, value)
+            return
+        slot = view.slot(self._container, key) if view.shows(self._container) else ()
+        if slot and slot[0].type == type_:
+            assign(view, slot[0].container, type_, value)
+            return
+        if self._container is None:
+            if slot:
+                view.emit(Action.DELETE, None, key)
+            fill(view, (key, type_), type_, value, path)
+            return
+        seq = view.emit(Action.MAKE, self._container, key, type_)
+        fill(view, (view.writable().actor, seq), type_, value, path)
+
+    def __delitem__(self, key: str) -> None:
+        view = self._bound()
+        if key not in self:
+            raise KeyError(key)
+        view.emit(Action.DELETE, self._container, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(() if self._view is None else self._view.keys(self._container))
+
+    def __len__(self) -> int:
+        return 0 if self._view is None else len(self._view.keys(self._container))
+
+    def __contains__(self, key: object) -> bool:
+        return self._view is not None and key in self._view.keys(self._container)
+
+    def __repr__(self) -> str:
+        return f"Map({self.to_dict()!r})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain data."""
+        view = self._bound()
+        return view.plain(self._container, Type.MAP)  # type: ignore[no-any-return]  # a map is a dict
+
+    def counter(self, key: str) -> Counter | FloatCounter:
+        """Return the counter at `key`."""
+        return bound_counter(self._bound(), self._named(key, Type.COUNTER))
+
+    def text(self, key: str) -> Text:
+        """Return the text at `key`."""
+        return bound(Text(), self._bound(), self._named(key, Type.TEXT))
+
+    def set(self, key: str) -> Set[Any]:
+        """Return the set at `key`."""
+        return bound(Set[Any](), self._bound(), self._named(key, Type.SET))
+
+    def list(self, key: str) -> List[Any]:
+        """Return the list at `key`."""
+        return bound(List[Any](), self._bound(), self._named(key, Type.LIST))
+
+    def map(self, key: str) -> "Map":
+        """Return the map at `key`."""
+        return bound(Map(), self._bound(), self._named(key, Type.MAP))
+
+    def _named(self, key: str, type_: Type) -> ContainerId:
+        view = self._bound()
+        values.check_key(key, view.path(self._container))
+        if self._container is None:
+            return (key, int(type_))
+        slot = view.slot(self._container, key)
+        for entry in slot[:1]:
+            if entry.type == type_:
+                return entry.container
+        if view.tx is None:
+            raise NotFound(f"{view.path(self._container, key)} is not there")
+        seq = view.emit(Action.MAKE, self._container, key, int(type_))
+        return (view.tx.actor, seq)
+
+
+B = TypeVar("B", bound=_Bound)
+
+
+def bound(container: B, view: View, name: ContainerId) -> B:
+    """Return `container`, bound to `name` in `view`."""
+    container._bind(view, name)
+    return container
+
+
+def wrap(view: View, entry: Entry) -> Any:
+    """Return what one write shows, as an application handles it."""
+    match entry.type:
+        case 0:
+            return entry.value
+        case Type.COUNTER:
+            return bound_counter(view, entry.container)
+        case Type.TEXT:
+            return bound(Text(), view, entry.container)
+        case Type.SET:
+            return bound(Set[Any](), view, entry.container)
+        case Type.LIST:
+            return bound(List[Any](), view, entry.container)
+        case _:
+            return bound(Map(), view, entry.container)
+
+
+def plain_value(value: Any) -> Any:
+    """Return `value` without our classes."""
+    if isinstance(value, Map):
+        return value.to_dict()
+    if isinstance(value, List | Set):
+        return [plain_value(item) for item in value]
+    if isinstance(value, Text):
+        return str(value)
+    return value
+
+
+def container_type(value: Any, path: str) -> int:
+    """Return which container `value` becomes: 0 for a register's plain value."""
+    if value is None or isinstance(value, bool | str | bytes | datetime):
+        values.check(value, path)
+        return 0
+    if isinstance(value, Counter | FloatCounter):
+        return Type.COUNTER
+    if isinstance(value, int | float):
+        values.check(value, path)
+        return 0
+    if isinstance(value, dict | Map):
+        return Type.MAP
+    if isinstance(value, list | List | tuple):
+        return Type.LIST
+    if isinstance(value, set | frozenset | Set):
+        return Type.SET
+    if isinstance(value, Text):
+        return Type.TEXT
+    values.check(value, path)
+    raise AssertionError("unreachable: what is no container was checked")
+
+
+def _is_own(value: Counter | FloatCounter, view: View, path: str) -> bool:
+    return getattr(value, "_view", None) is view and view.path(value._container) == path
+
+
+def fill(view: View, name: ContainerId, type_: int, value: Any, path: str) -> None:
+    """Write the content of a container that was just made."""
+    match type_:
+        case Type.MAP:
+            inner = bound(Map(), view, name)
+            for key, item in value.items():
+                values.check_key(key, path)
+                inner[key] = item
+        case Type.LIST:
+            bound(List[Any](), view, name).insert_all(0, list(value))
+        case Type.SET:
+            elements = bound(Set[Any](), view, name)
+            for item in value:
+                elements.add(item)
+        case Type.TEXT:
+            bound(Text(), view, name).insert(0, str(value))
+        case _:
+            increment(view, name, _number(value))
+
+
+def assign(view: View, name: ContainerId, type_: int, value: Any) -> None:
+    """Make an existing container equal `value` by writing the difference."""
+    match type_:
+        case Type.MAP:
+            inner = bound(Map(), view, name)
+            for key in [key for key in inner if key not in value]:
+                del inner[key]
+            for key, item in value.items():
+                if key not in inner or plain_value(inner[key]) != plain_value(item):
+                    inner[key] = item
+        case Type.LIST:
+            bound(List[Any](), view, name).replace(value)
+        case Type.SET:
+            bound(Set[Any](), view, name).replace(value)
+        case Type.TEXT:
+            bound(Text(), view, name).replace(value)
+        case _:
+            increment(view, name, _number(value) - view.number(name))
+
+
+def _number(value: Any) -> int | float:
+    return int(value) if isinstance(value, int) else float(value)

@@ -1,0 +1,351 @@
+"""Typed documents: a class declares the fields once, by annotation.
+
+A field of a plain type is a register; Counter, Set, List and Text merge. The class
+is never instantiated by hand: `tx.create` and `tx.get` give drafts, `space.get`
+gives snapshots, of the same class.
+"""
+
+import re
+import sys
+import types
+import typing
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin
+
+import msgspec
+
+from syncengine import values
+from syncengine.clock import ms_from_hlc
+from syncengine.crdt.operation import Action, ContainerId, Type
+from syncengine.documents.fields import (
+    Counter,
+    List,
+    Map,
+    Set,
+    Text,
+    assign,
+    bound,
+    bound_counter,
+    fill,
+)
+from syncengine.documents.view import View
+from syncengine.errors import Invalid
+from syncengine.ids import check_collection
+
+RESERVED = frozenset({"id", "meta", "to_dict"})
+
+_MISSING: Any = object()
+
+_CONTAINERS: dict[type, Type] = {
+    Counter: Type.COUNTER,
+    Set: Type.SET,
+    List: Type.LIST,
+    Text: Type.TEXT,
+}
+
+_INSTEAD = {
+    list: ("List", "Whole[list[...]]"),
+    dict: ("Map", "Whole[dict[...]]"),
+    set: ("Set", "Whole[set[...]]"),
+}
+
+_PLAIN = (type(None), bool, int, float, str, bytes, datetime)
+
+
+class Meta:
+    """What is known about a document besides its fields."""
+
+    def __init__(self, view: View, pending: bool):
+        self._view = view
+        self.pending = pending
+        """Whether a change of this device is in no batch yet."""
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """When the newest change still visible was made, by its author's clock."""
+        newest = max(
+            (hlc for _, hlc in self._view.document.touches.values()), default=None
+        )
+        if newest is None:
+            return None
+        return datetime.fromtimestamp(ms_from_hlc(newest) / 1000, tz=UTC)
+
+    @property
+    def conflicted(self) -> bool:
+        """Whether some field holds a value that lost to a concurrent write."""
+        return any(len(slot) > 1 for slot in self._view.document.root.slots.values())
+
+    @property
+    def needs_upgrade(self) -> bool:
+        """Whether a newer version wrote what this one cannot read."""
+        return self._view.document.needs_upgrade
+
+
+class _Field:
+    """One declared field, as a descriptor."""
+
+    def __init__(self, name: str, declared: Any, default: Any):
+        self.name = name
+        self.default = default
+        origin = get_origin(declared) or declared
+        self.type: Type | None = _CONTAINERS.get(origin)
+        self.container: ContainerId = (name, int(self.type)) if self.type else None
+        self.item = get_args(declared)[0] if get_args(declared) else Any
+        self.declared = declared
+
+    def __get__(self, instance: "Document | None", owner: type) -> Any:
+        if instance is None:
+            return self
+        view = instance._view
+        match self.type:
+            case None:
+                slot = view.slot(None, self.name) if view.exists else ()
+                for entry in slot:
+                    if not entry.type:
+                        return self._converted(entry.value)
+                if self.default is _MISSING:
+                    return None
+                return self.default
+            case Type.COUNTER:
+                return bound_counter(view, self.container)
+            case Type.SET:
+                return bound(Set[Any](), view, self.container)
+            case Type.LIST:
+                return bound(List[Any](), view, self.container)
+            case _:
+                return bound(Text(), view, self.container)
+
+    def __set__(self, instance: "Document", value: Any) -> None:
+        view = instance._view
+        path = view.path(None, self.name)
+        view.writable()
+        if self.type is None:
+            view.emit(Action.SET, None, self.name, self.checked(value, path))
+            return
+        if isinstance(value, Counter | List | Set | Text) and (
+            getattr(value, "_view", None) is view
+            and value._container == self.container
+            and self.type is not Type.COUNTER
+        ):
+            return  # `note.body += "x"` has done its work already
+        self._check_items(value, path)
+        assign(view, self.container, self.type, value)
+
+    def write_first(self, view: View, value: Any) -> None:
+        """Write the value that `create` was given."""
+        path = view.path(None, self.name)
+        if self.type is None:
+            view.emit(Action.SET, None, self.name, self.checked(value, path))
+        else:
+            self._check_items(value, path)
+            fill(view, self.container, self.type, value, path)
+
+    def checked(self, value: Any, path: str) -> Any:
+        """Return `value` as it is stored; raises `Invalid` at its path."""
+        try:
+            plain = msgspec.to_builtins(value, builtin_types=(bytes, datetime))
+            values.check(plain, path)
+            msgspec.convert(
+                plain, self.declared, strict=True, builtin_types=(bytes, datetime)
+            )
+        except (msgspec.ValidationError, TypeError) as error:
+            raise Invalid(str(error), path=path) from error
+        return plain
+
+    def _check_items(self, value: Any, path: str) -> None:
+        wrong: str | None = None
+        if self.type is Type.COUNTER:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                wrong = "a counter is set to a number"
+        elif self.type is Type.TEXT:
+            if not isinstance(value, str | Text):
+                wrong = "a text is set to a str"
+        elif isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+            wrong = (
+                f"a {self.type.name.lower()} is set to an iterable" if self.type else ""
+            )
+        elif self.item is not Any:
+            for index, item in enumerate(value):
+                try:
+                    msgspec.convert(
+                        item, self.item, strict=True, builtin_types=(bytes, datetime)
+                    )
+                except msgspec.ValidationError as error:
+                    raise Invalid(str(error), path=f"{path}/{index}") from error
+        if wrong:
+            raise Invalid(f"{wrong}, not {type(value).__name__}", path=path)
+
+    def _converted(self, value: Any) -> Any:
+        """Return a stored value as its declared type; what does not fit, as it is:
+        it was written by another version, and is not ours to lose."""
+        if isinstance(value, _PLAIN):
+            return value
+        try:
+            return msgspec.convert(
+                value, self.declared, builtin_types=(bytes, datetime)
+            )
+        except msgspec.ValidationError:
+            return value
+
+
+@dataclass_transform(kw_only_default=True)
+class _DocumentMeta(type):
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        collection: str | None = None,
+    ) -> "_DocumentMeta":
+        cls = super().__new__(mcls, name, bases, namespace)
+        if not bases:
+            return cls
+        cls._declare(collection or _snake_case(name), sys._getframe(1))  # type: ignore[attr-defined]  # defined below
+        return cls
+
+    def _declare(cls, collection: str, frame: types.FrameType) -> None:
+        check_collection(collection)
+        own: dict[str, Any] = cls.__dict__.get("__annotations__", {})
+        local: dict[str, Any] = {}
+        where: types.FrameType | None = frame
+        while where is not None:  # a class inside a function sees its names
+            local = {**where.f_locals, **local}
+            where = where.f_back
+        try:
+            hints = typing.get_type_hints(cls, None, local)
+        except NameError as error:
+            raise TypeError(
+                f"{cls.__name__}: the annotation {error.name!r} is not defined where "
+                "the class is made"
+            ) from error
+        fields: dict[str, _Field] = dict(getattr(cls, "_fields", {}))
+        for key in own:
+            declared = hints[key]
+            if get_origin(declared) is ClassVar or key.startswith("_"):
+                continue
+            if key in RESERVED:
+                raise TypeError(f"{cls.__name__}.{key}: the name is reserved")
+            bare = get_origin(declared) or declared
+            if bare in _INSTEAD:
+                merging, whole = _INSTEAD[bare]
+                raise TypeError(
+                    f"{cls.__name__}.{key}: write {merging}[...] for one that merges "
+                    f"element by element, or {whole} for one value that is replaced "
+                    "as a whole"
+                )
+            default = cls.__dict__.get(key, _MISSING)
+            field = _Field(key, declared, default)
+            if field.type is not None and default is _MISSING:
+                field.default = None
+            fields[key] = field
+            setattr(cls, key, field)
+        cls._fields = fields  # type: ignore[attr-defined]  # declared on Document
+        cls._collection = collection  # type: ignore[attr-defined]  # the same
+
+
+class Document(metaclass=_DocumentMeta):
+    """The base of typed documents: `class Note(Document, collection="note")`."""
+
+    _fields: ClassVar[dict[str, _Field]] = {}
+    _collection: ClassVar[str] = ""
+
+    def __new__(cls, *args: Any, **fields: Any) -> "Document":
+        raise TypeError(
+            f"a {cls.__name__} is made inside a transaction: "
+            f"tx.create({cls.__name__}, id, ...)"
+        )
+
+    @classmethod
+    def _of(cls: type["D"], view: View, pending: bool = False) -> "D":
+        document = object.__new__(cls)
+        object.__setattr__(document, "_view", view)
+        object.__setattr__(document, "_pending", pending)
+        return document
+
+    if typing.TYPE_CHECKING:
+        _view: ClassVar[View]
+        _pending: ClassVar[bool]
+
+    @property
+    def id(self) -> str:
+        """The part of the document's name behind its collection."""
+        return self._view.document.name.partition("/")[2]
+
+    @property
+    def meta(self) -> Meta:
+        """What is known about the document besides its fields."""
+        return Meta(self._view, self._pending)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the declared fields as plain data, defaults included."""
+        return {
+            name: msgspec.to_builtins(
+                _plain_field(getattr(self, name)), builtin_types=(bytes, datetime)
+            )
+            for name in self._fields
+        }
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self._fields:
+            raise AttributeError(f"{type(self).__name__} declares no field {name!r}")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(
+            f"{name}={value!r}" for name, value in self.to_dict().items()
+        )
+        return f"{type(self).__name__}({self.id!r}, {fields})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.id == other.id and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]  # same type
+
+    __hash__ = None  # type: ignore[assignment]  # a draft changes
+
+
+D = TypeVar("D", bound=Document)
+
+
+def create(kind: type[Document], view: View, fields: dict[str, Any]) -> None:
+    """Write the first values of a new document; raises `Invalid`."""
+    unknown = fields.keys() - kind._fields.keys()
+    if unknown:
+        raise Invalid(
+            f"{kind.__name__} declares no field {', '.join(sorted(unknown))}",
+            path=view.document.name,
+        )
+    missing = [
+        name
+        for name, field in kind._fields.items()
+        if field.default is _MISSING and name not in fields
+    ]
+    if missing:
+        raise Invalid(
+            f"{kind.__name__} needs {', '.join(missing)}", path=view.document.name
+        )
+    view.emit(Action.TOUCH, None)
+    for name, value in fields.items():
+        kind._fields[name].write_first(view, value)
+
+
+def untyped(view: View) -> Map:
+    """Return a document as a map."""
+    return bound(Map(), view, None)
+
+
+def _plain_field(value: Any) -> Any:
+    if isinstance(value, List | Set):
+        return [_plain_field(item) for item in value]
+    if isinstance(value, Map):
+        return value.to_dict()
+    if isinstance(value, Text):
+        return str(value)
+    if isinstance(value, Counter):
+        return int(value)
+    return value
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

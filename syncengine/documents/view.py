@@ -1,0 +1,294 @@
+"""One document as somebody sees it: a draft while its transaction is open, after
+that a snapshot that never changes.
+
+A snapshot copies nothing when it is made. Before a container changes, the document
+offers it to the snapshots that are still alive (`capture`), and those keep the old
+one; a snapshot that nobody holds any more costs nothing.
+"""
+
+from typing import Any, Protocol
+
+from syncengine import values
+from syncengine.crdt.counter import value as counter_value
+from syncengine.crdt.document import (
+    CounterState,
+    Document,
+    MapState,
+    SetState,
+    State,
+)
+from syncengine.crdt.list import ListState
+from syncengine.crdt.operation import (
+    Action,
+    ContainerId,
+    Operation,
+    Type,
+    reference,
+)
+from syncengine.crdt.register import EMPTY, Entry, Slot
+from syncengine.crdt.text import TextState
+from syncengine.errors import FrozenDocument, Invalid, TransactionClosed
+from syncengine.ids import ActorId
+
+
+class Transaction(Protocol):
+    """What a draft writes through."""
+
+    @property
+    def actor(self) -> ActorId: ...
+
+    def emit(self, document: Document, op: Operation) -> int: ...
+
+
+class FrozenList:
+    """The order and slots of a list at one moment."""
+
+    def __init__(self, state: ListState):
+        self.order = list(state.order)
+        self.slots = dict(state.slots)
+
+
+class FrozenText:
+    """The chunks of a text at one moment; joined when somebody reads it."""
+
+    def __init__(self, state: TextState):
+        self._chunks: list[str] | None = state.buffer.chunks()
+        self._text = ""
+        self.length = state.length
+
+    def __str__(self) -> str:
+        if self._chunks is not None:
+            self._text, self._chunks = "".join(self._chunks), None
+        return self._text
+
+
+def _frozen(state: State) -> Any:
+    if isinstance(state, MapState):
+        frozen = MapState()
+        frozen.slots = dict(state.slots)
+        return frozen
+    if isinstance(state, CounterState):
+        counted = CounterState()
+        counted.subtotals = dict(state.subtotals)
+        return counted
+    if isinstance(state, SetState):
+        elements = SetState()
+        elements.dots = dict(state.dots)
+        return elements
+    return FrozenList(state) if isinstance(state, ListState) else FrozenText(state)
+
+
+class View:
+    """A document seen through one transaction, or frozen at one moment."""
+
+    __slots__ = ("__weakref__", "_captured", "_closed", "_exists", "document", "tx")
+
+    def __init__(self, document: Document, tx: Transaction | None):
+        self.document = document
+        self.tx = tx
+        self._captured: dict[ContainerId, Any] = {}
+        self._closed = False
+        self._exists = document.visible
+        if tx is None:
+            document.viewers.add(self)
+
+    # --- life ---------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """The transaction was committed: from now on this is a snapshot."""
+        self.tx = None
+        self._exists = self.document.visible
+        self.document.viewers.add(self)
+
+    def close(self) -> None:
+        """The transaction failed: what this shows never happened."""
+        self._closed = True
+
+    def capture(self, container: ContainerId) -> None:
+        """Keep `container` as it is: it is about to change."""
+        if container not in self._captured:
+            self._captured[container] = _frozen(self.document.loaded(container))
+
+    @property
+    def exists(self) -> bool:
+        """Whether the document is there for a reader."""
+        return self.document.visible if self.tx is not None else self._exists
+
+    # --- reading ------------------------------------------------------------------
+
+    def state(self, container: ContainerId, type_: int) -> Any:
+        """Return a container's state, live or as captured; None: never made."""
+        if self._closed:
+            raise TransactionClosed(
+                f"the transaction that made this draft of {self.document.name} failed; "
+                "read the document again"
+            )
+        captured = self._captured.get(container)
+        if captured is not None:
+            return captured
+        return self.document.state(container, type_)
+
+    def slot(self, container: ContainerId, key: str) -> Slot:
+        """Return a key's slot in a map; empty when nothing shows there."""
+        state = self.state(container, Type.MAP)
+        return EMPTY if state is None else state.slots.get(key, EMPTY)
+
+    def keys(self, container: ContainerId) -> list[str]:
+        """Return the keys that a map shows."""
+        if not self.shows(container):
+            return []
+        state = self.state(container, Type.MAP)
+        return [] if state is None else list(state.slots)
+
+    def shows(self, container: ContainerId) -> bool:
+        """Whether a container is visible: not deleted, nor another type's turn."""
+        if container is None:
+            return self.exists
+        if not isinstance(container[0], str):
+            return True
+        if not self.exists:
+            return False
+        slot = self.slot(None, container[0])
+        return bool(slot) and slot[0].container == container
+
+    def text(self, container: ContainerId) -> str:
+        if not self.shows(container):
+            return ""
+        state = self.state(container, Type.TEXT)
+        return "" if state is None else str(state)
+
+    def text_length(self, container: ContainerId) -> int:
+        if not self.shows(container):
+            return 0
+        state = self.state(container, Type.TEXT)
+        return 0 if state is None else state.length
+
+    def text_slice(self, container: ContainerId, start: int, stop: int) -> str:
+        if not self.shows(container):
+            return ""
+        state = self.state(container, Type.TEXT)
+        if isinstance(state, TextState):
+            return state.buffer.slice(start, stop)
+        return "" if state is None else str(state)[start:stop]
+
+    def number(self, container: ContainerId) -> int | float:
+        if not self.shows(container):
+            return 0
+        state = self.state(container, Type.COUNTER)
+        return 0 if state is None else counter_value(state.subtotals)
+
+    def elements(self, container: ContainerId) -> dict[bytes, Any]:
+        if not self.shows(container):
+            return {}
+        state = self.state(container, Type.SET)
+        return {} if state is None else state.dots
+
+    def entries(self, container: ContainerId) -> list[Entry]:
+        """Return what each element of a list shows."""
+        if not self.shows(container):
+            return []
+        state = self.state(container, Type.LIST)
+        if state is None:
+            return []
+        return [state.slots[name][0] for name in state.order]
+
+    def list_length(self, container: ContainerId) -> int:
+        if not self.shows(container):
+            return 0
+        state = self.state(container, Type.LIST)
+        return 0 if state is None else len(state.order)
+
+    def plain(self, container: ContainerId, type_: int) -> Any:
+        """Return what a container shows as plain data."""
+        match type_:
+            case Type.MAP:
+                return {
+                    key: self.plain_entry(self.slot(container, key)[0])
+                    for key in self.keys(container)
+                }
+            case Type.COUNTER:
+                return self.number(container)
+            case Type.SET:
+                return [values.decode(e) for e in sorted(self.elements(container))]
+            case Type.LIST:
+                return [self.plain_entry(entry) for entry in self.entries(container)]
+            case _:
+                return self.text(container)
+
+    def plain_entry(self, entry: Entry) -> Any:
+        if entry.type:
+            return self.plain(entry.container, entry.type)
+        return entry.value
+
+    # --- writing ------------------------------------------------------------------
+
+    def writable(self) -> Transaction:
+        """Return the open transaction; raises the error that says what to do."""
+        if self._closed:
+            raise TransactionClosed(
+                f"the transaction that made this draft of {self.document.name} failed; "
+                "run it again"
+            )
+        if self.tx is None:
+            raise FrozenDocument(self.document.name)
+        if self.document.needs_upgrade:
+            raise Invalid(
+                "was written by a newer version and is read-only here; update first",
+                path=self.document.name,
+            )
+        return self.tx
+
+    def emit(self, action: int, container: ContainerId, *rest: Any) -> int:
+        """Write one operation in `container`."""
+        tx = self.writable()
+        self.uncover(container)
+        return tx.emit(
+            self.document, [int(action), reference(container, tx.actor), *rest]
+        )
+
+    def uncover(self, container: ContainerId) -> None:
+        """Empty what a delete had hidden, before it is written to again.
+
+        A delete erases nothing, so that a concurrent edit can bring all of it back;
+        one who writes here after the delete means to begin anew.
+        """
+        if not self.document.visible:
+            root = self.document.root.slots
+            for key in list(root):
+                for entry in root[key]:
+                    if entry.type:
+                        self._empty(entry.container, entry.type)
+                self._raw(Action.DELETE, None, key)
+            self._raw(Action.TOUCH)
+        if container is not None and isinstance(container[0], str):
+            field, type_ = container
+            slot = self.document.root.slots.get(str(field), EMPTY)
+            if all(entry.container != container for entry in slot):
+                self._empty(container, type_)
+
+    def _empty(self, container: ContainerId, type_: int) -> None:
+        state = self.document.state(container, type_)
+        if isinstance(state, MapState):
+            for key in list(state.slots):
+                self._raw(Action.DELETE, container, key)
+        elif isinstance(state, CounterState):
+            left = counter_value(state.subtotals)
+            if left:
+                self._raw(Action.INCREMENT, container, -left)
+        elif isinstance(state, SetState):
+            for element in list(state.dots):
+                self._raw(Action.REMOVE, container, values.decode(element))
+        elif isinstance(state, ListState):
+            if state.order:
+                self._raw(Action.LIST_DELETE, container, 0, len(state.order))
+        elif isinstance(state, TextState) and state.length:
+            self._raw(Action.TEXT_DELETE, container, 0, state.length)
+
+    def _raw(self, action: int, *rest: Any) -> None:
+        tx = self.writable()
+        if rest:
+            rest = (reference(rest[0], tx.actor), *rest[1:])
+        tx.emit(self.document, [int(action), *rest])
+
+    def path(self, container: ContainerId, key: str | None = None) -> str:
+        return self.document.path(container, key)

@@ -1,0 +1,183 @@
+"""What can go wrong, as a tree whose branches say who has to act.
+
+::
+
+    SyncError
+    ├── NotFound (LookupError)        the caller asked for what is not there
+    ├── AlreadyExists                 the caller made what is there already
+    ├── Invalid (ValueError)          the caller's value, with its path and bound
+    │   └── TooLarge                  ... exceeds a limit
+    ├── FrozenDocument                a write to a snapshot
+    ├── TransactionClosed             a draft used after its block
+    ├── TransactionOpen               a second transaction inside the first
+    ├── WrongLoop                     used from another loop, thread or process
+    ├── Closed                        used after closing
+    ├── StoreError                    the world: the disk, the file
+    │   ├── StoreLocked               another process owns the file
+    │   ├── StoreFull (OSError)       no space left
+    │   ├── StoreReadOnly (OSError)   the file or its folder cannot be written
+    │   ├── StoreDamaged              the file fails its checks
+    │   ├── NotOurs                   a file of another program
+    │   └── NewerFormat               written by a newer version
+    ├── Refused                       a peer said no, and why
+    │   ├── InviteExpired
+    │   └── InviteUsed
+    ├── ProtocolError                 a peer broke the protocol
+    ├── ConnectionLost                normal life: the link is gone
+    ├── ClockSuspect                  this device's clock is off (strict mode)
+    └── DivergenceDetected            two replicas differ: a bug, named by path
+
+Errors carry their facts as fields; the text is built from them.
+"""
+
+from typing import Literal
+
+Retry = Literal["never", "later", "after_action"]
+Effect = Literal["none", "unknown"]
+
+
+class SyncError(Exception):
+    """The root of everything this library raises on purpose."""
+
+
+class NotFound(SyncError, LookupError):
+    """There is no such namespace or document."""
+
+
+class AlreadyExists(SyncError):
+    """`create` found the document; use `get` to edit it."""
+
+
+class Invalid(SyncError, ValueError):
+    """A value that cannot be stored.
+
+    `path` is where it was meant to go, `bound` the limit it broke, if one.
+    """
+
+    def __init__(self, message: str, *, path: str = "", bound: int | None = None):
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+        self.bound = bound
+
+
+class TooLarge(Invalid):
+    """A value, change or message above its limit. Nothing was written."""
+
+
+class FrozenDocument(SyncError):
+    """A snapshot never changes; edit a draft inside a transaction instead."""
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what} is a snapshot and never changes; edit it inside "
+            "`async with space.transaction() as tx:` through `tx.get(...)`"
+        )
+
+
+class TransactionClosed(SyncError):
+    """A draft was used after its transaction failed or was abandoned."""
+
+
+class TransactionOpen(SyncError):
+    """A transaction was begun inside another one of the same namespace."""
+
+
+class WrongLoop(SyncError):
+    """A replica belongs to the event loop, thread and process that opened it."""
+
+
+class Closed(SyncError):
+    """The replica, link or server was closed before."""
+
+
+class StoreError(SyncError):
+    """The file or the disk below it."""
+
+
+class StoreLocked(StoreError):
+    """Another process owns the file; `holder` is what it wrote about itself."""
+
+    def __init__(self, path: str, holder: str):
+        super().__init__(
+            f"{path} is open in {holder or 'another process'}; close it there, or "
+            "use a reading command, which works beside it"
+        )
+        self.path = path
+        self.holder = holder
+
+
+class StoreFull(StoreError, OSError):
+    """No space left. Nothing was half-written; free some space and retry."""
+
+
+class StoreReadOnly(StoreError, OSError):
+    """The file or its folder cannot be written."""
+
+
+class StoreDamaged(StoreError):
+    """The file fails its own checks; `syncengine doctor` says what is lost."""
+
+
+class NotOurs(StoreError):
+    """The file is a database of another program. It was not touched."""
+
+
+class NewerFormat(StoreError):
+    """The file was written by a newer version. It was not touched."""
+
+
+class Refused(SyncError):
+    """A peer refused, with a reason a person can act on.
+
+    `code` is stable (protocol.md, codes); `retry` says whether trying again can
+    help, `effect` whether anything may have happened.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        reason: str,
+        *,
+        path: str = "",
+        retry: Retry = "never",
+        effect: Effect = "none",
+    ):
+        super().__init__(f"{reason} ({code})")
+        self.code = code
+        self.reason = reason
+        self.path = path
+        self.retry: Retry = retry
+        self.effect: Effect = effect
+
+
+class InviteExpired(Refused):
+    """The invite's time is over; ask for a new one."""
+
+
+class InviteUsed(Refused):
+    """Somebody joined with this invite before; ask for a new one."""
+
+
+class ProtocolError(SyncError):
+    """A peer broke the protocol; the connection closes with `code`."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(f"{message} ({code})")
+        self.code = code
+
+
+class ConnectionLost(SyncError):
+    """The connection is gone. Links dial again by themselves."""
+
+
+class ClockSuspect(SyncError):
+    """This device's clock is too far off (raised only with `strict_clock`)."""
+
+
+class DivergenceDetected(SyncError):
+    """Two replicas with the same changes show different documents."""
+
+    def __init__(self, path: str, peer: str):
+        super().__init__(f"{path} differs from what {peer} shows for the same changes")
+        self.path = path
+        self.peer = peer

@@ -1,0 +1,94 @@
+"""Identifiers: small types that cannot be mixed up, and how a person sees them."""
+
+import base64
+import hashlib
+import re
+from typing import NewType
+
+from syncengine import limits
+from syncengine.errors import Invalid
+
+ActorId = NewType("ActorId", bytes)  # 16 bytes: one incarnation of a replica
+BatchId = NewType("BatchId", bytes)  # 32 bytes: SHA-256 of a batch header
+DeviceId = NewType("DeviceId", bytes)  # 32 bytes: an Ed25519 public key
+EntryId = NewType("EntryId", bytes)  # 32 bytes: a membership entry; a grant's id
+NamespaceId = NewType("NamespaceId", bytes)  # 32 bytes: commits to the owners
+Lineage = NewType("Lineage", bytes)  # 16 bytes: one storage history of a log
+DocumentId = NewType("DocumentId", str)  # "collection/id"
+
+OpId = tuple[ActorId, int]
+"""(actor, seq): names one operation for ever."""
+
+Stamp = tuple[int, ActorId, int]
+"""(hlc, actor, seq): the total order of writes."""
+
+ACTOR_BYTES = 16
+HASH_BYTES = 32
+HASH16_BYTES = 16
+LINEAGE_BYTES = 16
+
+_COLLECTION = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def actor_id(device: DeviceId, namespace: NamespaceId, nonce: bytes) -> ActorId:
+    """Return the actor that `device` makes with `nonce` (16 bytes)."""
+    digest = hashlib.sha256(b"sync1:actor\0" + device + namespace + nonce).digest()
+    return ActorId(digest[:ACTOR_BYTES])
+
+
+def document_id(collection: str, key: str) -> DocumentId:
+    """Return `collection/key`; raises `Invalid` with the rule that it breaks."""
+    check_collection(collection)
+    if not key:
+        raise Invalid("a document id is not empty", path=f"{collection}/")
+    if "/" in key or _CONTROL.search(key):
+        raise Invalid(
+            "a document id has no '/' and no control characters",
+            path=f"{collection}/{key!r}",
+        )
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise Invalid("a document id holds a lone surrogate", path=collection) from None
+    if size > limits.DOCUMENT_ID_BYTES_MAX:
+        raise Invalid(
+            f"a document id has at most {limits.DOCUMENT_ID_BYTES_MAX} bytes of UTF-8",
+            path=f"{collection}/{key[:40]}...",
+            bound=limits.DOCUMENT_ID_BYTES_MAX,
+        )
+    return DocumentId(f"{collection}/{key}")
+
+
+def parse_document_id(text: str) -> DocumentId:
+    """Return `text` as a document id, checked; raises `Invalid`."""
+    collection, slash, key = text.partition("/")
+    if not slash:
+        raise Invalid("a document is named collection/id", path=text)
+    return document_id(collection, key)
+
+
+def check_collection(name: str) -> None:
+    """Raise `Invalid` unless `name` can be a collection."""
+    if not _COLLECTION.fullmatch(name):
+        raise Invalid(
+            "a collection is 1 to 63 of a-z, 0-9 and _, and begins with a letter",
+            path=name,
+            bound=limits.COLLECTION_BYTES_MAX,
+        )
+
+
+def base32(data: bytes) -> str:
+    """Return `data` in lower-case base32 without padding."""
+    return base64.b32encode(data).decode().rstrip("=").lower()
+
+
+def from_base32(text: str) -> bytes:
+    """Invert `base32`; raises `ValueError`."""
+    padding = "=" * (-len(text) % 8)
+    return base64.b32decode(text.upper() + padding)
+
+
+def short(data: bytes) -> str:
+    """Return the eight characters by which logs and people name an id."""
+    return base32(data)[:8]

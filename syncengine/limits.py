@@ -1,0 +1,146 @@
+"""Every bound of the system, each with its reason.
+
+Relations between bounds are asserted below, at import.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# --- values and documents -------------------------------------------------------
+
+# Keys are names, not content; 1 KiB keeps a row's key within one database page.
+KEY_BYTES_MAX = 1 * KIB
+
+# The part of a document's name that the application chooses.
+DOCUMENT_ID_BYTES_MAX = 256
+
+# A collection becomes a table name in SQL: short, and safe unquoted.
+COLLECTION_BYTES_MAX = 63
+
+# Deep enough for any document a person reads; shallow enough that a recursive
+# walk never meets Python's own limit. Automerge and MongoDB: none and 100.
+DEPTH_MAX = 32
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+# --- changes and batches --------------------------------------------------------
+
+# One transaction. A change is never split, so it must fit in memory on the
+# smallest device several times over.
+CHANGE_BYTES_MAX = 8 * MIB
+
+# A batch is cut at the first change boundary at or above this: about a thousand
+# small changes to one signature, and a frame's worth of work to one await.
+BATCH_BYTES_CUT = 256 * KIB
+
+# The encoded batch: one change of full size plus what was gathered before it.
+BATCH_BYTES_MAX = CHANGE_BYTES_MAX + BATCH_BYTES_CUT + 64 * KIB
+
+# Operations of one change: each inserted character is one.
+CHANGE_OPS_MAX = 16 * MIB
+
+# Consecutive typing into one text within this becomes one change when sealed.
+COALESCE_MS = 1000
+
+# While a batch is in flight, later changes wait for its acknowledgement, but not
+# longer than this: a human does not see 20 ms, and a group then holds many.
+SEAL_DELAY_SECONDS = 0.020
+
+# Members write dependencies and frontiers; actors of a namespace bound both.
+ACTORS_MAX = 4096
+
+# A membership entry: a grant with 64 scopes, or a fork proof.
+ENTRY_BYTES_MAX = 8 * KIB
+
+# How many heads of the membership log one entry names.
+HEADS_MAX = 16
+
+GRANT_DEPTH_MAX = 8
+GRANT_SCOPES_MAX = 64
+
+# Branches kept of an actor that equivocated: enough to prove and to reconcile.
+FORK_BRANCHES_MAX = 8
+
+# --- clocks ---------------------------------------------------------------------
+
+# A change stamped further ahead of now than this waits, stored, until its time
+# comes: the most by which a wrong clock wins against an honest one.
+CLOCK_AHEAD_MS_MAX = 60_000
+
+# --- frames and sessions --------------------------------------------------------
+
+# One sealed frame. Small enough that a ping never waits long behind one.
+FRAME_BYTES_MAX = 256 * KIB
+
+# What the WebSocket layer lets in: a frame and its sealing, with room.
+WIRE_BYTES_MAX = FRAME_BYTES_MAX + 4 * KIB
+
+# A reassembled message: a whole batch with its framing.
+MESSAGE_BYTES_MAX = BATCH_BYTES_MAX + 64 * KIB
+
+# How much one data message gathers before it is sent.
+DATA_BYTES_CUT = 256 * KIB
+
+# zlib output a receiver is ready to make of one message, and its ratio: real
+# payloads stay below 20, and a bomb has 1,000.
+INFLATED_BYTES_MAX = 2 * MESSAGE_BYTES_MAX
+COMPRESS_BYTES_MIN = 512
+
+# Unacknowledged data to one peer: after that the sender only remembers a cursor.
+WINDOW_BYTES = 4 * MIB
+WINDOW_MESSAGES = 32
+
+# The handshake: four messages of known shape.
+HANDSHAKE_BYTES_MAX = 16 * KIB
+HANDSHAKE_SECONDS_MAX = 5.0
+
+# Silence after which a side asks, and after which it gives up.
+PING_SECONDS = 20.0
+SILENCE_SECONDS_MAX = 45.0
+
+# Frames under one key: far below any bound of AES-GCM.
+REKEY_FRAMES = 2**20
+
+NAMESPACES_PER_LINK_MAX = 1024
+
+# Opens that fit the authentication message; more follow behind it.
+OPENS_IN_AUTH_MAX = 16
+
+CURSOR_BYTES_MAX = 64
+
+# Refused batches after which a peer is dropped: one may be chance, three not.
+REFUSALS_MAX = 3
+
+# --- decoding -------------------------------------------------------------------
+
+ARRAY_ITEMS_MAX = 65_536
+FRONTIER_ITEMS_MAX = ACTORS_MAX
+
+# --- hub ------------------------------------------------------------------------
+
+CONNECTIONS_MAX = 2_000
+CONNECTIONS_PER_DEVICE_MAX = 8
+UNAUTHENTICATED_MAX = 64
+
+# --- dialling -------------------------------------------------------------------
+
+# The first retry has the widest relative window: it is when all of a hub's
+# clients come back at once.
+BACKOFF_FIRST_SECONDS = 1.0
+BACKOFF_SECONDS_MAX = 60.0
+
+# A link that lived this long was a success: the back-off starts anew.
+STABLE_SECONDS = 30.0
+
+# --- transactions ---------------------------------------------------------------
+
+# A body that holds its namespace longer than this is named in a warning.
+BODY_SECONDS_MAX = 5.0
+
+# Documents kept decoded in memory, per namespace.
+CACHED_DOCUMENTS_MAX = 20_000
+
+assert BATCH_BYTES_CUT < CHANGE_BYTES_MAX < BATCH_BYTES_MAX < MESSAGE_BYTES_MAX
+assert DATA_BYTES_CUT < WINDOW_BYTES
+assert PING_SECONDS * 2 < SILENCE_SECONDS_MAX
+assert FRAME_BYTES_MAX < WIRE_BYTES_MAX

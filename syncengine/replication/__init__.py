@@ -1,0 +1,1 @@
+"""Joins sessions to a store: who keeps what, who gets what, and when."""

@@ -1,0 +1,656 @@
+"""One connection from its first frame to its last: a session pumped over a
+`Connection`, and the channels of its namespaces.
+
+Two tasks: one reads and decides, one writes. All frames leave through the writer.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from syncengine import limits
+from syncengine.errors import ConnectionLost, ProtocolError, Refused, SyncError
+from syncengine.ids import DeviceId, EntryId, NamespaceId, short
+from syncengine.log.run import Row
+from syncengine.protocol.codes import Code
+from syncengine.protocol.handshake import Dialler, Listener
+from syncengine.protocol.messages import (
+    Ack,
+    Data,
+    Frontier,
+    Idle,
+    Leave,
+    LinkMessage,
+    Open,
+    Opened,
+    Ready,
+    Refusal,
+    StateDigest,
+)
+from syncengine.protocol.session import (
+    Authenticated,
+    Challenged,
+    Closed,
+    Event,
+    Session,
+)
+from syncengine.protocol.states import State
+from syncengine.replication.host import Host, Hosted
+from syncengine.replication.peer import Channel
+from syncengine.trust.membership import (
+    Entry,
+    Grant,
+    InvalidEntry,
+    Membership,
+    Ops,
+    Pending,
+)
+from syncengine.trust.sealing import Exchange
+
+log = logging.getLogger("syncengine")
+
+
+class Connection(Protocol):
+    """Frames to and from one peer, in order. Transports and the simulator give it."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send a frame, waiting while the peer is slow; raises `ConnectionLost`."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return the next frame; raises `ConnectionLost`. Safe to cancel."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close; never raises."""
+        ...
+
+
+class Conversation:
+    """What both sides of a connection do alike. `run()` is its whole life."""
+
+    def __init__(self, host: Host, connection: Connection, session: Session):
+        self.host = host
+        self.session = session
+        self.device: DeviceId | None = None
+        self.channels: dict[int, Channel] = {}
+        self.closed: Closed | None = None
+        self._connection = connection
+        self._wake = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
+
+    async def run(self) -> Closed:
+        """Talk until the end; return how it ended. Cancelling closes politely."""
+        writer = asyncio.create_task(self._write())
+        try:
+            await self._read()
+        except ConnectionLost as error:
+            self._end(Closed(Code.GOING_AWAY, str(error), True))
+        except asyncio.CancelledError:
+            self.session.close(Code.GOING_AWAY, "closing")
+            self._end(Closed(Code.GOING_AWAY, "closing", False))
+            self._wake.set()
+            raise
+        except SyncError as error:
+            # Our disk, our state: the peer is told only that we go.
+            log.warning("link with %s ended: %s", self._peer_name(), error)
+            self.session.close(Code.GOING_AWAY, "the peer cannot go on")
+            self._end(Closed(Code.GOING_AWAY, str(error), False))
+        finally:
+            self._leave_all()
+            self._wake.set()
+            await self._finish(writer)
+        assert self.closed is not None
+        return self.closed
+
+    async def _finish(self, writer: "asyncio.Task[None]") -> None:
+        """Let the last frames out, but not for long; then close."""
+        try:
+            async with asyncio.timeout(1.0):
+                await writer
+        except (TimeoutError, ConnectionLost):
+            writer.cancel()
+            await self._connection.close(Code.GOING_AWAY, "closing")
+
+    def _end(self, closed: Closed) -> None:
+        if self.closed is None:
+            self.closed = closed
+
+    def _peer_name(self) -> str:
+        return short(self.device) if self.device else "a stranger"
+
+    # --- reading ------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while self.closed is None:
+            frame = await self._connection.receive()
+            self.session.receive(frame, self._now())
+            for event in self.session.events():
+                await self._handle(event)
+                if self.closed is not None:
+                    break
+            self._wake.set()
+
+    async def _handle(self, event: Event) -> None:
+        if isinstance(event, Closed):
+            self._end(event)
+            return
+        try:
+            await self._act(event)
+        except ProtocolError as error:
+            log.warning("link with %s: %s", self._peer_name(), error)
+            self.session.close(error.code, str(error))
+            self._end(Closed(error.code, str(error), False))
+
+    async def _act(self, event: Event) -> None:
+        match event:
+            case Data():
+                await self._take_in(self._channel(event.channel), event)
+            case Ack():
+                channel = self._channel(event.channel)
+                channel.acknowledged(event)
+                if not channel.hosted.in_flight:
+                    channel.hosted.seal_now()
+            case Idle():
+                self._channel(event.channel).idle_received(event)
+            case Frontier():
+                self._channel(event.channel).frontier_received(event)
+            case StateDigest():
+                self._hear_state(self._channel(event.channel), event)
+            case Leave():
+                channel_ = self.channels.pop(event.channel, None)
+                if channel_ is not None:
+                    self._leave(channel_)
+            case _:
+                raise ProtocolError(Code.PROTOCOL, "a message out of place")
+
+    def _channel(self, number: int) -> Channel:
+        channel = self.channels.get(number)
+        if channel is None:
+            raise ProtocolError(Code.PROTOCOL, f"channel {number} is not open")
+        return channel
+
+    async def _take_in(self, channel: Channel, message: Data) -> None:
+        rows = channel.rows_of(message)
+        self._check_writes(channel, rows)
+        admission = await channel.hosted.take_in(rows)
+        if admission.refused:
+            raise ProtocolError(Code.INVALID_BATCH, admission.refused[0])
+        channel.data_received(message, complete=not admission.missing)
+        on_disk = channel.hosted.flush()
+        if not admission.missing:
+            on_disk.add_done_callback(lambda done: self._stored(channel, message, done))
+
+    def _check_writes(self, channel: Channel, rows: list[Row]) -> None:
+        """Overridden by the listener, for what a session's grant does not allow."""
+
+    def _stored(
+        self, channel: Channel, message: Data, done: "asyncio.Future[None]"
+    ) -> None:
+        if done.cancelled() or not channel.is_open:
+            return
+        if done.exception() is not None:
+            # Nothing was acknowledged, so the peer sends it again.
+            self.session.close(Code.FULL, "the peer cannot write", 30_000)
+            self._end(Closed(Code.FULL, str(done.exception()), False, 30_000))
+        else:
+            channel.stored(message)
+        self._wake.set()
+
+    def _hear_state(self, channel: Channel, message: StateDigest) -> None:
+        answer = channel.hosted.hear_state(message)
+        if answer is not None:
+            self.send(answer)
+
+    # --- writing ------------------------------------------------------------------
+
+    def send(self, message: LinkMessage) -> None:
+        """Put a message behind those that wait."""
+        self.session.send(message)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something may have to be sent."""
+        self._wake.set()
+
+    async def _write(self) -> None:
+        """Send until the end, then close: that also ends a waiting `receive`."""
+        while True:
+            if self.session.state is State.LIVE and self.closed is None:
+                for channel in list(self.channels.values()):
+                    while channel.is_open and (message := channel.next_message()):
+                        self.session.send(message)
+                        await self._flush_frames()
+            await self._flush_frames()
+            if self.closed is not None or self.session.state is State.CLOSED:
+                break
+            try:
+                async with asyncio.timeout_at(self.session.deadline()):
+                    await self._wake.wait()
+            except TimeoutError:
+                self.session.on_time(self._now())
+                for event in self.session.events():
+                    if isinstance(event, Closed):
+                        self._end(event)
+            self._wake.clear()
+        closed = self.closed or Closed(Code.GOING_AWAY, "closing", False)
+        await self._close_connection(closed)
+
+    async def _close_connection(self, closed: Closed) -> None:
+        await self._connection.close(closed.code, closed.reason)
+
+    async def _flush_frames(self) -> None:
+        for frame in self.session.frames_to_send():
+            await self._connection.send(frame)
+
+    # --- channels -----------------------------------------------------------------
+
+    def _join(self, channel: Channel) -> None:
+        self.channels[channel.number] = channel
+        hosted = channel.hosted
+        hosted.log_grew.listen(self.wake)
+        hosted.live += 1
+        hosted.seal_now()
+        self.wake()
+
+    def _leave(self, channel: Channel) -> None:
+        channel.is_open = False
+        hosted = channel.hosted
+        hosted.log_grew.unlisten(self.wake)
+        hosted.live -= 1
+        hosted.in_flight.discard(channel)
+        channel.record.seen_ms = self.host.clock.now_ms()
+        hosted.keeper.peer_changed(channel.device)
+        hosted.progress.set()
+
+    def _leave_all(self) -> None:
+        for channel in self.channels.values():
+            self._leave(channel)
+        self.channels.clear()
+
+
+class Dialling(Conversation):
+    """The dialler's side: opens namespaces and learns what became of it."""
+
+    def __init__(
+        self,
+        host: Host,
+        connection: Connection,
+        wanted: DeviceId | None,
+        namespaces: Callable[[], list[Hosted]],
+        ticket: bytes | None,
+        on_live: Callable[[], None],
+    ):
+        exchange = Exchange(host.entropy.bytes(32))
+        machine = Dialler(
+            host.scheme, host.key, host.entropy.bytes(32), exchange, wanted
+        )
+        session = Session(machine, asyncio.get_running_loop().time())
+        super().__init__(host, connection, session)
+        self._namespaces = namespaces
+        self._ticket = ticket
+        self._on_live = on_live
+        self._opening: dict[int, tuple[Hosted, Open]] = {}
+        self._next_channel = 0
+        self._reopened: set[NamespaceId] = set()
+        self.refusals: dict[NamespaceId, Refusal] = {}
+
+    async def _act(self, event: Event) -> None:
+        match event:
+            case Challenged():
+                self.device = event.listener
+                opens: list[Open] = []
+                self._later: list[Hosted] = []
+                for hosted in self._namespaces():
+                    known = hosted.keeper.peer(event.listener).lineage == event.lineage
+                    if known and len(opens) < limits.OPENS_IN_AUTH_MAX:
+                        opens.append(self._open(hosted, known=True))
+                    else:
+                        # First contact: the entries that vouch for us come along,
+                        # and may be too much for the handshake.
+                        self._later.append(hosted)
+                self._lineage = event.lineage
+                self.session.authenticate(self.host.instance, opens)
+            case Ready():
+                self.host.told_time(event.now_ms)
+                for answer in event.answers:
+                    await self._answered(answer)
+                for hosted in self._later:
+                    self.send(self._open(hosted, known=False))
+                self._on_live()
+            case Opened() | Refusal():
+                await self._answered(event)
+            case _:
+                await super()._act(event)
+
+    def open(self, hosted: Hosted) -> None:
+        """Open another namespace on a live link."""
+        if self.session.state is State.LIVE:
+            self.send(self._open(hosted, known=False))
+
+    def _open(self, hosted: Hosted, *, known: bool) -> Open:
+        assert self.device is not None
+        keeper = hosted.keeper
+        record = keeper.peer(self.device)
+        actor = hosted.actor
+        head = keeper.heads.get(actor) if actor else None
+        membership = keeper.membership
+        device = DeviceId(self.host.key.public)
+        grant = membership.grant_of(device) or _own_link(membership, device)
+        entries: list[tuple[int, bytes, bytes]] = []
+        if not known and grant is not None:
+            entries = [
+                (entry.kind, entry.body, entry.signature)
+                for entry in membership.chain(grant)
+            ]
+        number = self._next_channel
+        self._next_channel += 1
+        message = Open(
+            number,
+            keeper.namespace,
+            grant,
+            actor,
+            head.seq if head else 0,
+            head.id if head else None,
+            self.host.lineage,
+            keeper.position,
+            record.cursor if known else None,
+            keeper.digest(),
+            entries,
+            None if known else self._ticket,
+        )
+        self._opening[number] = (hosted, message)
+        return message
+
+    async def _answered(self, answer: Opened | Refusal) -> None:
+        opening = self._opening.pop(answer.channel, None)
+        if opening is None:
+            raise ProtocolError(Code.PROTOCOL, "an answer to no question")
+        hosted, asked = opening
+        assert self.device is not None
+        if isinstance(answer, Refusal):
+            if answer.code == Code.ACTOR_IN_USE:
+                await self._retire(hosted)
+            else:
+                self.refusals[hosted.keeper.namespace] = answer
+                hosted.progress.set()
+                self._on_live()
+            return
+        if hosted.actor is not None and hosted.actor == asked.actor:
+            head = hosted.keeper.heads.get(hosted.actor)
+            seq = head.seq if head else 0
+            ahead = answer.head_seq > seq
+            other = answer.head_seq == seq and answer.head not in (
+                None,
+                head.id if head else None,
+            )
+            if ahead or other:
+                # The peer has changes of ours that we do not: we are a restored
+                # backup or a copy, and must not write under this actor again.
+                self.send(Leave(answer.channel))
+                await self._retire(hosted)
+                return
+        record = hosted.keeper.peer(self.device)
+        ours = asked.cursor
+        if ours is None:
+            record.lineage = self._lineage
+            record.cursor = 0
+            record.acked = 0
+        channel = Channel(answer.channel, hosted, self.device, may_read=True)
+        channel.begin(
+            theirs=answer.cursor,
+            ours=ours,
+            position=answer.position,
+            digest=answer.digest,
+            told=(asked.position, asked.digest),
+        )
+        self._join(channel)
+        self._on_live()
+
+    async def _retire(self, hosted: Hosted) -> None:
+        """Become a new actor, and ask again."""
+        if hosted.keeper.namespace in self._reopened:
+            raise ProtocolError(Code.ACTOR_IN_USE, "the new actor is in use too")
+        self._reopened.add(hosted.keeper.namespace)
+        log.warning("this replica was restored or copied: it goes on as a new actor")
+        await hosted.retire_actor()
+        self.send(self._open(hosted, known=False))
+
+
+def _own_link(membership: Membership, device: DeviceId) -> EntryId | None:
+    """Return the link that this device gave itself, while its parents are unknown."""
+    for name, link in membership.grants.items():
+        if link.subject == device and not link.is_invite:
+            return name
+    return None
+
+
+class Listening(Conversation):
+    """The listener's side: judges who may do what on this link."""
+
+    def __init__(self, host: Host, connection: Connection, registry: "Registry"):
+        exchange = Exchange(host.entropy.bytes(32))
+        machine = Listener(
+            host.scheme, host.key, host.entropy.bytes(32), exchange, host.lineage
+        )
+        session = Session(machine, asyncio.get_running_loop().time())
+        super().__init__(host, connection, session)
+        self.instance = b""
+        self._registry = registry
+        self._grants: dict[int, Grant] = {}
+
+    async def run(self) -> Closed:
+        self._registry.add(self)
+        try:
+            return await super().run()
+        finally:
+            self._registry.remove(self)
+
+    async def _close_connection(self, closed: Closed) -> None:
+        if closed.code == Code.AUTHENTICATION:
+            # All failures look alike, and cost the same to find out about.
+            jitter = self.host.entropy.bytes(1)[0] / 255
+            await asyncio.sleep(0.05 + 0.1 * jitter)
+            closed = Closed(closed.code, "authentication failed", False)
+        await super()._close_connection(closed)
+
+    async def _act(self, event: Event) -> None:
+        match event:
+            case Authenticated():
+                self.device = DeviceId(event.auth.device)
+                self.instance = event.auth.instance
+                self._registry.authenticated(self)
+                answers: list[Opened | Refusal] = []
+                begun: list[Channel] = []
+                for request in event.auth.opens:
+                    answers.append(await self._judged(request, begun))
+                self.session.accept(
+                    self.host.entropy.bytes(16), self.host.clock.now_ms(), answers
+                )
+                for channel in begun:
+                    self._join(channel)
+            case Open():
+                begun = []
+                self.send(await self._judged(event, begun))
+                for channel in begun:
+                    self._join(channel)
+            case _:
+                await super()._act(event)
+
+    async def _judged(self, request: Open, begun: list[Channel]) -> Opened | Refusal:
+        try:
+            return await self._grant(request, begun)
+        except Refused as refused:
+            return Refusal(
+                request.channel,
+                refused.code,
+                refused.reason,
+                refused.retry,
+                refused.effect,
+            )
+
+    async def _grant(self, request: Open, begun: list[Channel]) -> Opened:
+        device = self.device
+        assert device is not None
+        if request.channel in self.channels:
+            raise ProtocolError(Code.PROTOCOL, "a channel is opened twice")
+        hosted = self.host.find(NamespaceId(request.namespace))
+        if hosted is None:
+            hosted = self.host.admit(request, device)
+        entries = [Entry(*entry) for entry in request.entries]
+        check_invites(hosted.keeper.membership, entries, self.host.clock.now_ms())
+        if entries:
+            admission = await hosted.take_in(entries)
+            if admission.refused:
+                raise Refused(Code.NOT_GRANTED, admission.refused[0])
+            if admission.stored:
+                await asyncio.shield(hosted.flush())
+        grant = self._rights(hosted.keeper.membership, request, device)
+        self._check_clone(hosted, request)
+        keeper = hosted.keeper
+        record = keeper.peer(device)
+        ours: int | None = record.cursor
+        if record.lineage != request.lineage:
+            record.lineage = request.lineage  # type: ignore[assignment]  # 16 bytes, checked
+            record.cursor = record.acked = 0
+            keeper.peer_changed(device)
+            ours = None
+        may_read = bool(grant.ops & Ops.READ)
+        channel = Channel(request.channel, hosted, device, may_read=may_read)
+        told = (hosted.committed_position, keeper.digest())
+        channel.begin(
+            theirs=request.cursor,
+            ours=ours,
+            position=request.position,
+            digest=request.digest,
+            told=told,
+        )
+        self._grants[request.channel] = grant
+        begun.append(channel)
+        head = keeper.heads.get(request.actor) if request.actor else None  # type: ignore[call-overload]  # 16 bytes
+        return Opened(
+            request.channel,
+            grant.ops,
+            told[0],
+            ours,
+            told[1],
+            head.seq if head else 0,
+            head.id if head else None,
+        )
+
+    def _rights(self, membership: Membership, request: Open, device: DeviceId) -> Grant:
+        name = EntryId(request.grant) if request.grant else None
+        try:
+            if name is None:
+                raise Pending("no grant was shown")
+            grant = membership.rights(name)
+        except (Pending, InvalidEntry) as error:
+            raise Refused(
+                Code.NOT_GRANTED,
+                f"this device has no grant for this namespace ({error}); ask a member "
+                "for an invite",
+                retry="after_action",
+            ) from error
+        now = self.host.clock.now_ms()
+        if grant.subject != device:
+            raise Refused(Code.NOT_GRANTED, "the grant shown is another device's")
+        if grant.expires_ms is not None and grant.expires_ms < now:
+            raise Refused(
+                Code.NOT_GRANTED,
+                "the grant has expired; ask for a new one",
+                retry="after_action",
+            )
+        return grant
+
+    def _check_clone(self, hosted: Hosted, request: Open) -> None:
+        """Two running copies must not write as one actor."""
+        if request.actor is None:
+            return
+        other = self._registry.holder(hosted.keeper.namespace, request.actor)
+        if other is None or other is self:
+            pass
+        elif other.instance == self.instance:
+            other.session.close(Code.GOING_AWAY, "replaced by a newer connection")
+            other.wake()
+        else:
+            raise Refused(
+                Code.ACTOR_IN_USE,
+                "another running copy of this replica writes under the same actor",
+                retry="after_action",
+            )
+        self._registry.hold(hosted.keeper.namespace, request.actor, self)
+
+    def _check_writes(self, channel: Channel, rows: list[Row]) -> None:
+        grant = self._grants[channel.number]
+        if grant.ops & Ops.WRITE:
+            return
+        for row in rows:
+            if not isinstance(row, Entry):
+                raise ProtocolError(
+                    Code.NOT_GRANTED, "this device may read but not write here"
+                )
+
+
+def check_invites(membership: Membership, entries: list[Entry], now_ms: int) -> None:
+    """Raise `Refused` when an entry joins by an invite that is expired or used.
+
+    First use wins: whoever this keeper knows to have joined goes on.
+    """
+    for entry in entries:
+        if entry.kind != 2:
+            continue
+        try:
+            _, link = membership.parse(entry)
+        except InvalidEntry as error:
+            raise Refused(Code.NOT_GRANTED, str(error)) from error
+        if not isinstance(link, Grant) or link.parent is None:
+            continue
+        invite = membership.grants.get(link.parent)
+        if invite is None or not invite.is_invite:
+            continue
+        joined = membership.joined_by(link.parent)
+        if link.subject in joined:
+            continue
+        if invite.accept_by_ms is not None and now_ms > invite.accept_by_ms:
+            raise Refused(
+                Code.INVITE_EXPIRED, "this invite has expired; ask for a new one"
+            )
+        if len(joined) >= (invite.uses or 1):
+            raise Refused(
+                Code.INVITE_USED,
+                "somebody joined with this invite before; ask for a new one",
+            )
+
+
+class Registry:
+    """The listening conversations of one host."""
+
+    def __init__(self) -> None:
+        self.all: set[Listening] = set()
+        self._actors: dict[tuple[NamespaceId, bytes], Listening] = {}
+
+    def add(self, conversation: Listening) -> None:
+        self.all.add(conversation)
+
+    def remove(self, conversation: Listening) -> None:
+        self.all.discard(conversation)
+        for key in [k for k, held in self._actors.items() if held is conversation]:
+            del self._actors[key]
+
+    @property
+    def unauthenticated_count(self) -> int:
+        return sum(conversation.device is None for conversation in self.all)
+
+    def authenticated(self, conversation: Listening) -> None:
+        """Count a device's connections; raises `ProtocolError` beyond the limit."""
+        device = conversation.device
+        count = sum(other.device == device for other in self.all)
+        if count > limits.CONNECTIONS_PER_DEVICE_MAX:
+            raise ProtocolError(Code.RATE, "too many connections of one device")
+
+    def holder(self, namespace: NamespaceId, actor: bytes) -> Listening | None:
+        return self._actors.get((namespace, actor))
+
+    def hold(self, namespace: NamespaceId, actor: bytes, holder: Listening) -> None:
+        self._actors[(namespace, actor)] = holder

@@ -1,0 +1,184 @@
+"""The documents of one namespace that are decoded in memory, and their rows."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from syncengine import limits, values
+from syncengine.crdt.document import Document
+from syncengine.crdt.operation import ContainerId
+from syncengine.ids import ActorId, DocumentId
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Store, Writes
+
+
+class StoredCells:
+    """The stored cells of one document."""
+
+    __slots__ = ("_row", "_store")
+
+    def __init__(self, store: Store, row: int):
+        self._store = store
+        self._row = row
+
+    def read(
+        self, container: bytes, start: bytes = b"", stop: bytes = b"\xff" * 8
+    ) -> Iterable[tuple[bytes, bytes]]:
+        rows: Any = self._store.read(sql.CELLS, self._row, container, start, stop)
+        return rows  # type: ignore[no-any-return]  # two blobs each, by the statement
+
+
+class Documents:
+    """A cache in front of the store.
+
+    Invariant: a document with changes that are not on disk is in the cache.
+    """
+
+    def __init__(self, store: Store, ns: int, new_row: Callable[[], int]):
+        self._store = store
+        self._ns = ns
+        self._new_row = new_row
+        self._cache: OrderedDict[DocumentId, Document] = OrderedDict()
+        self._rows: dict[DocumentId, int] = {}
+        self._dirty: dict[Document, int] = {}  # -> stamp of the last change (ms)
+        self._unwritten: dict[Document, int] = {}  # -> groups that hold it
+        self.fresh = False  # in a rebuild nothing stored is looked at
+        self.keep: dict[DocumentId, frozenset[ContainerId]] = {}
+
+    def find(self, name: DocumentId) -> Document | None:
+        """Return the document, or None when nothing was ever written to it."""
+        document = self._cache.get(name)
+        if document is not None:
+            self._cache.move_to_end(name)
+            return document
+        if self.fresh:
+            return None
+        collection, _, key = name.partition("/")
+        rows = self._store.read(
+            "SELECT document, touches, upgrade FROM _sync_document "
+            "WHERE ns = ? AND collection = ? AND id = ?",
+            self._ns,
+            collection,
+            key,
+        )
+        if not rows:
+            return None
+        row, touches, upgrade = rows[0]
+        document = Document(name, StoredCells(self._store, row))
+        document.touches = {
+            ActorId(actor): (seq, hlc) for actor, seq, hlc in values.decode(touches)
+        }
+        document.needs_upgrade = bool(upgrade)
+        self._rows[name] = row
+        self._cache[name] = document
+        return document
+
+    def get(self, name: DocumentId) -> Document:
+        """Return the document, made when nothing was ever written to it."""
+        document = self.find(name)
+        if document is None:
+            document = Document(name)
+            document.keep = self.keep.get(name, frozenset())
+            self._cache[name] = document
+        return document
+
+    def changed(self, document: Document, ms: int) -> None:
+        """Note that `document` has something to write."""
+        self._dirty[document] = ms
+
+    def collect(self, writes: Writes) -> list[Document]:
+        """Add the rows and cells of changed documents to `writes`."""
+        group = list(self._dirty)
+        for document, ms in self._dirty.items():
+            name = document.name
+            row = self._rows.get(name)
+            if row is None:
+                row = self._rows[name] = self._new_row()
+            for container, (key, state) in document.take_cells():
+                if state is None:
+                    writes.add(sql.DROP_CELL, row, container, key)
+                else:
+                    writes.add(sql.PUT_CELL, row, container, key, state)
+            collection, _, key_ = name.partition("/")
+            touches = values.encode(
+                [(actor, *touch) for actor, touch in sorted(document.touches.items())]
+            )
+            writes.add(
+                sql.PUT_DOCUMENT,
+                row,
+                self._ns,
+                collection,
+                key_,
+                touches,
+                int(document.visible),
+                int(document.needs_upgrade),
+                ms,
+                None,
+            )
+            for path, winner, loser in document.conflicts or ():
+                writes.add(
+                    sql.PUT_CONFLICT,
+                    row,
+                    path,
+                    loser.actor,
+                    loser.seq,
+                    loser.hlc,
+                    values.encode(loser.value),
+                    winner.actor,
+                )
+            if document.conflicts:
+                document.conflicts = []
+            self._unwritten[document] = self._unwritten.get(document, 0) + 1
+        self._dirty.clear()
+        return group
+
+    def written(self, group: list[Document]) -> None:
+        """A group is on disk: its documents may leave memory."""
+        for document in group:
+            # Absent after a rebuild: what was on its way was of the old state.
+            left = self._unwritten.get(document, 0) - 1
+            if left > 0:
+                self._unwritten[document] = left
+            else:
+                self._unwritten.pop(document, None)
+        over = len(self._cache) - limits.CACHED_DOCUMENTS_MAX
+        if over > 0:
+            for name in list(self._cache)[: over + limits.CACHED_DOCUMENTS_MAX // 10]:
+                document = self._cache[name]
+                if document not in self._dirty and document not in self._unwritten:
+                    del self._cache[name]
+                    self._rows.pop(name, None)
+
+    def forget(self) -> None:
+        """Drop everything; what is read next comes from disk."""
+        self._cache.clear()
+        self._rows.clear()
+        self._dirty.clear()
+        self._unwritten.clear()
+
+    def names(self, collection: str, prefix: str) -> Iterator[DocumentId]:
+        """Yield the visible documents of a collection in id order."""
+        rows = self._store.read(
+            "SELECT id FROM _sync_document WHERE ns = ? AND collection = ? "
+            "AND id >= ? AND id < ? AND visible ORDER BY id",
+            self._ns,
+            collection,
+            prefix,
+            prefix + "\U0010ffff",
+        )
+        stored = {key for (key,) in rows}
+        for document in self._unwritten.keys() | self._dirty.keys():
+            at, _, key = document.name.partition("/")
+            if at == collection and key.startswith(prefix):
+                (stored.add if document.visible else stored.discard)(key)
+        for key in sorted(stored):
+            yield DocumentId(f"{collection}/{key}")
+
+    def collections(self) -> list[tuple[str, int]]:
+        """Return (collection, how many documents), as on disk."""
+        rows = self._store.read(
+            "SELECT collection, count(*) FROM _sync_document "
+            "WHERE ns = ? AND visible GROUP BY collection ORDER BY collection",
+            self._ns,
+        )
+        return [(name, count) for name, count in rows]

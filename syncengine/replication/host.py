@@ -1,0 +1,104 @@
+"""What a link needs of the one who holds the logs: a replica or a hub."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from syncengine.clock import Clock, Entropy
+from syncengine.ids import ActorId, DeviceId, Lineage, NamespaceId
+from syncengine.log.run import Row
+from syncengine.protocol.messages import Open, StateDigest
+from syncengine.replication.keeper import Admission, Keeper
+from syncengine.trust.keys import PrivateKey, Scheme
+
+
+class Signal:
+    """Tells everybody who listens, each time it is raised."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+        self._listeners: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        for listener in list(self._listeners):
+            listener()
+
+    async def wait(self) -> None:
+        """Wait until it is raised next. Safe to cancel."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        self._listeners.remove(listener)
+
+
+class Hosted(Protocol):
+    """A namespace's log at its keeper, as links see it."""
+
+    keeper: Keeper
+    committed_position: int
+    """Up to where rows may leave: what is beyond is not on disk yet."""
+    live: int
+    in_flight: set[object]
+    log_grew: Signal
+    progress: Signal
+
+    @property
+    def actor(self) -> ActorId | None:
+        """The actor that writes here; None at a hub."""
+        ...
+
+    async def take_in(self, rows: Iterable[Row]) -> Admission: ...
+
+    def flush(self) -> "asyncio.Future[None]":
+        """Return a future that is done when all that is here now is on disk."""
+        ...
+
+    def seal_now(self) -> None:
+        """Put own changes into batches with the next commit."""
+        ...
+
+    def pending_count(self) -> int:
+        """How many own changes no batch holds yet."""
+        ...
+
+    async def retire_actor(self) -> None: ...
+
+    def state_digest(self) -> StateDigest | None:
+        """Return what is shown for what is applied; None at a hub, or while
+        something is pending."""
+        ...
+
+    def hear_state(self, message: StateDigest) -> StateDigest | None:
+        """A member told its digest; return an answer, if there is one."""
+        ...
+
+
+class Host(Protocol):
+    """Who accepts and dials links."""
+
+    key: PrivateKey
+    scheme: Scheme
+    clock: Clock
+    entropy: Entropy
+    lineage: Lineage
+    instance: bytes
+    """Drawn at each opening: two with one actor at once are clones."""
+
+    def find(self, namespace: NamespaceId) -> Hosted | None: ...
+
+    def admit(self, request: Open, device: DeviceId) -> Hosted:
+        """Take in a namespace that is not here; raises `Refused`."""
+        ...
+
+    def told_time(self, now_ms: int) -> None:
+        """A listener told its clock."""
+        ...

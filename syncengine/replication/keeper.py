@@ -1,0 +1,593 @@
+"""A keeper of one namespace's log: what is admitted, and what is handed out.
+
+The hub and every replica admit by the same checks (size, prev, hash, signature,
+grant), so a lying hub gains nothing; and both hand out by the same cursor. A keeper
+knows headers, names of parts and membership entries, and nothing of documents.
+"""
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from syncengine import limits
+from syncengine.ids import (
+    ActorId,
+    BatchId,
+    DeviceId,
+    EntryId,
+    Lineage,
+    NamespaceId,
+    short,
+)
+from syncengine.log.batch import (
+    HEADER_BYTES,
+    NO_BATCH,
+    Batch,
+    batch_id,
+    decode_header,
+    signed_bytes,
+    split_payload,
+)
+from syncengine.log.run import Row
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Store, Writes
+from syncengine.trust.keys import PrivateKey, Scheme
+from syncengine.trust.membership import (
+    Entry,
+    ForkProof,
+    InvalidEntry,
+    Kind,
+    Membership,
+    Ops,
+    Pending,
+    allows,
+    make_fork,
+)
+
+# Rows kept in memory for peers that follow closely; others read from the file.
+RECENT_ROWS = 256
+
+# Batches between two signatures of a run: a verification is 160 us, and a fork
+# proof must carry the headers up to the next signature.
+RUN_BATCHES_MAX = 16
+
+BRANCH_SALT = b"sync1:branch\0"
+
+
+@dataclass(slots=True)
+class PeerRecord:
+    """What is kept of a peer: our cursor into its log, and its into ours."""
+
+    lineage: Lineage | None = None
+    cursor: int = 0
+    acked: int = 0
+    seen_ms: int = 0
+
+
+class Head(NamedTuple):
+    """The newest stored batch of an actor."""
+
+    seq: int
+    id: BatchId
+
+
+NO_HEAD = Head(0, NO_BATCH)
+
+
+@dataclass(slots=True)
+class Admission:
+    """What became of rows that were offered."""
+
+    stored: list[tuple[int, Row]] = field(default_factory=list)
+    """(position, row) of what is new"""
+    missing: list[tuple[ActorId, int]] = field(default_factory=list)
+    """(actor, first seq that is lacking) where a predecessor is not stored"""
+    refused: list[str] = field(default_factory=list)
+    """why others were refused: the peer should not have sent them"""
+    forks: set[ActorId] = field(default_factory=set)
+    """actors that were proved to equivocate by what came"""
+
+
+class Keeper:
+    """One namespace's log, as its keeper holds it.
+
+    Invariants: (1) positions are dense from 1 to `position`; (2) `heads` are the
+    tips of the stored batches; (3) what is in `_unwritten` is in no file yet.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ns: int,
+        namespace: NamespaceId,
+        lineage: Lineage,
+        scheme: Scheme,
+    ):
+        self.store = store
+        self.ns = ns
+        self.namespace = namespace
+        self.lineage = lineage
+        self.scheme = scheme
+        self._reset()
+
+    def _reset(self) -> None:
+        self.position = 0
+        self.heads: dict[ActorId, Head] = {}
+        self.branches: dict[ActorId, dict[BatchId, Head]] = {}
+        self.membership = Membership(self.namespace, self.scheme)
+        self.forks: dict[ActorId, int] = {}  # actor -> first seq that is void
+        self._untold: list[ForkProof] = []
+        self._recent: deque[tuple[int, Row]] = deque(maxlen=RECENT_ROWS)
+        self._unwritten: list[tuple[int, Row, bytes]] = []
+        self._dropped_heads: set[tuple[ActorId, BatchId]] = set()
+        self._changed_heads: set[tuple[ActorId, Head]] = set()
+        self.peers: dict[DeviceId, PeerRecord] = {}
+        self._changed_peers: set[DeviceId] = set()
+        self._digest: bytes | None = None
+        self._by_seq: OrderedDict[tuple[ActorId, int], BatchId] = OrderedDict()
+
+    def load(self) -> None:
+        """Read what the file says, if it knows us; forget what was not written."""
+        self._reset()
+        store = self.store
+        rows = store.read("SELECT position FROM _sync_namespace WHERE ns = ?", self.ns)
+        if not rows:
+            return
+        ((self.position,),) = rows
+        for actor, name, seq in store.read(
+            "SELECT actor, id, seq FROM _sync_head WHERE ns = ? ORDER BY seq, id",
+            self.ns,
+        ):
+            head = Head(seq, BatchId(name))
+            if actor in self.heads:
+                self.branches.setdefault(actor, {})[head.id] = head
+            else:
+                self.heads[ActorId(actor)] = head
+        for kind, body, signature in store.read(
+            "SELECT kind, body, signature FROM _sync_log WHERE ns = ? AND kind > 0 "
+            "ORDER BY position",
+            self.ns,
+        ):
+            self.membership.add(Entry(kind, body, signature))
+        for proof in self.membership.forks:
+            self._note_fork(proof)
+        for peer, lineage, cursor, acked, seen_ms in store.read(
+            "SELECT peer, lineage, cursor, acked, seen_ms FROM _sync_peer WHERE ns = ?",
+            self.ns,
+        ):
+            self.peers[DeviceId(peer)] = PeerRecord(lineage, cursor, acked, seen_ms)
+
+    def peer(self, device: DeviceId) -> PeerRecord:
+        """Return what is kept of `device`, to be changed and then `peer_changed`."""
+        record = self.peers.get(device)
+        if record is None:
+            record = self.peers[device] = PeerRecord()
+        return record
+
+    def peer_changed(self, device: DeviceId) -> None:
+        """Write the record of `device` with the next commit."""
+        self._changed_peers.add(device)
+
+    # --- admitting ----------------------------------------------------------------
+
+    def admit(self, rows: Iterable[Row]) -> Admission:
+        """Take what is new and good of `rows`; the caller then commits `collect`."""
+        admission = Admission()
+        run: list[Batch] = []
+        for row in rows:
+            if isinstance(row, Entry):
+                self._admit_entry(row, admission)
+            else:
+                run.append(row)
+                if row.signature:
+                    self._admit_run(run, admission)
+                    run = []
+        if run:
+            admission.refused.append("a run without a signature at its end")
+        return admission
+
+    def _admit_entry(self, entry: Entry, admission: Admission) -> None:
+        try:
+            name = self.membership.add(entry)
+        except InvalidEntry as error:
+            admission.refused.append(str(error))
+            return
+        if name is None:
+            return
+        if entry.kind == Kind.FORK:
+            proof = self.membership.forks[-1]
+            actor = self._note_fork(proof)
+            if actor is not None:
+                admission.forks.add(actor)
+        self._append(entry, name, b"", admission)
+
+    def _admit_run(self, run: list[Batch], admission: Admission) -> None:
+        """Admit batches of one actor whose last signature binds them all."""
+        if len(run) > RUN_BATCHES_MAX:
+            admission.refused.append("a run is too long")
+            return
+        last = run[-1]
+        problem = self._unverified(last)
+        if problem:
+            admission.refused.append(problem)
+            return
+        verified = False
+        for index, batch in enumerate(run):
+            header = batch.header
+            head = self.heads.get(header.actor, NO_HEAD)
+            if header.end <= head.seq and self.has(batch.id):
+                continue
+            if not verified:
+                device = self.membership.actors[header.actor]
+                if not self.scheme.verify(
+                    device, signed_bytes(last.id), last.signature
+                ):
+                    admission.refused.append(
+                        f"a batch of {short(header.actor)} with a bad signature"
+                    )
+                    return
+                verified = True
+            problem = self._out_of_scope(batch)
+            if problem:
+                admission.refused.append(problem)
+                return
+            if not self._link(batch, run[index:], admission):
+                return
+            self._append(batch, batch.id, batch.signature, admission)
+
+    def _unverified(self, batch: Batch) -> str | None:
+        """Return why `batch` may not be stored whatever its signature says."""
+        header = batch.header
+        device = self.membership.actors.get(header.actor)
+        if device is None:
+            return f"a batch of the unknown actor {short(header.actor)}"
+        try:
+            grant = self.membership.rights(header.grant)
+        except (Pending, InvalidEntry):
+            return f"a batch of {short(header.actor)} under no known grant"
+        if grant.subject != device:
+            return f"a batch of {short(header.actor)} under somebody else's grant"
+        if not grant.ops & Ops.WRITE:
+            return f"a batch of {short(header.actor)}, who may only read"
+        if header.term or header.index:
+            return "a batch of a leader in a namespace without one"
+        return None
+
+    def _out_of_scope(self, batch: Batch) -> str | None:
+        if len(batch.payload) > limits.BATCH_BYTES_MAX:
+            return "a batch above the size limit"
+        grant = self.membership.grants[batch.header.grant]
+        for name, _ in split_payload(batch.payload).parts:
+            if not allows(grant, name):
+                return f"{short(batch.header.actor)} may not write {name}"
+        return None
+
+    def _link(self, batch: Batch, rest: list[Batch], admission: Admission) -> bool:
+        """Find the place of a good, unknown batch behind its predecessor."""
+        header = batch.header
+        actor = header.actor
+        head = self.heads.get(actor, NO_HEAD)
+        if header.prev == head.id and header.first_seq == head.seq + 1:
+            self._set_head(actor, head, batch)
+            return True
+        known = header.prev == NO_BATCH or self.has(header.prev)
+        if not known:
+            admission.missing.append((actor, head.seq + 1))
+            return False
+        branches = self.branches.get(actor, {})
+        tip = branches.get(header.prev)
+        if tip is not None and header.first_seq == tip.seq + 1:
+            self._drop_head(actor, tip)
+            del branches[tip.id]
+            self._add_branch(actor, batch)
+            return True
+        # The predecessor is known and has another successor: two histories.
+        sibling = self._successor(actor, header.first_seq, header.prev)
+        if sibling is None:
+            admission.refused.append(
+                f"a batch of {short(actor)} that does not follow its predecessor"
+            )
+            return False
+        if len(branches) + 1 >= limits.FORK_BRANCHES_MAX:
+            return False
+        proof = ForkProof((sibling, _signed_chain(rest)))
+        self._note_fork(proof)
+        admission.forks.add(actor)
+        self._untold.append(proof)
+        self._add_branch(actor, batch)
+        return True
+
+    def _set_head(self, actor: ActorId, head: Head, batch: Batch) -> None:
+        if head is not NO_HEAD:
+            self._drop_head(actor, head)
+        new = Head(batch.header.end, batch.id)
+        self.heads[actor] = new
+        self._changed_heads.add((actor, new))
+
+    def _add_branch(self, actor: ActorId, batch: Batch) -> None:
+        new = Head(batch.header.end, batch.id)
+        self.branches.setdefault(actor, {})[batch.id] = new
+        self._changed_heads.add((actor, new))
+
+    def _drop_head(self, actor: ActorId, head: Head) -> None:
+        self._dropped_heads.add((actor, head.id))
+        self._changed_heads.discard((actor, head))
+
+    def append_own(self, row: Row) -> int:
+        """Append a row of our own making; return its position."""
+        admission = Admission()
+        if isinstance(row, Entry):
+            name = self.membership.add(row)
+            assert name is not None, "an entry of our own is new"
+            self._append(row, name, b"", admission)
+        else:
+            self._set_head(
+                row.header.actor, self.heads.get(row.header.actor, NO_HEAD), row
+            )
+            self._append(row, row.id, row.signature, admission)
+        return self.position
+
+    def _append(
+        self, row: Row, name: bytes, signature: bytes, admission: Admission
+    ) -> None:
+        self.position += 1
+        self._digest = None
+        self._unwritten.append((self.position, row, name))
+        self._recent.append((self.position, row))
+        if isinstance(row, Batch):
+            self._remember(row.header.actor, row.header.end, row.id)
+        admission.stored.append((self.position, row))
+
+    def collect(self, writes: Writes) -> None:
+        """Add to `writes` what no file has yet."""
+        ns = self.ns
+        for position, row, name in self._unwritten:
+            if isinstance(row, Batch):
+                header = row.header
+                writes.add(
+                    sql.APPEND,
+                    ns,
+                    position,
+                    name,
+                    0,
+                    header.actor,
+                    header.first_seq,
+                    header.end,
+                    header.encode(),
+                    row.payload,
+                    row.signature,
+                )
+            else:
+                writes.add(
+                    sql.APPEND,
+                    ns,
+                    position,
+                    name,
+                    row.kind,
+                    None,
+                    None,
+                    None,
+                    None,
+                    row.body,
+                    row.signature,
+                )
+        self._unwritten.clear()
+        for actor, dropped in sorted(self._dropped_heads):
+            writes.add(sql.DROP_HEAD, ns, actor, dropped)
+        for actor, head in sorted(self._changed_heads):
+            writes.add(sql.PUT_HEAD, ns, actor, head.id, head.seq)
+        self._dropped_heads.clear()
+        self._changed_heads.clear()
+        for device in sorted(self._changed_peers):
+            peer = self.peer(device)
+            writes.add(
+                sql.PUT_PEER,
+                ns,
+                device,
+                peer.lineage,
+                peer.cursor,
+                peer.acked,
+                peer.seen_ms,
+            )
+        self._changed_peers.clear()
+
+    # --- forks --------------------------------------------------------------------
+
+    def _note_fork(self, proof: ForkProof) -> ActorId | None:
+        """Void the actor from the fork on, if the proof holds; return it."""
+        firsts: list[tuple[ActorId, int, BatchId]] = []
+        for chain, signature in proof.headers:
+            first = self._verified_chain(chain, signature)
+            if first is None:
+                return None
+            firsts.append(first)
+        (actor, seq, name), (other_actor, other_seq, other_name) = firsts
+        if (actor, seq) != (other_actor, other_seq) or name == other_name:
+            return None
+        self.forks[actor] = min(seq, self.forks.get(actor, seq))
+        return actor
+
+    def _verified_chain(
+        self, chain: bytes, signature: bytes
+    ) -> tuple[ActorId, int, BatchId] | None:
+        """Return (actor, seq, id) of a proof's first header, if all is in order."""
+        headers = [
+            chain[at : at + HEADER_BYTES] for at in range(0, len(chain), HEADER_BYTES)
+        ]
+        try:
+            parsed = [decode_header(raw) for raw in headers]
+        except ValueError:
+            return None
+        if not parsed or len(parsed) > RUN_BATCHES_MAX:
+            return None
+        names = [batch_id(raw) for raw in headers]
+        for name, header in zip(names, parsed[1:], strict=False):
+            if header.prev != name or header.actor != parsed[0].actor:
+                return None
+        device = self.membership.actors.get(parsed[0].actor)
+        if parsed[0].namespace != self.namespace or device is None:
+            return None
+        if not self.scheme.verify(device, signed_bytes(names[-1]), signature):
+            return None
+        return parsed[0].actor, parsed[0].first_seq, names[0]
+
+    def tell_forks(self, key: PrivateKey) -> None:
+        """Append an entry for each fork proof found here that nobody told yet."""
+        for proof in self._untold:
+            heads = self.membership.recent_heads()
+            self.append_own(make_fork(key, self.namespace, heads, proof))
+        self._untold.clear()
+
+    def branch(self, actor: ActorId, seq: int, hash16: bytes) -> ActorId | None:
+        """Return who a dep means: see `log.delivery.History`."""
+        fork = self.forks.get(actor)
+        if fork is None or seq < fork:
+            found = self.hash16_at(actor, seq)
+            return actor if found == hash16 else None
+        for batch in self.batches_of(actor, fork):
+            if batch.id[:16] == hash16 and batch.header.first_seq <= seq:
+                return self.branch_of(batch)
+        return None
+
+    def branch_of(self, batch: Batch) -> ActorId:
+        """Return the actor whose history `batch` belongs to: its author's, or, from
+        a fork on, that of its branch (named by the branch's first batch)."""
+        actor = batch.header.actor
+        fork = self.forks.get(actor)
+        if fork is None or batch.header.end < fork:
+            return actor
+        by_id = {b.id: b for b in self.batches_of(actor, fork)}
+        first = batch
+        while first.header.prev in by_id:
+            first = by_id[first.header.prev]
+        return ActorId(hashlib.sha256(BRANCH_SALT + first.id).digest()[:16])
+
+    def _successor(
+        self, actor: ActorId, seq: int, prev: BatchId
+    ) -> tuple[bytes, bytes] | None:
+        """Return the signed chain of another stored batch at `seq` behind `prev`."""
+        chain: list[Batch] = []
+        for batch in self.batches_of(actor, seq):
+            if chain:
+                if batch.header.prev != chain[-1].id:
+                    continue
+            elif batch.header.first_seq != seq or batch.header.prev != prev:
+                continue
+            chain.append(batch)
+            if batch.signature:
+                return _signed_chain(chain)
+        return None
+
+    # --- handing out --------------------------------------------------------------
+
+    def has(self, name: BatchId | EntryId) -> bool:
+        """Tell whether a row of that id is stored (or about to be)."""
+        if any(name == unwritten for _, _, unwritten in self._unwritten):
+            return True
+        return bool(self.store.read(sql.HAS_ROW, self.ns, name))
+
+    def hash16_at(self, actor: ActorId, seq: int) -> bytes | None:
+        """Return the short id of the stored batch that holds `seq` of `actor`."""
+        head = self.heads.get(actor, NO_HEAD)
+        if seq == head.seq:
+            return head.id[:16]
+        if seq > head.seq:
+            return None
+        known = self._by_seq.get((actor, seq))
+        if known is None:
+            for _, row, name in self._unwritten:
+                if (
+                    isinstance(row, Batch)
+                    and row.header.actor == actor
+                    and row.header.first_seq <= seq <= row.header.end
+                ):
+                    known = BatchId(name)
+                    break
+            else:
+                rows = self.store.read(sql.BATCH_AT, self.ns, actor, seq, 1)
+                if not rows or rows[0][1] < seq:
+                    return None
+                known = BatchId(rows[0][0])
+            self._remember(actor, seq, known)
+        return known[:16]
+
+    def _remember(self, actor: ActorId, seq: int, name: BatchId) -> None:
+        self._by_seq[(actor, seq)] = name
+        if len(self._by_seq) > 4 * RECENT_ROWS:
+            self._by_seq.popitem(last=False)
+
+    def rows_after(self, position: int, count: int) -> list[tuple[int, Row]]:
+        """Return up to `count` stored rows after `position`, and beyond that to the
+        end of a run, so that what is returned ends in a signature."""
+        if self._recent and self._recent[0][0] <= position + 1:
+            skip = position + 1 - self._recent[0][0]
+            rows = [item for i, item in enumerate(self._recent) if i >= skip]
+            rows = rows[: self._signed_end(rows, count)]
+            return rows
+        found = [
+            (at, _row(kind, head, name, body, signature))
+            for at, kind, name, head, body, signature in self.store.read(
+                sql.LOG_AFTER, self.ns, position, count + RUN_BATCHES_MAX
+            )
+        ]
+        return found[: self._signed_end(found, count)]
+
+    def _signed_end(self, rows: list[tuple[int, Row]], count: int) -> int:
+        end = min(count, len(rows))
+        while end < len(rows) and not rows[end - 1][1].signature:
+            end += 1
+        return end
+
+    def batches_of(self, actor: ActorId, seq: int) -> list[Batch]:
+        """Return the stored batches of `actor` from `seq` on (of all branches)."""
+        rows = [
+            _row(kind, head, name, body, signature)
+            for _, kind, name, head, body, signature in self.store.read(
+                sql.BATCHES_OF, self.ns, actor, seq, 100_000
+            )
+        ]
+        rows += [
+            row
+            for _, row, _ in self._unwritten
+            if isinstance(row, Batch)
+            and row.header.actor == actor
+            and row.header.first_seq >= seq
+        ]
+        return [row for row in rows if isinstance(row, Batch)]
+
+    def tips(self) -> list[tuple[ActorId, int, BatchId]]:
+        """Return the stored frontier: (actor, seq, head batch), sorted."""
+        tips = [(actor, *head) for actor, head in self.heads.items()]
+        tips += [
+            (actor, *head)
+            for actor, branches in self.branches.items()
+            for head in branches.values()
+        ]
+        return sorted(tips)
+
+    def digest(self) -> bytes:
+        """Return the digest of what is stored: equal iff two keepers hold the same."""
+        if self._digest is None:
+            digest = hashlib.sha256(b"sync1:frontier\0")
+            for actor, seq, name in self.tips():
+                digest.update(actor + seq.to_bytes(8, "big") + name)
+            for name in self.membership.heads():
+                digest.update(name)
+            self._digest = digest.digest()
+        return self._digest
+
+
+def _signed_chain(chain: list[Batch]) -> tuple[bytes, bytes]:
+    headers = b"".join(batch.header.encode() for batch in chain)
+    return headers, chain[-1].signature
+
+
+def _row(
+    kind: int, head: bytes | None, name: bytes, body: bytes, signature: bytes
+) -> Row:
+    if kind:
+        return Entry(kind, body, signature)
+    assert head is not None
+    return Batch(decode_header(head), BatchId(name), signature, body)

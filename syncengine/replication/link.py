@@ -1,0 +1,303 @@
+"""A link: dial, talk, and dial again, for as long as it is open.
+
+Entering never waits for a network; losing one is normal life. What ends a link is
+its owner, or a refusal that trying again cannot help.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Literal, Protocol
+
+from syncengine import limits
+from syncengine.errors import (
+    Closed as ClosedError,
+)
+from syncengine.errors import (
+    ConnectionLost,
+    InviteExpired,
+    InviteUsed,
+    ProtocolError,
+    Refused,
+    SyncError,
+)
+from syncengine.ids import NamespaceId
+from syncengine.protocol.codes import FINAL, Code
+from syncengine.protocol.messages import Refusal
+from syncengine.protocol.session import Closed
+from syncengine.replication.address import Address
+from syncengine.replication.backoff import Backoff
+from syncengine.replication.conversation import Connection, Dialling
+from syncengine.replication.host import Host, Hosted, Signal
+
+log = logging.getLogger("syncengine")
+
+LinkState = Literal["connecting", "live", "waiting", "refused", "closed"]
+Dial = Callable[[Address], Awaitable[Connection]]
+
+
+class Dialler(Host, Protocol):
+    """A replica, as its links see it."""
+
+    def link_began(self, link: "Link") -> None: ...
+
+    def link_ended(self, link: "Link") -> None: ...
+
+    async def flush_all(self) -> None: ...
+
+
+class Link:
+    """A connection to one listener that keeps itself up. Use with `async with`."""
+
+    def __init__(
+        self,
+        host: Dialler,
+        dial: Dial,
+        address: Address,
+        namespaces: Callable[[], list[Hosted]],
+    ):
+        self._host = host
+        self._dial = dial
+        self.address = address
+        self._namespaces = namespaces
+        self._backoff = Backoff(host.entropy)
+        self._state: LinkState = "connecting"
+        self._changed = Signal()
+        self._task: asyncio.Task[None] | None = None
+        self._conversation: Dialling | None = None
+        self.error: SyncError | None = None
+        """Why the link is refused; or the last reason why it waits."""
+
+    # --- life ---------------------------------------------------------------------
+
+    async def __aenter__(self) -> "Link":
+        self._host.link_began(self)
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the link; what was acknowledged is on the peer's disk."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._host.link_ended(self)
+        self._set("closed")
+
+    @property
+    def state(self) -> LinkState:
+        """connecting, live, waiting (to dial again), refused (for good), closed."""
+        return self._state
+
+    async def states(self) -> AsyncIterator[LinkState]:
+        """Yield the state now and each later one; ends when the link does."""
+        seen: LinkState | None = None
+        while True:
+            if self._state != seen:
+                seen = self._state
+                yield seen
+                continue
+            if seen in ("refused", "closed"):
+                return
+            await self._changed.wait()
+
+    @property
+    def hub(self) -> str:
+        """The address without its ticket: to be named in invites."""
+        return self.address.without_ticket
+
+    def _set(self, state: LinkState) -> None:
+        if state != self._state:
+            self._state = state
+            self._changed.set()
+
+    # --- waiting ------------------------------------------------------------------
+
+    async def connected(self) -> None:
+        """Wait until live; raises the refusal if that is final. Safe to cancel."""
+        while self._state != "live":
+            self._check()
+            await self._changed.wait()
+
+    async def synced(self) -> None:
+        """Wait until what was ours and theirs at this moment is on both disks.
+
+        Raises `Refused` when that cannot happen any more. Safe to cancel.
+        """
+        await self._host.flush_all()
+        waiting = [_Goal(hosted, hosted.keeper) for hosted in self._namespaces()]
+        while True:
+            self._check()
+            conversation = self._conversation
+            if conversation is not None and self._state == "live":
+                self._check_refusals(conversation)
+                if all(goal.reached(conversation) for goal in waiting):
+                    return
+            await self._wait_for_any(waiting)
+
+    async def _wait_for_any(self, goals: "list[_Goal]") -> None:
+        signals = [self._changed, *(goal.hosted.progress for goal in goals)]
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not done.done():
+                done.set_result(None)
+
+        for signal in signals:
+            signal.listen(wake)
+        try:
+            await done
+        finally:
+            for signal in signals:
+                signal.unlisten(wake)
+
+    def _check(self) -> None:
+        if self._state == "refused":
+            assert self.error is not None, "a refusal has its reason"
+            raise self.error
+        if self._state == "closed":
+            raise ClosedError("the link is closed")
+
+    def _check_refusals(self, conversation: Dialling) -> None:
+        for refusal in conversation.refusals.values():
+            if refusal.code in FINAL:
+                raise _error_of(refusal)
+
+    # --- dialling -----------------------------------------------------------------
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._set("connecting")
+            began = loop.time()
+            hint_ms = 0
+            try:
+                connection = await self._dial(self.address)
+                closed = await self._talk(connection)
+            except (ConnectionLost, OSError, TimeoutError) as error:
+                self.error = ConnectionLost(f"{self.address.url}: {error}")
+            except Refused as error:
+                self.error = error
+                self._set("refused")
+                return
+            else:
+                self.error = ProtocolError(closed.code, closed.reason)
+                hint_ms = closed.retry_after_ms
+                if closed.code in FINAL and closed.by_peer:
+                    self.error = Refused(closed.code, closed.reason)
+                    self._set("refused")
+                    return
+                if closed.code == Code.AUTHENTICATION and not closed.by_peer:
+                    # The listener could not prove to be the one we mean.
+                    self.error = Refused(closed.code, closed.reason)
+                    self._set("refused")
+                    return
+            if loop.time() - began > limits.STABLE_SECONDS:
+                self._backoff.reset()
+            self._set("waiting")
+            await asyncio.sleep(self._backoff.next_seconds(hint_ms))
+
+    async def _talk(self, connection: Connection) -> Closed:
+        conversation = Dialling(
+            self._host,
+            connection,
+            self.address.device,
+            self._namespaces,
+            self.address.ticket,
+            self._on_live,
+        )
+        self._conversation = conversation
+        try:
+            return await conversation.run()
+        finally:
+            self._conversation = None
+
+    def _on_live(self) -> None:
+        conversation = self._conversation
+        if conversation is None:
+            return
+        wanted = {hosted.keeper.namespace for hosted in self._namespaces()}
+        final = {
+            name
+            for name, refusal in conversation.refusals.items()
+            if refusal.code in FINAL
+        }
+        if wanted and wanted <= final:
+            # Nothing is left to talk about: say why, for good.
+            first = conversation.refusals[min(final)]
+            self.error = _error_of(first)
+            self._set("refused")
+            assert self._task is not None
+            self._task.cancel()
+            return
+        for refusal in conversation.refusals.values():
+            self.error = _error_of(refusal)
+            if refusal.code not in FINAL:
+                # Not yet: the namespace may be on its way to the hub.
+                conversation.session.close(Code.GOING_AWAY, "trying again later")
+                conversation.wake()
+                return
+        self._set("live")
+
+    def opened_namespace(self, hosted: Hosted) -> None:
+        """A namespace was made or joined while the link is up."""
+        if self._conversation is not None and self._state == "live":
+            self._conversation.open(hosted)
+
+    def serves(self, namespace: NamespaceId) -> bool:
+        """Whether this link is to carry `namespace`."""
+        return any(h.keeper.namespace == namespace for h in self._namespaces())
+
+
+class _Goal:
+    """What was in one namespace's logs when somebody asked to be synced."""
+
+    def __init__(self, hosted: Hosted, keeper: object):
+        self.hosted = hosted
+        self._ours: int | None = None
+        self._theirs: int | None = None
+
+    def reached(self, conversation: Dialling) -> bool:
+        channel = next(
+            (c for c in conversation.channels.values() if c.hosted is self.hosted),
+            None,
+        )
+        if channel is None:
+            return False
+        if self._theirs is None:
+            self._theirs = channel.their_position
+        if self._ours is None:
+            if self.hosted.pending_count():
+                self.hosted.seal_now()
+                return False
+            self._ours = self.hosted.committed_position
+        return (
+            channel.sent is not None
+            and channel.confirmed >= self._ours
+            and channel.record.cursor >= self._theirs
+        )
+
+
+def _error_of(refusal: Refusal) -> Refused:
+    kind = {
+        Code.INVITE_EXPIRED: InviteExpired,
+        Code.INVITE_USED: InviteUsed,
+    }.get(Code(refusal.code), Refused)
+    retry = refusal.retry
+    if retry not in ("never", "later", "after_action"):
+        retry = "later"
+    return kind(
+        refusal.code,
+        refusal.reason,
+        retry=retry,  # type: ignore[arg-type]  # checked above
+        effect="none" if refusal.effect == "none" else "unknown",
+    )

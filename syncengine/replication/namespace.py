@@ -1,0 +1,976 @@
+"""One namespace on a replica: its log, its documents, and the one way between them.
+
+Everything that changes a document goes through here: own transactions and changes
+from others are applied by the same `Document.apply`, written by the same `collect`,
+and undone by the same `undo`. Memory runs ahead of the disk; what leaves the machine
+does not: a change travels in a batch whose bytes are committed first.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from syncengine import limits, values
+from syncengine.clock import Entropy, HybridClock, ms_from_hlc
+from syncengine.crdt.document import Document, NeedsReplay
+from syncengine.crdt.operation import (
+    Action,
+    ContainerId,
+    InvalidOperation,
+    Operation,
+    UnknownOperation,
+    length,
+    resolve,
+)
+from syncengine.errors import Invalid, SyncError, TooLarge
+from syncengine.ids import (
+    ActorId,
+    BatchId,
+    DocumentId,
+    EntryId,
+    parse_document_id,
+    short,
+)
+from syncengine.log.batch import (
+    NO_BATCH,
+    SALT_BYTES,
+    Batch,
+    UndecodableBatch,
+    decode_spine,
+    seal,
+    split_payload,
+)
+from syncengine.log.change import (
+    NO_META,
+    Change,
+    Dep,
+    Meta,
+    Origin,
+    Touch,
+    decode_change,
+    encode_change,
+)
+from syncengine.log.delivery import Applied, Delivery, Ready
+from syncengine.log.run import Row
+from syncengine.protocol.messages import StateDigest
+from syncengine.replication.documents import Documents
+from syncengine.replication.host import Signal
+from syncengine.replication.keeper import Admission, Keeper
+from syncengine.replication.writer import Writer
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Writes
+from syncengine.trust.keys import PrivateKey
+from syncengine.trust.membership import allows, make_actor
+
+log = logging.getLogger("syncengine")
+
+# Own changes sealed in one commit: four batches; more follow in the next commit.
+SEAL_BYTES_MAX = 4 * limits.BATCH_BYTES_CUT
+OUTBOX_ROWS = 4_000
+
+# Remote changes applied before others get a turn of the event loop: about 5 ms.
+SLICE_CHANGES = 200
+
+
+@dataclass(slots=True)
+class Draft:
+    """What an open transaction has done so far."""
+
+    generation: int
+    hlc: int
+    first_seq: int
+    undo: list[Any] = field(default_factory=list)
+    touches: list[Touch] = field(default_factory=list)
+    documents: dict[DocumentId, Document] = field(default_factory=dict)
+    n: int = 0
+
+
+@dataclass(slots=True)
+class _Group:
+    """A commit under way: what to do when it is done."""
+
+    documents: list[Document]
+    position: int
+
+
+class Namespace:
+    """The engine of one namespace. `replication.space.Space` is its public face.
+
+    Invariants: (1) `next_seq` and the clock are ahead of every change ever made by
+    `actor`, on disk or not; (2) changes in `_new` are in no outbox and no batch;
+    (3) while `turn` is held the state may be half a transaction, and is not
+    collected.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        writer: Writer,
+        clock: HybridClock,
+        entropy: Entropy,
+        key: PrivateKey,
+        new_row: Callable[[], int],
+    ):
+        self.keeper = keeper
+        self.writer = writer
+        self.clock = clock
+        self.entropy = entropy
+        self.key = key
+        self.ns = keeper.ns
+        self.documents = Documents(keeper.store, keeper.ns, new_row)
+        self.turn = asyncio.Lock()
+        self.owner: asyncio.Task[Any] | None = None
+        self.actor: ActorId | None = None
+        self.grant: EntryId | None = None
+        self.next_seq = 1
+        self.generation = 0
+        self.live = 0  # links over which this namespace is open
+        self.in_flight: set[object] = set()  # channels that wait for our data's ack
+        self.log_grew = Signal()  # rows were committed: links have something to send
+        self.progress = Signal()  # sealed or acknowledged further
+        self.on_changed: list[Callable[[Document], None]] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self.delivery = Delivery(self.keeper)
+        self._new: list[tuple[Change, bytes]] = []
+        self._grown: set[ActorId] = set()
+        self._changed_actors: set[ActorId] = set()
+        self._branch_tips: dict[ActorId, tuple[ActorId, BatchId]] = {}
+        self._voids: list[tuple[ActorId, int, BatchId, str]] = []
+        self._operations: list[tuple[str, int]] = []
+        self._origins: dict[Origin, set[tuple[ActorId, int]]] = {}
+        self._origin_actors: set[ActorId] = set()
+        self._new_origins: list[tuple[Origin, ActorId, int]] = []
+        self._outbox_count = 0
+        self._seal_due = False
+        self._seal_timer: asyncio.TimerHandle | None = None
+        self._clear_first = False
+        self._row_dirty = False
+
+    # --- opening ------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read the state from the store; whatever was not committed is forgotten."""
+        store, ns = self.keeper.store, self.ns
+        self.keeper.load()
+        self.documents.forget()
+        self._reset()
+        ((actor, self.next_seq, hlc, grant),) = store.read(
+            "SELECT actor, next_seq, hlc, grant_id FROM _sync_namespace WHERE ns = ?",
+            ns,
+        )
+        self.actor = None if actor is None else ActorId(actor)
+        self.grant = None if grant is None else EntryId(grant)
+        self.clock.last = hlc
+        applied = self.delivery.applied
+        for actor, seq, stamp, seen in store.read(
+            "SELECT actor, applied, hlc, seen FROM _sync_actor WHERE ns = ?", ns
+        ):
+            vector = {ActorId(a): s for a, s in values.decode(seen)}
+            applied[ActorId(actor)] = Applied(seq, stamp, vector)
+        for raw, actor, seq in store.read(
+            "SELECT origin, actor, seq FROM _sync_origin WHERE ns = ?", ns
+        ):
+            origin = Origin(*values.decode(raw))
+            self._origins.setdefault(origin, set()).add((ActorId(actor), seq))
+            self._origin_actors.add(origin.actor)
+        ((self._outbox_count,),) = store.read(
+            "SELECT count(*) FROM _sync_outbox WHERE ns = ?", ns
+        )
+        for actor, head in list(self.keeper.heads.items()):
+            state = applied.get(actor)
+            done = state.seq if state else 0
+            if head.seq > done or actor in self.keeper.forks:
+                for batch in self.keeper.batches_of(actor, 1):
+                    name = self.keeper.branch_of(batch)
+                    known = applied.get(name)
+                    if batch.header.end > (known.seq if known else 0):
+                        self.delivery.queue(name, batch)
+        if self.actor is not None:
+            own = applied.get(self.actor)
+            seen_by_us = own.seen if own else {}
+            self._grown = {
+                actor
+                for actor, state in applied.items()
+                if actor != self.actor and state.seq > seen_by_us.get(actor, 0)
+            }
+
+    def new_actor(self) -> None:
+        """Begin to write under a new actor; the old one's past stays as it is."""
+        assert not self._new, "own changes are written or re-authored first"
+        nonce = self.entropy.bytes(16)
+        heads = self.keeper.membership.recent_heads()
+        entry = make_actor(self.key, self.keeper.namespace, heads, nonce)
+        before = set(self.keeper.membership.actors)
+        self.keeper.append_own(entry)
+        (self.actor,) = self.keeper.membership.actors.keys() - before
+        self.next_seq = 1
+        self.delivery.applied[self.actor] = Applied()
+        self._grown = {
+            actor for actor, state in self.delivery.applied.items() if state.seq
+        } - {self.actor}
+        self._changed_actors.add(self.actor)
+        self._row_dirty = True
+
+    # --- own changes --------------------------------------------------------------
+
+    def begin(self) -> Draft:
+        """Begin a change; the caller holds the turn."""
+        return Draft(self.generation, self.clock.tick(), self.next_seq)
+
+    def draft_document(self, draft: Draft, name: DocumentId) -> Document:
+        """Return a document to edit in `draft`."""
+        document = draft.documents.get(name)
+        if document is None:
+            document = draft.documents[name] = self.documents.get(name)
+            document.undo = draft.undo
+        return document
+
+    def emit(self, draft: Draft, document: Document, op: Operation) -> int:
+        """Apply one own operation and put it into the change; return its seq.
+
+        Raises `Invalid`, and then nothing was changed.
+        """
+        assert self.actor is not None
+        seq = draft.first_seq + draft.n
+        n = length(op)
+        document.apply(op, (draft.hlc, self.actor, seq), None)
+        draft.n += n
+        last = draft.touches[-1] if draft.touches else None
+        if last is None or last.document != document.name:
+            draft.touches.append(Touch(document.name, [op], n))
+            return seq
+        if not _joined(last.ops[-1], op):
+            last.ops.append(op)
+        draft.touches[-1] = Touch(last.document, last.ops, last.n + n)
+        return seq
+
+    def abandon(self, draft: Draft) -> None:
+        """Take back all of `draft`."""
+        if draft.generation == self.generation:
+            for document in draft.documents.values():
+                document.undo = None
+            for document in list(draft.documents.values())[:1]:
+                document.take_back(draft.undo)
+
+    def finish(self, draft: Draft, operation_id: str | None) -> Change | None:
+        """Turn `draft` into a change; None when it did nothing.
+
+        Raises `TooLarge` or `SyncError`, and then all of it was taken back.
+        """
+        if draft.generation != self.generation:
+            raise SyncError(
+                "a disk write that this transaction built upon failed; nothing of it "
+                "was kept, run it again"
+            )
+        for document in draft.documents.values():
+            document.undo = None
+        if not draft.touches:
+            return None
+        assert self.actor is not None
+        meta = Meta(operation_id=operation_id) if operation_id else NO_META
+        change = Change(
+            self.actor, draft.first_seq, draft.hlc, self._deps(), draft.touches, meta
+        )
+        encoded = encode_change(change)
+        if len(encoded) > limits.CHANGE_BYTES_MAX:
+            self.abandon(draft)
+            raise TooLarge(
+                f"a transaction has at most {limits.CHANGE_BYTES_MAX} bytes, this has "
+                f"{len(encoded)}; split it into several",
+                bound=limits.CHANGE_BYTES_MAX,
+            )
+        self._accept(change, encoded)
+        for document in draft.documents.values():
+            if document.dirty:
+                self._document_changed(document, draft.hlc)
+        return change
+
+    def _accept(self, change: Change, encoded: bytes) -> None:
+        """Count an own change that has taken effect."""
+        own = self.delivery.applied.setdefault(change.actor, Applied())
+        own.seq, own.hlc = change.end, change.hlc
+        if change.deps:
+            own.seen = {
+                **own.seen,
+                **{actor: self.delivery.applied[actor].seq for actor in self._grown},
+            }
+            self._grown.clear()
+        self.next_seq = change.end + 1
+        self._changed_actors.add(change.actor)
+        self._new.append((change, encoded))
+        self._row_dirty = True
+        if change.meta.operation_id:
+            self._operations.append((change.meta.operation_id, change.seq))
+
+    def _deps(self) -> list[Dep]:
+        """Return how the applied frontier grew since our previous change."""
+        deps: list[Dep] = []
+        for actor in sorted(self._grown):
+            seq = self.delivery.applied[actor].seq
+            if actor in self._branch_tips:
+                real, name = self._branch_tips[actor]
+                deps.append(Dep(real, seq, name[:16]))
+                continue
+            found = self.keeper.hash16_at(actor, seq)
+            if found is None:
+                # An old actor of our own, from before a restore: not sealed, so
+                # nobody else can have it.
+                continue
+            deps.append(Dep(actor, seq, found))
+        return deps
+
+    def _document_changed(self, document: Document, hlc: int) -> None:
+        self.documents.changed(document, ms_from_hlc(hlc))
+        for tell in self.on_changed:
+            tell(document)
+
+    def operation_seq(self, operation_id: str) -> int | None:
+        """Return the seq of the own change with that client operation id."""
+        for known, seq in self._operations:
+            if known == operation_id:
+                return seq
+        rows = self.keeper.store.read(
+            "SELECT seq FROM _sync_operation WHERE ns = ? AND operation = ?",
+            self.ns,
+            operation_id,
+        )
+        return rows[0][0] if rows else None
+
+    # --- others' changes ----------------------------------------------------------
+
+    async def take_in(self, rows: Iterable[Row]) -> Admission:
+        """Admit rows of a peer and apply what can be; the caller then flushes.
+
+        Not to be cancelled half-way: the caller shields it.
+        """
+        async with self.turn:
+            admission = self.keeper.admit(rows)
+            if admission.forks:
+                self.keeper.tell_forks(self.key)
+                log.warning(
+                    "%s wrote two histories; from the fork on they have no effect",
+                    ", ".join(map(short, sorted(admission.forks))),
+                )
+                await self._rebuild()
+            else:
+                for _, row in admission.stored:
+                    if isinstance(row, Batch):
+                        self.delivery.queue(self.keeper.branch_of(row), row)
+                await self._apply_ready()
+        self._look_again_later()
+        self.writer.wake()
+        return admission
+
+    def _look_again_later(self) -> None:
+        """Apply what is stamped ahead of now when its time has come."""
+        due = self.delivery.blocked_until_ms()
+        if due is None or self._due_timer is not None:
+            return
+        delay = (due - limits.CLOCK_AHEAD_MS_MAX - self.clock.now_ms()) / 1000
+        loop = asyncio.get_running_loop()
+        self._due_timer = loop.call_later(max(0.0, delay) + 0.001, self._due)
+
+    def _due(self) -> None:
+        self._due_timer = None
+        self._due_task = asyncio.ensure_future(self._take_due())
+
+    async def _take_due(self) -> None:
+        async with self.turn:
+            await self._apply_ready()
+        self._look_again_later()
+        self.writer.flush(self)
+
+    _due_timer: asyncio.TimerHandle | None = None
+    _due_task: "asyncio.Future[None] | None" = None
+
+    def stop(self) -> None:
+        """Cancel what was to happen later."""
+        for timer in (self._due_timer, self._seal_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._due_task is not None:
+            self._due_task.cancel()
+
+    async def _apply_ready(self) -> None:
+        count = 0
+        again = False
+        for ready in self.delivery.ready(self.clock.now_ms()):
+            try:
+                again |= self._apply(ready)
+            except NeedsReplay:
+                again = True
+            count += 1
+            if count % SLICE_CHANGES == 0:
+                await asyncio.sleep(0)
+        if again:
+            await self._rebuild()
+
+    def _apply(self, ready: Ready) -> bool:
+        """Give a change its effect, or none; tell whether to rebuild.
+
+        Raises `NeedsReplay`, remembered in `documents.keep`, when a void change
+        needs what was not kept.
+        """
+        actor, head = ready.actor, ready.head
+        self.clock.observe(head.hlc)
+        self._grown.add(actor)
+        self._changed_actors.add(actor)
+        self._row_dirty = True
+        header = ready.batch.header
+        if actor != header.actor:
+            self._branch_tips[actor] = (header.actor, ready.batch.id)
+        reason = ready.problem
+        touches: list[Touch] = []
+        if reason is None:
+            try:
+                touches = ready.parts.touches(head)
+            except ValueError as error:
+                reason = str(error)
+        again = False
+        if reason is None:
+            reason, again = self._void_reason(ready, touches)
+        if reason is None:
+            reason = self._give_effect(ready, touches)
+        if reason is not None:
+            log.info("void: %s of %s: %s", head.seq, short(header.actor), reason)
+            self._voids.append((header.actor, head.seq, ready.batch.id, reason))
+            self._count_void(ready, touches)
+        return again
+
+    def _void_reason(
+        self, ready: Ready, touches: list[Touch]
+    ) -> tuple[str | None, bool]:
+        """Return why a well-formed change is void, and whether to rebuild."""
+        header, head = ready.batch.header, ready.head
+        fork = self.keeper.forks.get(header.actor)
+        if fork is not None and head.end >= fork:
+            return "its author wrote two histories from here on", False
+        grant = self.keeper.membership.grants[header.grant]
+        for touch in touches:
+            try:
+                parse_document_id(touch.document)
+            except Invalid as error:
+                return str(error), False
+            if not allows(grant, touch.document):
+                return f"its author may not write {touch.document}", False
+        again = False
+        if header.actor in self._origin_actors and self._is_rewritten(ready):
+            again = True
+        origin = head.meta.origin
+        if origin is not None:
+            writers = self._origins.setdefault(origin, set())
+            self._origin_actors.add(origin.actor)
+            own = (header.actor, head.seq)
+            if own not in writers:
+                again |= bool(writers) and own < min(writers)
+                writers.add(own)
+                self._new_origins.append((origin, *own))
+            if own != min(writers) or self._has_original(origin):
+                return "it repeats a change that is here already", again
+        return None, again
+
+    def _is_rewritten(self, ready: Ready) -> bool:
+        head, actor = ready.head, ready.batch.header.actor
+        return any(
+            origin.actor == actor and head.seq <= origin.seq <= head.end
+            for origin in self._origins
+        )
+
+    def _has_original(self, origin: Origin) -> bool:
+        """Tell whether the first writing itself is stored.
+
+        Sealing may have joined it with what was typed within the second after it.
+        """
+        for batch in self.keeper.batches_of(origin.actor, 1):
+            if not batch.header.first_seq <= origin.seq <= batch.header.end:
+                continue
+            try:
+                heads = decode_spine(batch.header, split_payload(batch.payload))
+            except UndecodableBatch:
+                continue
+            for head in heads:
+                if head.seq <= origin.seq <= head.end:
+                    late = ms_from_hlc(head.hlc) - ms_from_hlc(origin.hlc)
+                    if head.hlc >= origin.hlc and late <= limits.COALESCE_MS:
+                        return True
+        return False
+
+    def _give_effect(self, ready: Ready, touches: list[Touch]) -> str | None:
+        """Apply a change as a whole; return why it is void, when it is."""
+        head = ready.head
+        undo: list[Any] = []
+        changed: list[Document] = []
+        seq = head.seq
+        problem: str | None = None
+        try:
+            for touch in touches:
+                document = self.documents.get(touch.document)
+                document.undo = undo
+                if document not in changed:
+                    changed.append(document)
+                end = seq + touch.n
+                if not document.needs_upgrade:
+                    self._apply_touch(document, touch, ready, seq)
+                seq = end
+        except InvalidOperation as error:
+            problem = str(error)
+        for document in changed:
+            document.undo = None
+        if problem is not None:
+            if changed:
+                changed[0].take_back(undo)
+            return problem
+        for document in changed:
+            self._document_changed(document, head.hlc)
+        return None
+
+    def _apply_touch(
+        self, document: Document, touch: Touch, ready: Ready, seq: int
+    ) -> None:
+        hlc, actor, seen = ready.head.hlc, ready.actor, ready.seen
+        mark = len(document.undo or ())
+        end = seq + touch.n
+        if document.conflicts is None:
+            document.conflicts = []
+        try:
+            for op in touch.ops:
+                seen[actor] = seq - 1
+                document.apply(op, (hlc, actor, seq), seen)
+                seq += length(op)
+        except UnknownOperation:
+            assert document.undo is not None
+            later = document.undo[mark:]
+            del document.undo[mark:]
+            document.take_back(later)
+            document.needs_upgrade = True
+            log.warning("%s was written by a newer version", document.name)
+            return
+        if seq != end:
+            raise InvalidOperation("a change counts its operations wrongly")
+
+    def _count_void(self, ready: Ready, touches: list[Touch]) -> None:
+        """Let the positions of a void change count for those who saw it."""
+        seq = ready.head.seq
+        for touch in touches:
+            end = seq + touch.n
+            try:
+                parse_document_id(touch.document)
+            except Invalid:
+                seq = end
+                continue
+            document = self.documents.get(touch.document)
+            for op in touch.ops:
+                stamp = (ready.head.hlc, ready.actor, seq)
+                ready.seen[ready.actor] = seq - 1
+                try:
+                    document.apply_void(op, stamp, ready.seen)
+                    seq += length(op)
+                except InvalidOperation:
+                    break
+                except NeedsReplay:
+                    self._keep(document, op, ready.actor)
+                    raise
+            seq = end
+            if document.dirty:
+                self._document_changed(document, ready.head.hlc)
+
+    def _keep(self, document: Document, op: Operation, author: ActorId) -> None:
+        """From the next rebuild on, keep all content of what `op` edits."""
+        container: ContainerId = resolve(op[1], op[0], author)
+        kept = self.documents.keep.get(document.name, frozenset())
+        self.documents.keep[document.name] = kept | {container}
+
+    # --- rebuilding ---------------------------------------------------------------
+
+    async def _rebuild(self) -> None:
+        """Make all derived state anew from the log; the caller holds the turn.
+
+        Slow (it reads the whole log) and rare: after a fork proof, a change that
+        repeats another, or the first void edit of a text.
+        """
+        while True:
+            try:
+                self._rebuild_once()
+                return
+            except NeedsReplay:
+                continue
+
+    def _rebuild_once(self) -> None:
+        self.generation += 1
+        # After a new actor was made, the stored outbox is the old one's.
+        outbox = [] if self._clear_outbox else self._outbox()
+        keep = self.documents.keep
+        self.documents.forget()
+        self.documents.keep = keep
+        self.documents.fresh = True
+        new, operations = self._new, self._operations
+        origins, origin_actors = self._origins, self._origin_actors
+        self._reset()
+        # Known from before, so that the verdict does not depend on arrival.
+        self._origins, self._origin_actors = origins, origin_actors
+        self._new_origins = [
+            (origin, *writer) for origin, w in origins.items() for writer in sorted(w)
+        ]
+        self._new, self._operations = new, operations
+        self._outbox_count = len(outbox)
+        self._clear_first = True
+        position = 0
+        while True:
+            rows = self.keeper.rows_after(position, 1000)
+            if not rows:
+                break
+            for position, row in rows:
+                if isinstance(row, Batch):
+                    self.delivery.queue(self.keeper.branch_of(row), row)
+            for ready in self.delivery.ready(self.clock.now_ms()):
+                self._apply(ready)
+        self._grown.discard(self.actor)  # type: ignore[arg-type]  # None is in no set
+        for change in [*outbox, *(change for change, _ in new)]:
+            self._apply_own_again(change)
+        if self.actor is not None:
+            own = self.delivery.applied.setdefault(self.actor, Applied())
+            self._grown = {
+                actor
+                for actor, state in self.delivery.applied.items()
+                if actor != self.actor and state.seq > own.seen.get(actor, 0)
+            }
+
+    def _apply_own_again(self, change: Change) -> None:
+        state = self.delivery.applied.setdefault(change.actor, Applied())
+        seen = dict(state.seen)
+        for dep in change.deps:
+            on = self.keeper.branch(dep.actor, dep.seq, dep.hash16)
+            if on is not None:
+                seen[on] = max(dep.seq, seen.get(on, 0))
+        state.seen = seen = {**seen, change.actor: change.seq - 1}
+        state.seq, state.hlc = change.end, change.hlc
+        self._changed_actors.add(change.actor)
+        seq = change.seq
+        for touch in change.touches:
+            document = self.documents.get(touch.document)
+            for op in touch.ops:
+                seen[change.actor] = seq - 1
+                document.apply(op, (change.hlc, change.actor, seq), seen)
+                seq += length(op)
+            self._document_changed(document, change.hlc)
+
+    def _outbox(self, count: int = -1) -> list[Change]:
+        assert self.actor is not None or not self._outbox_count
+        if self.actor is None:
+            return []
+        rows = self.keeper.store.read(
+            "SELECT change FROM _sync_outbox WHERE ns = ? ORDER BY seq LIMIT ?",
+            self.ns,
+            count,
+        )
+        return [decode_change(self.actor, change) for (change,) in rows]
+
+    async def retire_actor(self) -> None:
+        """Go on under a new actor, and write again what the old one had not sealed.
+
+        After a restore or a copy. Whoever else holds the old actor's changes may
+        have sealed them too: each new writing names its origin, and of two equal
+        ones only one has effect.
+        """
+        async with self.turn:
+            old = self._outbox()
+            old += [change for change, _ in self._new]
+            self._new.clear()
+            before = self.actor
+            self.new_actor()
+            if old:
+                assert before is not None
+                self.generation += 1
+                self._clear_outbox = True
+                self._rewrite(before, old)
+                await self._rebuild()
+            self._row_dirty = True
+        await asyncio.shield(self.writer.flush(self))
+
+    _clear_outbox = False
+
+    def _rewrite(self, before: ActorId, old: list[Change]) -> None:
+        """Put `old`, made under `before`, into the outbox of the new actor."""
+        assert self.actor is not None
+        shift = 1 - old[0].seq
+        for index, change in enumerate(old):
+            deps = change.deps
+            if index == 0:
+                known = self._seen_when_sealed(before)
+                known.update((dep.actor, dep) for dep in deps)
+                deps = [known[actor] for actor in sorted(known)]
+            hlc = self.clock.tick()
+            touches = [
+                Touch(
+                    touch.document,
+                    [_moved(op, before, shift, old[0].seq) for op in touch.ops],
+                    touch.n,
+                )
+                for touch in change.touches
+            ]
+            meta = Meta(
+                change.meta.schema,
+                change.meta.operation_id,
+                change.meta.origin or Origin(before, change.seq, change.hlc),
+            )
+            again = Change(self.actor, change.seq + shift, hlc, deps, touches, meta)
+            origin = meta.origin
+            assert origin is not None
+            self._origins.setdefault(origin, set()).add((self.actor, again.seq))
+            self._origin_actors.add(origin.actor)
+            self._new.append((again, encode_change(again)))
+            self.next_seq = again.end + 1
+
+    def _seen_when_sealed(self, actor: ActorId) -> dict[ActorId, Dep]:
+        """Return what `actor` had seen at its last sealed change, itself included."""
+        seen: dict[ActorId, Dep] = {}
+        for batch in self.keeper.batches_of(actor, 1):
+            heads = decode_spine(batch.header, split_payload(batch.payload))
+            for head in heads:
+                seen.update((dep.actor, dep) for dep in head.deps)
+            seen[actor] = Dep(actor, batch.header.end, batch.id[:16])
+        return seen
+
+    def position_of(self, actor: ActorId, seq: int) -> int | None:
+        """Return the log position of the batch that holds a change, once it does."""
+        head = self.keeper.heads.get(actor)
+        if head is None or head.seq < seq:
+            return None
+        rows = self.keeper.store.read(
+            "SELECT position FROM _sync_log WHERE ns = ? AND actor = ? AND kind = 0 "
+            "AND first_seq <= ? AND last_seq >= ?",
+            self.ns,
+            actor,
+            seq,
+            seq,
+        )
+        return rows[0][0] if rows else None
+
+    # --- sealing and writing ------------------------------------------------------
+
+    def flush(self) -> "asyncio.Future[None]":
+        """Return a future that is done when all that is here now is on disk."""
+        return self.writer.flush(self)
+
+    def ready_to_collect(self) -> bool:
+        return not self.turn.locked()
+
+    def collect(self, writes: Writes) -> _Group:
+        """Add all that changed since the last time to `writes`."""
+        ns = self.ns
+        if self._clear_first:
+            for statement in sql.CLEAR_DERIVED:
+                writes.clear(statement, ns)
+            self._clear_first = False
+            self.documents.fresh = False
+        if self._clear_outbox:
+            writes.clear(sql.CLEAR_OUTBOX, ns)
+            self._clear_outbox = False
+            self._outbox_count = 0
+        if self.live and (not self.in_flight or self._seal_due):
+            self._seal(writes)
+        for change, encoded in self._new:
+            writes.add(sql.PUT_OUTBOX, ns, change.seq, encoded)
+        self._outbox_count += len(self._new)
+        self._new.clear()
+        if self.live and self._outbox_count:
+            self._seal_later()
+        self.keeper.collect(writes)
+        group = self.documents.collect(writes)
+        for actor in sorted(self._changed_actors):
+            state = self.delivery.applied[actor]
+            seen = values.encode(sorted(state.seen.items()))
+            writes.add(sql.PUT_ACTOR, ns, actor, state.seq, state.hlc, seen)
+        self._changed_actors.clear()
+        for void in self._voids:
+            writes.add(sql.PUT_VOID, ns, *void)
+        self._voids.clear()
+        for operation, seq in self._operations:
+            writes.add(sql.PUT_OPERATION, ns, operation, seq)
+        self._operations.clear()
+        for origin, actor, seq in self._new_origins:
+            writes.add(sql.PUT_ORIGIN, ns, values.encode(origin), actor, seq)
+        self._new_origins.clear()
+        writes.add(
+            sql.SET_NAMESPACE,
+            self.keeper.position,
+            self.actor,
+            self.next_seq,
+            self.clock.last,
+            self.grant,
+            ns,
+        )
+        return _Group(group, self.keeper.position)
+
+    def committed(self, token: _Group) -> None:
+        self.documents.written(token.documents)
+        self.committed_position = token.position
+        self.log_grew.set()
+        self.progress.set()
+
+    committed_position = 0
+
+    def failed(self, token: _Group, error: Exception) -> None:
+        """Forget what is not on disk, and everything that rested on it."""
+        self.generation += 1
+        self.load()
+
+    def _seal_later(self) -> None:
+        """Seal what waits, when the acknowledgement does not come first."""
+        if self._seal_timer is None and not self._seal_due:
+            loop = asyncio.get_running_loop()
+            self._seal_timer = loop.call_later(limits.SEAL_DELAY_SECONDS, self.seal_now)
+
+    def seal_now(self) -> None:
+        """Seal what is in the outbox with the next commit."""
+        if self._seal_timer is not None:
+            self._seal_timer.cancel()
+            self._seal_timer = None
+        if self.live and (self._outbox_count or self._new):
+            self._seal_due = True
+            self.writer.flush(self)
+
+    def _seal(self, writes: Writes) -> None:
+        """Make batches of own changes, within what one commit should hold."""
+        self._seal_due = False
+        if self.actor is None or self.grant is None:
+            return
+        changes: list[Change] = []
+        if self._outbox_count:
+            changes = self._outbox(OUTBOX_ROWS)
+        taken = len(changes)
+        if taken == self._outbox_count:
+            changes += [change for change, _ in self._new]
+            self._new.clear()
+        if not changes:
+            return
+        head = self.keeper.heads.get(self.actor)
+        prev = head.id if head else NO_BATCH
+        left = changes
+        total = 0
+        while left and total < SEAL_BYTES_MAX:
+            group, left = _cut(left)
+            salt = self.entropy.bytes(SALT_BYTES)
+            batch = seal(
+                self.key, self.keeper.namespace, self.grant, prev, coalesce(group), salt
+            )
+            self.keeper.append_own(batch)
+            prev = batch.id
+            total += len(batch.payload)
+        if taken:
+            # What came from the outbox is a prefix of `changes`.
+            sealed = min(taken, len(changes) - len(left))
+            last = changes[sealed - 1].end
+            writes.add(sql.DROP_OUTBOX, self.ns, changes[0].seq, last)
+            self._outbox_count -= sealed
+            back = left[max(0, len(left) - (len(changes) - taken)) :]
+            self._new = [(change, encode_change(change)) for change in back]
+        else:
+            self._new = [(change, encode_change(change)) for change in left]
+
+    def state_digest(self) -> StateDigest | None:
+        return None
+
+    def hear_state(self, message: StateDigest) -> StateDigest | None:
+        return None
+
+    def pending_count(self) -> int:
+        """How many own changes no batch holds yet."""
+        return self._outbox_count + len(self._new)
+
+
+def _joined(last: Operation, op: Operation) -> bool:
+    """Make one operation of two insertions that touch; tell whether it was done."""
+    if last[0] == op[0] == Action.TEXT_INSERT and last[1] == op[1]:
+        if op[2] == last[2] + len(last[3]):
+            last[3] += op[3]
+            return True
+    return False
+
+
+def _cut(changes: list[Change]) -> tuple[list[Change], list[Change]]:
+    """Return the changes of the next batch, and the rest."""
+    size = 0
+    for index, change in enumerate(changes):
+        size += 64 + sum(len(values.encode(touch.ops)) for touch in change.touches)
+        if size >= limits.BATCH_BYTES_CUT:
+            return changes[: index + 1], changes[index + 1 :]
+    return changes, []
+
+
+def coalesce(changes: list[Change]) -> list[Change]:
+    """Return `changes` with consecutive typing into one text joined.
+
+    Joined are neighbours that touch nothing but one text, without deps and meta,
+    within one second. The joined change bears the last one's stamp, so that the
+    author's own state (which knows the last stamp) equals everybody's.
+    """
+    joined: list[Change] = []
+    first_hlc = 0
+    for change in changes:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and not change.deps
+            and change.meta == NO_META == last.meta
+            and len(change.touches) == len(last.touches) == 1
+            and change.touches[0].document == last.touches[0].document
+            and ms_from_hlc(change.hlc) - ms_from_hlc(first_hlc) < limits.COALESCE_MS
+            and (text := _only_text(change)) is not None
+            and text == _only_text(last)
+        ):
+            touch, more = last.touches[0], change.touches[0]
+            ops = [list(op) for op in touch.ops]
+            for op in more.ops:
+                if not _joined_typing(ops[-1], op):
+                    ops.append(list(op))
+            both = Touch(touch.document, ops, touch.n + more.n)
+            joined[-1] = Change(
+                last.actor, last.seq, change.hlc, last.deps, [both], NO_META
+            )
+        else:
+            joined.append(change)
+            first_hlc = change.hlc
+    return joined
+
+
+def _only_text(change: Change) -> Any:
+    """Return the one text that `change` edits, wrapped; None when there is more."""
+    ops = change.touches[0].ops
+    container = ops[0][1] if len(ops[0]) > 1 else None
+    for op in ops:
+        if not Action.TEXT_INSERT <= op[0] <= Action.TEXT_BACKSPACE:
+            return None
+        if op[1] != container:
+            return None
+    return (container,)
+
+
+def _joined_typing(last: Operation, op: Operation) -> bool:
+    """Make one operation of two that touch; the seqs stay as they were."""
+    if _joined(last, op):
+        return True
+    deletes = (Action.TEXT_DELETE, Action.TEXT_BACKSPACE)
+    if last[0] not in deletes or op[0] not in deletes:
+        return False
+    if last[0] == op[0] == Action.TEXT_DELETE and op[2] == last[2]:
+        last[3] += op[3]
+        return True
+    single = op[0] == Action.TEXT_BACKSPACE or op[3] == 1
+    backwards = last[0] == Action.TEXT_BACKSPACE or last[3] == 1
+    if single and backwards and op[2] + op[3] == last[2]:
+        last[0], last[2], last[3] = Action.TEXT_BACKSPACE, op[2], last[3] + op[3]
+        return True
+    return False
+
+
+def _moved(op: Operation, before: ActorId, shift: int, first: int) -> Operation:
+    """Return `op` of the old actor as one of the new: names of containers change."""
+    if len(op) < 2 or type(op[1]) is not int:
+        return op
+    container = op[1] + shift if op[1] >= first else [before, op[1]]
+    return [op[0], container, *op[2:]]

@@ -1,0 +1,271 @@
+"""What we know of one peer in one namespace: its cursor into our log, ours into its.
+
+*A subscriber is a cursor.* Catch-up and live are one path: read rows after the
+cursor, leave out what the peer has, send, and stop when its window is full. A slow
+peer costs a cursor, not a queue.
+"""
+
+import zlib
+from collections import deque
+
+from syncengine import limits
+from syncengine.errors import ProtocolError
+from syncengine.ids import ActorId, BatchId, DeviceId, EntryId
+from syncengine.log.batch import Batch
+from syncengine.log.run import Row, decode_rows, encode_rows
+from syncengine.protocol.codes import Code
+from syncengine.protocol.messages import Ack, Data, Frontier, Idle, LinkMessage
+from syncengine.replication.host import Hosted
+from syncengine.trust.membership import entry_id
+
+# Rows read from the log at once; a message is cut by bytes, not by this.
+READ_ROWS = 512
+
+
+class Channel:
+    """One namespace on one link.
+
+    Invariants: (1) `sent` is None until the peer's cursor or frontier is known;
+    (2) `_window` holds what was sent and not acknowledged, in order; (3) nothing
+    beyond `hosted.committed_position` is sent.
+    """
+
+    def __init__(
+        self, number: int, hosted: Hosted, device: DeviceId, *, may_read: bool
+    ):
+        self.number = number
+        self.hosted = hosted
+        self.keeper = hosted.keeper
+        self.device = device
+        self.record = hosted.keeper.peer(device)
+        self.may_read = may_read
+        self.sent: int | None = None
+        self.received: int | None = None
+        self.their_position = 0
+        self._window: deque[tuple[int, int]] = deque()  # (position before, bytes)
+        self._window_ends: deque[int] = deque()
+        self._window_bytes = 0
+        self._has: dict[ActorId, int] = {}
+        self._has_entries: set[EntryId] = set()
+        self._diverged: set[ActorId] = set()
+        self._told: tuple[int, bytes] | None = None
+        self._their_digest: bytes | None = None
+        self._compared: tuple[bytes, bytes] | None = None
+        self._owed: list[LinkMessage] = []  # acknowledgements and frontiers
+        self.is_open = True
+
+    # --- beginning ----------------------------------------------------------------
+
+    def begin(
+        self,
+        *,
+        theirs: int | None,
+        ours: int | None,
+        position: int,
+        digest: bytes,
+        told: tuple[int, bytes],
+    ) -> None:
+        """Start with the peer's cursor into our log and ours into its (None: void)."""
+        self.their_position = position
+        self._their_digest = digest
+        self._told = told
+        if theirs is not None and theirs <= self.hosted.committed_position:
+            self.sent = theirs
+        if ours is None:
+            self.received = 0
+            self._owed.append(self._frontier())
+        else:
+            self.received = ours
+
+    def _frontier(self) -> Frontier:
+        tips = [(actor, seq, name) for actor, seq, name in self.keeper.tips()]
+        return Frontier(self.number, tips, list(self.keeper.membership.entries))
+
+    # --- outgoing -----------------------------------------------------------------
+
+    @property
+    def confirmed(self) -> int:
+        """Up to where the peer has our log on its disk."""
+        if self._window:
+            return self._window[0][0]
+        return self.sent or 0
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all we have is with the peer, and acknowledged."""
+        return (
+            self.sent is not None
+            and not self._window
+            and not self._owed
+            and self.sent >= self.hosted.committed_position
+            and self.keeper.position == self.hosted.committed_position
+        )
+
+    def next_message(self) -> LinkMessage | None:
+        """Return the next message to send, or None when there is nothing to say."""
+        if self._owed:
+            return self._owed.pop(0)
+        if self.sent is None:
+            return None
+        while self.sent < self.hosted.committed_position:
+            if (
+                self._window_bytes >= limits.WINDOW_BYTES
+                or len(self._window) >= limits.WINDOW_MESSAGES
+            ):
+                return None
+            message = self._next_data()
+            if message is not None:
+                return message
+        if self.keeper.position != self.hosted.committed_position:
+            return None
+        told = (self.keeper.position, self.keeper.digest())
+        if told != self._told:
+            self._told = told
+            return Idle(self.number, *told)
+        self._compare()
+        return self._owed.pop(0) if self._owed else None
+
+    def _next_data(self) -> Data | None:
+        """Read on from `sent`; return a message, or None when all was skipped."""
+        assert self.sent is not None
+        before = self.sent
+        chosen: list[Row] = []
+        size = 0
+        rows = self.keeper.rows_after(before, READ_ROWS)
+        for index, (position, row) in enumerate(rows):
+            if position > self.hosted.committed_position:
+                break
+            self.sent = position
+            if not self._wanted(row):
+                continue
+            chosen.append(row)
+            size += len(row.payload) if isinstance(row, Batch) else len(row.body)
+            # A run is never cut before its signature.
+            if size >= limits.DATA_BYTES_CUT and row.signature:
+                break
+            assert row.signature or index + 1 < len(rows), "a run ends in a signature"
+        if not chosen:
+            return None
+        body = encode_rows(chosen)
+        packed = len(body) >= limits.COMPRESS_BYTES_MIN
+        if packed:
+            body = zlib.compress(body, 6)
+        at_end = self.sent == self.keeper.position == self.hosted.committed_position
+        digest = self.keeper.digest() if at_end else None
+        if digest is not None:
+            self._told = (self.sent, digest)
+        self._window.append((before, len(body)))
+        self._window_ends.append(self.sent)
+        self._window_bytes += len(body)
+        self.hosted.in_flight.add(self)
+        return Data(self.number, self.sent, digest, packed, body)
+
+    def _wanted(self, row: Row) -> bool:
+        if isinstance(row, Batch):
+            actor = row.header.actor
+            if actor in self._diverged:
+                return self.may_read
+            return row.header.end > self._has.get(actor, 0) and self.may_read
+        return entry_id(row) not in self._has_entries
+
+    def acknowledged(self, message: Ack) -> None:
+        """The peer has all up to a position on its disk."""
+        while self._window_ends and self._window_ends[0] <= message.position:
+            self._window_ends.popleft()
+            self._window_bytes -= self._window.popleft()[1]
+        self._their_digest = None  # said before it had this
+        self._note_confirmed()
+
+    def _note_confirmed(self) -> None:
+        if not self._window:
+            self.hosted.in_flight.discard(self)
+        if self.confirmed > self.record.acked:
+            self.record.acked = self.confirmed
+            self.keeper.peer_changed(self.device)
+        self.hosted.progress.set()
+
+    def frontier_received(self, message: Frontier) -> None:
+        """The peer's cursor is void: begin anew, leaving out what it has."""
+        self._has = {}
+        self._diverged = set()
+        for actor, seq, name in message.tips:
+            known = ActorId(actor)
+            if known in self._has or known in self.keeper.forks:
+                self._diverged.add(known)
+            self._has[known] = max(seq, self._has.get(known, 0))
+            ours = self.keeper.hash16_at(known, seq)
+            if ours is not None and ours != BatchId(name)[:16]:
+                self._diverged.add(known)
+        self._has_entries = {EntryId(name) for name in message.heads}
+        self._window.clear()
+        self._window_ends.clear()
+        self._window_bytes = 0
+        self.sent = 0
+        self.record.acked = 0
+        self._told = None
+
+    # --- incoming -----------------------------------------------------------------
+
+    def rows_of(self, message: Data) -> list[Row]:
+        """Return the rows of a data message; raises `ProtocolError`."""
+        body = message.body
+        if message.packed:
+            inflate = zlib.decompressobj()
+            try:
+                body = inflate.decompress(body, limits.INFLATED_BYTES_MAX)
+            except zlib.error as error:
+                raise ProtocolError(
+                    Code.PROTOCOL, "rows that do not inflate"
+                ) from error
+            if inflate.unconsumed_tail or not inflate.eof:
+                raise ProtocolError(Code.TOO_LARGE, "rows that inflate too far")
+        try:
+            rows = decode_rows(self.keeper.namespace, body)
+        except ValueError as error:
+            raise ProtocolError(Code.PROTOCOL, str(error)) from error
+        for row in rows:
+            if isinstance(row, Batch):
+                actor = row.header.actor
+                if row.header.end > self._has.get(actor, 0):
+                    self._has[actor] = row.header.end
+            else:
+                self._has_entries.add(entry_id(row))
+        return rows
+
+    def data_received(self, message: Data, *, complete: bool) -> None:
+        """Rows were admitted: our cursor moves with the commit that follows."""
+        if not complete:
+            # A predecessor is missing: ask for all that we lack.
+            self._their_digest = None
+            self._owed.append(self._frontier())
+            return
+        self.received = max(message.position, self.received or 0)
+        self._their_digest = message.digest
+        self._move_cursor()
+
+    def stored(self, message: Data) -> None:
+        """The rows are on disk: acknowledge."""
+        self._owed.append(Ack(self.number, message.position))
+
+    def idle_received(self, message: Idle) -> None:
+        """The peer has nothing more for us."""
+        self.received = max(message.position, self.received or 0)
+        self._their_digest = message.digest
+        self._move_cursor()
+
+    def _move_cursor(self) -> None:
+        assert self.received is not None
+        if self.received != self.record.cursor:
+            self.record.cursor = self.received
+            self.keeper.peer_changed(self.device)
+        self.hosted.progress.set()
+
+    def _compare(self) -> None:
+        """When both are at rest, equal digests say that both hold the same."""
+        theirs = self._their_digest
+        if theirs is None or not self.at_rest or not self.may_read:
+            return
+        ours = self.keeper.digest()
+        if theirs != ours and self._compared != (ours, theirs):
+            self._compared = (ours, theirs)
+            self._owed.append(self._frontier())

@@ -1,0 +1,424 @@
+"""One local replica: a file, a device, and the namespaces in it."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any
+
+from syncengine.clock import Clock, Entropy, HybridClock
+from syncengine.errors import (
+    AlreadyExists,
+    ClockSuspect,
+    Closed,
+    Invalid,
+    InviteExpired,
+    NotFound,
+    Refused,
+    WrongLoop,
+)
+from syncengine.ids import DeviceId, NamespaceId, base32
+from syncengine.protocol.codes import Code
+from syncengine.protocol.messages import Open
+from syncengine.replication.host import Hosted
+from syncengine.replication.keeper import Keeper
+from syncengine.replication.link import Link
+from syncengine.replication.namespace import Namespace
+from syncengine.replication.opening import REPLICA, Opened, open_file
+from syncengine.replication.space import Space
+from syncengine.replication.writer import Writer
+from syncengine.storage.identity import Identity
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Store, Writes
+from syncengine.trust.invite import Invite
+from syncengine.trust.invite import parse as parse_invite
+from syncengine.trust.keys import ED25519, Scheme
+from syncengine.trust.membership import (
+    OPS_OWNER,
+    make_genesis,
+    make_grant,
+    namespace_id,
+)
+
+log = logging.getLogger("syncengine")
+
+# A device whose clock is off by more than this is told, and its stamps corrected.
+CLOCK_OFF_MS = 60_000
+
+
+class Replica:
+    """A database file with its own identity. Open with `syncengine.open`."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        scheme: Scheme,
+        strict_clock: bool = False,
+    ):
+        self._opened = opened
+        self.store: Store = opened.store
+        self.identity: Identity = opened.identity
+        self.key = opened.key
+        self.lineage = opened.lineage
+        self.clock = clock
+        self.entropy = entropy
+        self.scheme = scheme
+        self.instance = entropy.bytes(16)
+        self.clock_suspect = False
+        """Whether a hub's clock and ours are more than a minute apart."""
+        self._strict_clock = strict_clock
+        self._offset_ms = 0
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._closed = False
+        self.writer = Writer(opened.store)
+        self._task = asyncio.create_task(self.writer.run())
+        self._spaces: dict[NamespaceId, Space] = {}
+        self._links: list[Link] = []
+        ((last,),) = self.store.read("SELECT max(document) FROM _sync_document")
+        self._last_row = last or 0
+        ((last_ns,),) = self.store.read("SELECT max(ns) FROM _sync_namespace")
+        self._last_ns = last_ns or 0
+
+    async def start(self) -> None:
+        """Load the namespaces; after a restore, go on under new actors."""
+        for ns, name, called in self.store.read(
+            "SELECT ns, id, name FROM _sync_namespace"
+        ):
+            space = self._add(ns, NamespaceId(name), called)
+            space.engine.load()
+            space.engine.committed_position = space.engine.keeper.position
+            if self._opened.restored and space.engine.actor is not None:
+                log.warning(
+                    "%s was restored or copied; %s goes on under a new actor",
+                    self.store.path,
+                    called or base32(name)[:8],
+                )
+                await space.engine.retire_actor()
+
+    # --- life ---------------------------------------------------------------------
+
+    async def __aenter__(self) -> "Replica":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its links, write what is left, and close the file. Idempotent."""
+        if self._closed:
+            return
+        for link in list(self._links):
+            await link.close()
+        self._closed = True
+        for space in self._spaces.values():
+            space.engine.stop()
+        self.writer.close()
+        await self._task
+        await self._opened.close()
+
+    def check_usable(self) -> None:
+        """Raise `Closed` or `WrongLoop` at once rather than hang later."""
+        if self._closed:
+            raise Closed(f"{self.store.path} is closed; open it again")
+        if self._pid != os.getpid():
+            raise WrongLoop(
+                "this replica was opened before a fork; open it in the child process"
+            )
+        try:
+            loop: Any = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self._loop:
+            raise WrongLoop(
+                "a replica belongs to the event loop that opened it; from another "
+                "loop or thread use syncengine.blocking"
+            )
+
+    @property
+    def id(self) -> str:
+        """This device's id: a public key."""
+        return base32(self.key.public)
+
+    # --- namespaces ---------------------------------------------------------------
+
+    async def namespace(self, name: str, *, create: bool = True) -> Space:
+        """Return the namespace that this replica calls `name`, made on first use.
+
+        Raises `NotFound` with `create=False`.
+        """
+        self.check_usable()
+        _check_name(name)
+        for space in self._spaces.values():
+            if space.name == name:
+                return space
+        if not create:
+            raise NotFound(
+                f"there is no namespace {name!r} here; there are: "
+                f"{', '.join(sorted(s.name for s in self._spaces.values() if s.name))}"
+            )
+        return await self._found(name)
+
+    def spaces(self) -> list[Space]:
+        """Return all namespaces of this replica."""
+        return list(self._spaces.values())
+
+    async def _found(self, name: str) -> Space:
+        """Make a namespace: this device owns it, and so does a key to be printed."""
+        recovery_seed = self.entropy.bytes(32)
+        recovery = self.scheme.private_key(recovery_seed)
+        device = DeviceId(self.key.public)
+        owners = [device, DeviceId(recovery.public)]
+        genesis = make_genesis(self.key, owners, self.entropy.bytes(16))
+        namespace = namespace_id(genesis)
+        self.identity.write_secret(
+            f"recovery-{base32(namespace)[:8]}.txt", _recovery_text(recovery_seed)
+        )
+        space = await self._new(namespace, name, None)
+        async with space.engine.turn:
+            keeper = space.engine.keeper
+            keeper.append_own(genesis)
+            grant = make_grant(
+                self.key,
+                namespace,
+                keeper.membership.recent_heads(),
+                parent=None,
+                subject=device,
+                ops=OPS_OWNER,
+                depth=7,
+                nonce=self.entropy.bytes(16),
+            )
+            keeper.append_own(grant)
+            space.engine.grant = keeper.membership.grant_of(device)
+            space.engine.new_actor()
+        await space.engine.flush()
+        self._tell_links(space)
+        return space
+
+    async def join(
+        self, invite: str | Invite, *, name: str | None = None, adopt: bool = False
+    ) -> Space:
+        """Join the namespace of an invite; works offline.
+
+        `name` is how this replica will call it. With `adopt=True`, what a local
+        namespace of that name holds is written again into the joined one. Raises
+        `InviteExpired`, `Invalid`, `AlreadyExists`.
+        """
+        self.check_usable()
+        if isinstance(invite, str):
+            invite = parse_invite(invite)
+        if name is not None:
+            _check_name(name)
+        known = self._spaces.get(invite.namespace)
+        if known is not None:
+            return known
+        if self.clock.now_ms() > invite.accept_by_ms:
+            raise InviteExpired(
+                Code.INVITE_EXPIRED, "this invite has expired; ask for a new one"
+            )
+        old = next((s for s in self._spaces.values() if s.name == name and name), None)
+        if old is not None and not adopt:
+            raise AlreadyExists(
+                f"a namespace {name!r} is here already; join under another name, or "
+                "with adopt=True to bring its documents along"
+            )
+        if old is not None:
+            await self._rename(old, f"{name} (before joining)")
+        space = await self._new(invite.namespace, name, invite.address or None)
+        async with space.engine.turn:
+            keeper = space.engine.keeper
+            link = make_grant(
+                invite.key(self.scheme),
+                invite.namespace,
+                [invite.grant],
+                parent=invite.grant,
+                subject=DeviceId(self.key.public),
+                ops=invite.ops,
+                depth=0,
+                nonce=self.entropy.bytes(16),
+            )
+            keeper.append_own(link)
+            (space.engine.grant,) = keeper.membership.grants
+            space.engine.new_actor()
+        await space.engine.flush()
+        if old is not None:
+            await _adopt(old, space)
+        self._tell_links(space)
+        return space
+
+    async def _new(
+        self, namespace: NamespaceId, name: str | None, address: str | None
+    ) -> Space:
+        self._last_ns += 1
+        writes = Writes()
+        writes.add(sql.ADD_NAMESPACE, self._last_ns, namespace, name, address)
+        await self.store.commit(writes)
+        space = self._add(self._last_ns, namespace, name)
+        space.engine.load()
+        return space
+
+    async def _rename(self, space: Space, name: str) -> None:
+        writes = Writes()
+        writes.add(sql.NAME_NAMESPACE, name, None, space.engine.ns)
+        await self.store.commit(writes)
+        space.name = name
+
+    def _add(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
+        keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
+        clock = HybridClock(self.clock)
+        clock.offset_ms = self._offset_ms
+        engine = Namespace(
+            keeper, self.writer, clock, self.entropy, self.key, self._new_row
+        )
+        space = self._spaces[namespace] = Space(self, engine, name)
+        return space
+
+    def _new_row(self) -> int:
+        self._last_row += 1
+        return self._last_row
+
+    def _tell_links(self, space: Space) -> None:
+        for link in self._links:
+            if link.serves(space.engine.keeper.namespace):
+                link.opened_namespace(space.engine)
+
+    # --- as links see it ----------------------------------------------------------
+
+    def find(self, namespace: NamespaceId) -> Hosted | None:
+        space = self._spaces.get(namespace)
+        return space.engine if space else None
+
+    def admit(self, request: Open, device: DeviceId) -> Hosted:
+        raise Refused(
+            Code.NO_NAMESPACE,
+            "this replica does not hold that namespace",
+            retry="later",
+        )
+
+    def told_time(self, now_ms: int) -> None:
+        """A listener told its clock: correct ours where it is far off."""
+        offset = now_ms - self.clock.now_ms()
+        off = abs(offset) > CLOCK_OFF_MS
+        if off and not self.clock_suspect:
+            if self._strict_clock:
+                raise ClockSuspect(
+                    f"this device's clock is off by {offset / 1000:.0f} s; set it right"
+                )
+            log.warning(
+                "this device's clock is off by %.0f s; changes are stamped by the "
+                "hub's",
+                offset / 1000,
+            )
+        self.clock_suspect = off
+        self._offset_ms = offset if off else 0
+        for space in self._spaces.values():
+            space.engine.clock.offset_ms = self._offset_ms
+
+    def link_began(self, link: Link) -> None:
+        self.check_usable()
+        self._links.append(link)
+
+    def link_ended(self, link: Link) -> None:
+        if link in self._links:
+            self._links.remove(link)
+
+    async def flush_all(self) -> None:
+        for space in self._spaces.values():
+            await asyncio.shield(space.engine.flush())
+
+    def invited_addresses(self) -> list[str]:
+        """Return the addresses that invites named, newest first."""
+        rows = self.store.read(
+            "SELECT address FROM _sync_namespace WHERE address IS NOT NULL "
+            "ORDER BY ns DESC"
+        )
+        return [address for (address,) in rows]
+
+    async def backup(self, path: str) -> None:
+        """Write one consistent file, without the device's key.
+
+        Opened elsewhere, or here in place of this one, it is a new actor.
+        """
+        self.check_usable()
+        if os.path.exists(path):
+            raise AlreadyExists(f"{path} exists; a backup replaces nothing")
+        await self.flush_all()
+        await self.store.backup(path)
+
+
+async def _adopt(old: Space, new: Space) -> None:
+    """Write the documents of `old` again, in `new`."""
+    for collection, _ in old.collections():
+        async for key, page in old.documents(collection):
+            async with new.transaction() as tx:
+                target = tx[f"{collection}/{key}"]
+                for field, value in page.items():
+                    target[field] = value
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name) > 200 or not name.isprintable():
+        raise Invalid("a namespace's name is 1 to 200 printable characters")
+
+
+def _recovery_text(seed: bytes) -> str:
+    """Return a recovery key in groups that a person can copy by hand."""
+    text = base32(seed)
+    return "-".join(text[at : at + 4] for at in range(0, len(text), 4)) + "\n"
+
+
+class Opening:
+    """What `syncengine.open` returns: await it, or use it with `async with`."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        strict_clock: bool = False,
+        clock: Clock,
+        entropy: Entropy,
+        scheme: Scheme = ED25519,
+    ):
+        self._path = path
+        self._strict = strict_clock
+        self._clock = clock
+        self._entropy = entropy
+        self._scheme = scheme
+        self._replica: Replica | None = None
+
+    def __await__(self) -> Generator[Any, None, Replica]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Replica:
+        self._replica = await self._open()
+        return self._replica
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._replica is not None
+        await self._replica.close()
+
+    async def _open(self) -> Replica:
+        opened = await open_file(self._path, self._entropy, self._scheme, REPLICA)
+        replica = Replica(
+            opened,
+            clock=self._clock,
+            entropy=self._entropy,
+            scheme=self._scheme,
+            strict_clock=self._strict,
+        )
+        await replica.start()
+        return replica

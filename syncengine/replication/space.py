@@ -1,0 +1,479 @@
+"""A namespace as an application uses it."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from syncengine import values
+from syncengine.clock import ms_from_hlc
+from syncengine.crdt.document import Document as State
+from syncengine.crdt.operation import ContainerId, Operation, Type
+from syncengine.crdt.sequence.state import Edit, Sequence
+from syncengine.documents import model
+from syncengine.documents.fields import Map
+from syncengine.documents.model import Document
+from syncengine.documents.view import View
+from syncengine.errors import Invalid, NotFound, Refused, TransactionOpen
+from syncengine.ids import (
+    ActorId,
+    DeviceId,
+    DocumentId,
+    base32,
+    check_collection,
+    document_id,
+    parse_document_id,
+)
+from syncengine.protocol.codes import Code
+from syncengine.replication.address import parse_address
+from syncengine.replication.namespace import Draft, Namespace
+from syncengine.replication.transaction import Transaction
+from syncengine.trust.invite import SECRET_BYTES, Invite
+from syncengine.trust.membership import (
+    OPS_BY_NAME,
+    Entry,
+    Grant,
+    Ops,
+    allows,
+    entry_id,
+    make_grant,
+)
+
+if TYPE_CHECKING:
+    from syncengine.replication.replica import Replica
+
+D = TypeVar("D", bound=Document)
+Other = TypeVar("Other")
+_MISSING: Any = object()
+
+# Invites are for now, not for ever: whoever finds an old one cannot use it.
+INVITE_LIFETIME_MAX = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class LostValue:
+    """A value that lost to a concurrent write. Restoring it is a write."""
+
+    value: Any
+    author: str
+    """The device that wrote it."""
+    at: datetime
+    path: str
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """What one peer has of a namespace."""
+
+    peer: str
+    behind: int
+    """Rows of our log that it has not acknowledged."""
+    last_contact: datetime | None
+
+
+class Space:
+    """One namespace: its documents, its members, its history.
+
+    Its methods belong to the event loop that opened the replica.
+    """
+
+    def __init__(self, replica: "Replica", engine: Namespace, name: str | None):
+        self._replica = replica
+        self.engine = engine
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Space {self.name or self.id[:8]}>"
+
+    @property
+    def id(self) -> str:
+        """The namespace's id: it commits to the owners' keys."""
+        return base32(self.engine.keeper.namespace)
+
+    @property
+    def recovery_key(self) -> str | None:
+        """The printed owner key, while it is still in the folder beside the file.
+
+        Write it down, keep it apart from the device, then delete that file.
+        """
+        return self._replica.identity.read_secret(f"recovery-{self.id[:8]}.txt")
+
+    # --- checks -------------------------------------------------------------------
+
+    def check_usable(self) -> None:
+        self._replica.check_usable()
+
+    def check_may_write(self, document: DocumentId | None = None) -> None:
+        """Raise `Refused` unless this device's grant covers the write."""
+        grant = self.grant
+        if grant is None or not grant.ops & Ops.WRITE:
+            raise Refused(
+                Code.NOT_GRANTED,
+                f"this device may read but not write in {self.name or self.id[:8]}",
+                retry="after_action",
+            )
+        if document is not None and not allows(grant, document):
+            raise Refused(
+                Code.NOT_GRANTED, f"this device may not write {document}", path=document
+            )
+
+    @property
+    def grant(self) -> Grant | None:
+        """The grant under which this device acts."""
+        if self.engine.grant is None:
+            return None
+        return self.engine.keeper.membership.grants.get(self.engine.grant)
+
+    # --- writing ------------------------------------------------------------------
+
+    def transaction(
+        self, operation_id: str | None = None, *, wait: bool = True
+    ) -> Transaction:
+        """Return a transaction, to be used with `async with`.
+
+        Leaving the block means: on this disk (with `wait=False`: on its way there;
+        await `tx.receipt`). An exception inside writes nothing. A retry with the
+        same `operation_id` has no second effect. Safe to cancel.
+        """
+        return Transaction(self, operation_id, wait)
+
+    # --- reading ------------------------------------------------------------------
+
+    @overload
+    async def get(self, kind: str) -> Map: ...
+    @overload
+    async def get(self, kind: Callable[..., D], id: str) -> D: ...
+    @overload
+    async def get(
+        self, kind: Callable[..., D], id: str, default: Other
+    ) -> D | Other: ...
+    async def get(self, kind: Any, id: Any = None, default: Any = _MISSING) -> Any:
+        """Return a snapshot: of a typed document, or of `collection/id` as a map.
+
+        Raises `NotFound` without a default.
+        """
+        self.check_usable()
+        if isinstance(kind, str):
+            name = parse_document_id(kind)
+        else:
+            name = document_id(kind._collection, id)
+        document = self.engine.documents.find(name)
+        if document is None or not document.visible:
+            if default is not _MISSING:
+                return default
+            raise NotFound(f"there is no {name}")
+        return self._snapshot(kind, document)
+
+    def _snapshot(self, kind: Any, document: State) -> Any:
+        view = View(document, None)
+        if isinstance(kind, str):
+            return model.untyped(view)
+        return kind._of(view, self._is_pending(document))
+
+    def _is_pending(self, document: State) -> bool:
+        actor = self.engine.actor
+        if actor is None or actor not in document.touches:
+            return False
+        head = self.engine.keeper.heads.get(actor)
+        return document.touches[actor][0] > (head.seq if head else 0)
+
+    @overload
+    def documents(
+        self, kind: str, prefix: str = ""
+    ) -> AsyncIterator[tuple[str, Map]]: ...
+    @overload
+    def documents(
+        self, kind: Callable[..., D], prefix: str = ""
+    ) -> AsyncIterator[D]: ...
+    async def documents(self, kind: Any, prefix: str = "") -> AsyncIterator[Any]:
+        """Yield snapshots in id order: typed, or (id, map) of a collection's name."""
+        self.check_usable()
+        collection = kind if isinstance(kind, str) else kind._collection
+        check_collection(collection)
+        for name in list(self.engine.documents.names(collection, prefix)):
+            document = self.engine.documents.find(name)
+            if document is None or not document.visible:
+                continue
+            snapshot = self._snapshot(kind, document)
+            if isinstance(kind, str):
+                yield name.partition("/")[2], snapshot
+            else:
+                yield snapshot
+
+    def collections(self) -> list[tuple[str, int]]:
+        """Return (collection, number of documents)."""
+        return self.engine.documents.collections()
+
+    async def lost_values(
+        self, kind: Any, id: str | None = None, field: str | None = None
+    ) -> list[LostValue]:
+        """Return the values that lost to concurrent writes and nobody replaced since.
+
+        `lost_values(Note, "groceries", "title")`, or `lost_values("note/groceries")`
+        for all fields. The same on every replica.
+        """
+        self.check_usable()
+        name = (
+            parse_document_id(kind)
+            if isinstance(kind, str)
+            else document_id(kind._collection, id or "")
+        )
+        document = self.engine.documents.find(name)
+        if document is None:
+            raise NotFound(f"there is no {name}")
+        return [
+            lost
+            for key, lost in self._lost(document, None, Type.MAP)
+            if field is None or key == field
+        ]
+
+    def _lost(
+        self, document: State, container: ContainerId, type_: int
+    ) -> Iterator[tuple[str, LostValue]]:
+        state = document.state(container, type_)
+        slots: Any = getattr(state, "slots", {})
+        for key, slot in slots.items():
+            name = key if isinstance(key, str) else f"{key[1]}"
+            for index, entry in enumerate(slot):
+                if index:
+                    value = document.entry_value(entry)
+                    yield (
+                        name,
+                        self._lost_value(document, container, name, entry, value),
+                    )
+                if entry.type in (Type.MAP, Type.LIST):
+                    for _, lost in self._lost(document, entry.container, entry.type):
+                        yield name, lost
+
+    def _lost_value(
+        self, document: State, container: ContainerId, key: str, entry: Any, value: Any
+    ) -> LostValue:
+        at = datetime.fromtimestamp(ms_from_hlc(entry.hlc) / 1000, tz=UTC)
+        author = self._device_of(entry.actor)
+        return LostValue(value, author, at, document.path(container, key))
+
+    def _device_of(self, actor: ActorId) -> str:
+        device = self.engine.keeper.membership.actors.get(actor)
+        return base32(device) if device else base32(actor)
+
+    # --- editors ------------------------------------------------------------------
+
+    def live(self, kind: Callable[..., D], id: str) -> "Live[D]":
+        """Return a live document for an editor, to be used with `async with`."""
+        return Live(self, kind, id)
+
+    # --- members ------------------------------------------------------------------
+
+    async def invite(
+        self,
+        ops: str = "write",
+        *,
+        hub: str = "",
+        expires: timedelta = timedelta(hours=24),
+        uses: int = 1,
+    ) -> Invite:
+        """Return an invite by which `uses` devices can join with `ops`.
+
+        `ops` is "read" or "write"; `hub` the address that the newcomer is to dial
+        (`link.hub`). Raises `Refused` without the right to issue grants.
+        """
+        self.check_usable()
+        if ops not in ("read", "write"):
+            raise Invalid('an invite grants "read" or "write"; admins are granted')
+        if uses < 1:
+            raise Invalid("an invite has at least one use")
+        if not timedelta(0) < expires <= INVITE_LIFETIME_MAX:
+            raise Invalid(f"an invite expires within {INVITE_LIFETIME_MAX.days} days")
+        replica, engine = self._replica, self.engine
+        address = parse_address(hub).without_ticket if hub else ""
+        accept_by = replica.clock.now_ms() + int(expires.total_seconds() * 1000)
+        secret = replica.entropy.bytes(SECRET_BYTES)
+        namespace = engine.keeper.namespace
+        # The key is named by the grant, and the grant by the invite: the key first.
+        draft = Invite(namespace, entry_id(_NO_ENTRY), secret, accept_by, 0, address)
+        async with engine.turn:
+            entry = self._issue(
+                DeviceId(draft.key(replica.scheme).public),
+                ops,
+                is_invite=True,
+                accept_by_ms=accept_by,
+                uses=uses,
+            )
+            name = entry_id(entry)
+        await engine.flush()
+        return Invite(namespace, name, secret, accept_by, OPS_BY_NAME[ops], address)
+
+    async def grant_device(self, device: str, ops: str = "write") -> None:
+        """Grant `ops` (read, write or admin) to a known device, by its id."""
+        self.check_usable()
+        from syncengine.ids import from_base32
+
+        async with self.engine.turn:
+            self._issue(DeviceId(from_base32(device)), ops)
+        await self.engine.flush()
+
+    def _issue(
+        self,
+        subject: DeviceId,
+        ops: str,
+        *,
+        is_invite: bool = False,
+        accept_by_ms: int | None = None,
+        uses: int | None = None,
+    ) -> Entry:
+        engine, own = self.engine, self.grant
+        if ops not in OPS_BY_NAME:
+            raise Invalid('rights are "read", "write" or "admin"')
+        if own is None or not own.ops & Ops.ADMIN or own.depth < 1:
+            raise Refused(
+                Code.NOT_GRANTED,
+                "only a device with admin rights can invite or grant",
+                retry="after_action",
+            )
+        membership = engine.keeper.membership
+        entry = make_grant(
+            self._replica.key,
+            engine.keeper.namespace,
+            membership.recent_heads(),
+            parent=engine.grant,
+            subject=subject,
+            ops=OPS_BY_NAME[ops],
+            depth=own.depth - 1,
+            nonce=self._replica.entropy.bytes(16),
+            scope=own.scope,
+            is_invite=is_invite,
+            accept_by_ms=accept_by_ms,
+            uses=uses,
+        )
+        engine.keeper.append_own(entry)
+        return entry
+
+    # --- status -------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """How many own changes are in no batch yet."""
+        return self.engine.pending_count()
+
+    def peers(self) -> list[PeerStatus]:
+        """Return what each peer has, as last heard."""
+        keeper = self.engine.keeper
+        return [
+            PeerStatus(
+                base32(device),
+                max(0, self.engine.committed_position - record.acked),
+                datetime.fromtimestamp(record.seen_ms / 1000, tz=UTC)
+                if record.seen_ms
+                else None,
+            )
+            for device, record in sorted(keeper.peers.items())
+        ]
+
+
+_NO_ENTRY = Entry(2, b"", b"")
+
+
+class Live(Generic[D]):
+    """A document that an editor shows: edited at once, patched at once.
+
+    `doc` is always what the replica shows now. An edit takes effect before its call
+    returns; changes from elsewhere are told in the same turn of the event loop, so
+    that no keystroke comes between a change and its patch. Leaving the block waits
+    until all edits are on disk.
+    """
+
+    def __init__(self, space: Space, kind: Callable[..., D], id: str):
+        self._space = space
+        self._kind: Any = kind
+        self._name = document_id(self._kind._collection, id)
+        self._listeners: dict[str, list[Callable[[list[Edit]], Any]]] = {}
+        self._view: View | None = None
+        self._writing = False
+        self.doc: D
+
+    async def __aenter__(self) -> "Live[D]":
+        self._space.check_usable()
+        engine = self._space.engine
+        async with engine.turn:
+            document = engine.documents.find(self._name)
+            if document is None or not document.visible:
+                raise NotFound(f"there is no {self._name}")
+            self._view = View(document, self)
+            self.doc = self._kind._of(self._view)
+            engine.on_changed.append(self._changed)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        engine = self._space.engine
+        engine.on_changed.remove(self._changed)
+        assert self._view is not None
+        self._view.freeze()
+        await engine.flush()
+
+    @property
+    def actor(self) -> ActorId:
+        actor = self._space.engine.actor
+        assert actor is not None, "a namespace that may be written to has an actor"
+        return actor
+
+    def emit(self, document: State, op: Operation) -> int:
+        """Make one edit a change of its own, at what is shown now."""
+        space, engine = self._space, self._space.engine
+        space.check_usable()
+        space.check_may_write(self._name)
+        if engine.turn.locked():
+            raise TransactionOpen(
+                "a transaction of this namespace is open across an `await`; an "
+                "editor's edits need it to end first"
+            )
+        draft: Draft = engine.begin()
+        self._writing = True
+        try:
+            state = engine.draft_document(draft, self._name)
+            assert state is document, "the live document stays in memory"
+            seq = engine.emit(draft, document, op)
+            engine.finish(draft, None)
+        except BaseException:
+            engine.abandon(draft)
+            raise
+        finally:
+            self._writing = False
+        engine.writer.flush(engine)
+        return seq
+
+    def on_patch(self, field: str, listener: Callable[[list[Edit]], Any]) -> None:
+        """Call `listener` with the splices of a Text or List field made elsewhere."""
+        state = self._sequence(field)
+        state.watched = True
+        state.take_edits()
+        self._listeners.setdefault(field, []).append(listener)
+
+    def _sequence(self, field: str) -> Sequence:
+        declared = self._kind._fields.get(field)
+        if declared is None or declared.type not in (Type.TEXT, Type.LIST):
+            raise Invalid(f"{field} is no Text or List", path=self._name)
+        assert self._view is not None
+        state = self._view.document.state(declared.container, declared.type)
+        assert isinstance(state, Sequence)
+        return state
+
+    def _changed(self, document: State) -> None:
+        if document.name != self._name or self._view is None:
+            return
+        if document is not self._view.document:
+            self._view = View(document, self)
+            self.doc = self._kind._of(self._view)
+        for field, listeners in self._listeners.items():
+            edits = self._sequence(field).take_edits()
+            if edits and not self._writing:
+                for listener in listeners:
+                    listener(edits)
+
+
+__all__ = ["Live", "LostValue", "PeerStatus", "Space", "values"]

@@ -1,0 +1,262 @@
+"""A transaction: drafts to edit, one atomic change when the block ends."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from syncengine import limits
+from syncengine.crdt.document import Document as State
+from syncengine.crdt.operation import Action, Operation
+from syncengine.documents import model
+from syncengine.documents.fields import Map
+from syncengine.documents.model import Document
+from syncengine.documents.view import View
+from syncengine.errors import (
+    AlreadyExists,
+    NotFound,
+    TransactionClosed,
+    TransactionOpen,
+)
+from syncengine.ids import ActorId, DocumentId, document_id, parse_document_id
+from syncengine.replication.namespace import Draft
+
+if TYPE_CHECKING:
+    from syncengine.replication.space import Space
+
+P = ParamSpec("P")
+D = TypeVar("D", bound=Document)
+Other = TypeVar("Other")
+
+_MISSING: Any = object()
+log = logging.getLogger("syncengine")
+
+
+class Receipt:
+    """How far one change got: this disk, then a peer's.
+
+    Awaiting it waits for this disk; `durable_on` for another's.
+    """
+
+    def __init__(
+        self, space: "Space", seq: int, on_disk: "asyncio.Future[None] | None"
+    ):
+        self._space = space
+        self._seq = seq
+        self._actor = space.engine.actor
+        self._on_disk = on_disk
+
+    def __await__(self) -> Any:
+        return self._wait().__await__()
+
+    async def _wait(self) -> None:
+        if self._on_disk is not None:
+            await asyncio.shield(self._on_disk)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the change is still in the outbox: in no batch, on no peer."""
+        return self._position() is None
+
+    def _position(self) -> int | None:
+        assert self._actor is not None
+        return self._space.engine.position_of(self._actor, self._seq)
+
+    async def durable_on(self, peer: str = "hub") -> None:
+        """Wait until the change is on a peer's disk too.
+
+        `peer` is "hub" (any peer will do) or a peer's id. Waits for ever while
+        offline: use `asyncio.timeout`. Safe to cancel.
+        """
+        await self._wait()
+        engine = self._space.engine
+        while True:
+            position = self._position()
+            if position is not None and any(
+                record.acked >= position
+                for device, record in engine.keeper.peers.items()
+                if peer == "hub" or device.hex().startswith(peer)
+            ):
+                return
+            await engine.progress.wait()
+
+
+class Transaction:
+    """What `async with space.transaction() as tx` gives. Its methods never await."""
+
+    def __init__(self, space: "Space", operation_id: str | None, wait: bool):
+        self._space = space
+        self._engine = space.engine
+        self._operation_id = operation_id
+        self._wait = wait
+        self._draft: Draft | None = None
+        self._views: dict[DocumentId, View] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.receipt: Receipt
+        self.repeated = False
+        """Whether a transaction with this operation id was committed before: then
+        this one has no effect."""
+
+    # --- the block ----------------------------------------------------------------
+
+    async def __aenter__(self) -> "Transaction":
+        self._space.check_usable()
+        engine = self._engine
+        task = asyncio.current_task()
+        if engine.owner is not None and engine.owner is task:
+            raise TransactionOpen(
+                "a transaction of this namespace is open in this task already; use "
+                "its `tx`, or end its block first"
+            )
+        await engine.turn.acquire()
+        engine.owner = task
+        try:
+            self._space.check_may_write()
+            self._draft = engine.begin()
+        except BaseException:
+            self._release()
+            raise
+        stack = traceback.extract_stack(limit=3) if log.isEnabledFor(10) else None
+        self._timer = asyncio.get_running_loop().call_later(
+            limits.BODY_SECONDS_MAX, self._warn, stack
+        )
+        return self
+
+    def _warn(self, stack: Any) -> None:
+        owner = self._engine.owner
+        where = ""
+        if owner is not None and (frames := owner.get_stack(limit=1)):
+            frame = frames[-1]
+            where = f" at {frame.f_code.co_filename}:{frame.f_lineno}"
+        log.warning(
+            "a transaction has been open for %.0f s%s; remote changes wait for it",
+            limits.BODY_SECONDS_MAX,
+            where,
+        )
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        draft, self._draft = self._draft, None
+        assert draft is not None
+        engine = self._engine
+        done = False
+        try:
+            if error is not None:
+                engine.abandon(draft)
+                return
+            if self._operation_id is not None:
+                seq = engine.operation_seq(self._operation_id)
+                if seq is not None:
+                    engine.abandon(draft)
+                    self.repeated = True
+                    self.receipt = Receipt(self._space, seq, None)
+                    return
+            change = engine.finish(draft, self._operation_id)
+            done = True
+        finally:
+            for view in self._views.values():
+                if done:
+                    view.freeze()
+                else:
+                    view.close()
+            self._release()
+        if change is None:
+            self.receipt = Receipt(self._space, engine.next_seq - 1, None)
+            return
+        on_disk = engine.writer.flush(engine)
+        self.receipt = Receipt(self._space, change.seq, on_disk)
+        if self._wait:
+            await asyncio.shield(on_disk)
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._engine.owner = None
+        self._engine.turn.release()
+        self._engine.writer.wake()
+
+    # --- what drafts write through ------------------------------------------------
+
+    @property
+    def actor(self) -> ActorId:
+        actor = self._engine.actor
+        assert actor is not None, "a namespace that may be written to has an actor"
+        return actor
+
+    def emit(self, document: State, op: Operation) -> int:
+        if self._draft is None:
+            raise TransactionClosed("the transaction is over; begin another")
+        self._space.check_may_write(document.name)
+        return self._engine.emit(self._draft, document, op)
+
+    def _view(self, name: DocumentId) -> View:
+        if self._draft is None:
+            raise TransactionClosed("the transaction is over; begin another")
+        view = self._views.get(name)
+        if view is None:
+            document = self._engine.draft_document(self._draft, name)
+            view = self._views[name] = View(document, self)
+        return view
+
+    # --- documents ----------------------------------------------------------------
+
+    def create(
+        self, kind: Callable[P, D], id: str, /, *args: P.args, **fields: P.kwargs
+    ) -> D:
+        """Return the draft of a new document; raises `AlreadyExists`, `Invalid`.
+
+        Two devices may both create it while offline: that is one document then.
+        """
+        cls = _class(kind)
+        view = self._view(document_id(cls._collection, id))
+        if view.exists:
+            raise AlreadyExists(f"{view.document.name} exists; use tx.get to edit it")
+        model.create(cls, view, fields)
+        return cls._of(view)  # type: ignore[return-value]  # `kind` makes D
+
+    @overload
+    def get(self, kind: Callable[..., D], id: str) -> D: ...
+    @overload
+    def get(self, kind: Callable[..., D], id: str, default: Other) -> D | Other: ...
+    def get(self, kind: Any, id: str, default: Any = _MISSING) -> Any:
+        """Return the draft of a document; raises `NotFound` without a default."""
+        cls = _class(kind)
+        view = self._view(document_id(cls._collection, id))
+        if not view.exists:
+            if default is not _MISSING:
+                return default
+            raise NotFound(f"there is no {view.document.name}; tx.create makes it")
+        return cls._of(view)
+
+    def delete(self, kind: Any, id: str | None = None) -> None:
+        """Delete a document: `tx.delete(Note, "old")` or `tx.delete("notes/old")`.
+
+        A concurrent edit that did not see this brings it back whole. Raises
+        `NotFound`.
+        """
+        if isinstance(kind, str):
+            name = parse_document_id(kind)
+        else:
+            assert id is not None, "a typed document is deleted by its id"
+            name = document_id(_class(kind)._collection, id)
+        view = self._view(name)
+        if not view.exists:
+            raise NotFound(f"there is no {name}")
+        view.writable()
+        self.emit(view.document, [int(Action.DROP)])
+
+    def __getitem__(self, path: str) -> Map:
+        """Return a document as a map; it is made by its first write."""
+        return model.untyped(self._view(parse_document_id(path)))
+
+
+def _class(kind: Any) -> type[Document]:
+    if not (isinstance(kind, type) and issubclass(kind, Document)):
+        raise TypeError(f"expected a Document class, not {kind!r}")
+    return kind

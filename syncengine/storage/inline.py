@@ -1,0 +1,58 @@
+"""The store on plain sqlite3: for simulation, tools, and callers without a loop."""
+
+import sqlite3
+from typing import Any
+
+from syncengine.storage.opening import prepare, refuse_foreign, translate
+from syncengine.storage.store import Writes
+
+
+class InlineStore:
+    """A store whose commits happen before `commit` first suspends."""
+
+    def __init__(self, path: str, *, read_only: bool = False):
+        create = refuse_foreign(path)
+        self.path = path
+        self._closed = False
+        try:
+            if read_only:
+                self.connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+            else:
+                self.connection = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise translate(error, path) from error
+        if not read_only:
+            prepare(self.connection, path, create=create)
+
+    def read(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self.connection.execute(sql, params).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    async def commit(self, writes: Writes) -> None:
+        self.commit_now(writes)
+
+    def commit_now(self, writes: Writes) -> None:
+        """The same without a loop."""
+        connection = self.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, rows in writes.items():
+                    connection.executemany(statement, rows)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    async def backup(self, path: str) -> None:
+        self.connection.execute("VACUUM INTO ?", (path,))
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.connection.close()

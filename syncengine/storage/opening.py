@@ -1,0 +1,87 @@
+"""What both stores do to a connection before anything else: is this file ours?"""
+
+import sqlite3
+from pathlib import Path
+
+from syncengine.errors import (
+    NewerFormat,
+    NotOurs,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+)
+from syncengine.storage.sql.statements import APPLICATION_ID, FORMAT, PRAGMAS, SCHEMA
+
+MEMORY = ":memory:"
+
+
+def refuse_foreign(path: str) -> bool:
+    """Tell whether `path` is to be created; raises unless it is absent or ours.
+
+    Nothing is written: a file of another program stays as it is.
+    """
+    if path == MEMORY or not Path(path).exists() or Path(path).stat().st_size == 0:
+        return True
+    try:
+        connection = sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)
+        try:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        if "not a database" in str(error):
+            raise NotOurs(
+                f"{path} is not a SQLite database; name another file"
+            ) from None
+        raise translate(error, path) from error
+    if application != APPLICATION_ID:
+        raise NotOurs(
+            f"{path} is a database of another program; it was not touched. "
+            "Name another file"
+        )
+    if version > FORMAT:
+        raise NewerFormat(
+            f"{path} has format {version}, this version reads up to {FORMAT}; "
+            "update syncengine to open it"
+        )
+    return False
+
+
+def _quoted(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def prepare(connection: sqlite3.Connection, path: str, *, create: bool) -> None:
+    """Set the pragmas and, for a new file, the schema."""
+    try:
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+        if create:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {FORMAT}; {SCHEMA} COMMIT;"
+            )
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
+def translate(error: Exception, path: str) -> StoreError:
+    """Return our error for one of SQLite's."""
+    text = str(error)
+    if "full" in text or "disk I/O error" in text:
+        # SQLite reports a write beyond a quota or file-size limit as an I/O error.
+        return StoreFull(
+            f"no space to write {path} ({text}); free some space and try again"
+        )
+    if "readonly" in text or "unable to open" in text:
+        return StoreReadOnly(
+            f"{path} cannot be written ({text}); check its permissions"
+        )
+    if "locked" in text:
+        return StoreLocked(path, "")
+    if "malformed" in text or "not a database" in text:
+        return StoreDamaged(f"{path} is damaged ({text}); run `syncengine doctor`")
+    return StoreError(f"{path}: {text}")

@@ -1,0 +1,134 @@
+-- The file of a replica or a hub. `_sync_log` is the only history; everything about
+-- documents below it is derived from it and can be rebuilt.
+
+CREATE TABLE _sync_meta (
+    key   TEXT PRIMARY KEY,
+    value ANY
+) WITHOUT ROWID;
+
+CREATE TABLE _sync_namespace (
+    ns       INTEGER PRIMARY KEY,
+    id       BLOB NOT NULL UNIQUE,
+    name     TEXT UNIQUE,            -- how this replica's user calls it
+    position INTEGER NOT NULL,       -- of the newest row of its log
+    actor    BLOB,                   -- the actor that writes here, if one does
+    next_seq INTEGER NOT NULL DEFAULT 1,
+    hlc      INTEGER NOT NULL DEFAULT 0,  -- high-water mark of own and seen stamps
+    address  TEXT,                   -- the hub that an invite named
+    grant_id BLOB                    -- what own batches are written under
+);
+
+-- One row for each membership entry and each batch, in the order in which they came.
+CREATE TABLE _sync_log (
+    ns        INTEGER NOT NULL,
+    position  INTEGER NOT NULL,
+    id        BLOB NOT NULL,
+    kind      INTEGER NOT NULL,      -- 0: a batch, else the kind of the entry
+    actor     BLOB,                  -- of a batch
+    first_seq INTEGER,
+    last_seq  INTEGER,
+    head      BLOB,                  -- header bytes of a batch
+    body      BLOB NOT NULL,         -- payload of a batch, or body of an entry
+    signature BLOB NOT NULL,         -- empty inside a run: a later one binds it
+    PRIMARY KEY (ns, position)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX _sync_log_id ON _sync_log (ns, id);
+CREATE INDEX _sync_log_actor ON _sync_log (ns, actor, first_seq) WHERE kind = 0;
+
+-- The last batches of each actor (one, or one for each branch of a forked actor).
+CREATE TABLE _sync_head (
+    ns    INTEGER NOT NULL,
+    actor BLOB NOT NULL,
+    id    BLOB NOT NULL,
+    seq   INTEGER NOT NULL,
+    PRIMARY KEY (ns, actor, id)
+) WITHOUT ROWID;
+
+-- Own changes that no batch holds yet: the outbox.
+CREATE TABLE _sync_outbox (
+    ns     INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    change BLOB NOT NULL,
+    PRIMARY KEY (ns, seq)
+) WITHOUT ROWID;
+
+-- What is applied: per actor the last seq, its stamp, and what it had seen.
+CREATE TABLE _sync_actor (
+    ns      INTEGER NOT NULL,
+    actor   BLOB NOT NULL,
+    applied INTEGER NOT NULL,
+    hlc     INTEGER NOT NULL,
+    seen    BLOB NOT NULL,
+    PRIMARY KEY (ns, actor)
+) WITHOUT ROWID;
+
+-- What each peer has: `cursor` is ours into its log, `acked` is its into ours.
+CREATE TABLE _sync_peer (
+    ns      INTEGER NOT NULL,
+    peer    BLOB NOT NULL,
+    lineage BLOB,
+    cursor  INTEGER NOT NULL,
+    acked   INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL,
+    PRIMARY KEY (ns, peer)
+) WITHOUT ROWID;
+
+-- Changes without effect, and why. Derived.
+CREATE TABLE _sync_void (
+    ns     INTEGER NOT NULL,
+    actor  BLOB NOT NULL,
+    seq    INTEGER NOT NULL,
+    batch  BLOB NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (ns, actor, seq, batch)
+) WITHOUT ROWID;
+
+-- Client operation ids of own transactions: a retry happens once.
+CREATE TABLE _sync_operation (
+    ns        INTEGER NOT NULL,
+    operation TEXT NOT NULL,
+    seq       INTEGER NOT NULL,
+    PRIMARY KEY (ns, operation)
+) WITHOUT ROWID;
+
+-- Origins of changes written again: of equal ones the least author counts.
+CREATE TABLE _sync_origin (
+    ns     INTEGER NOT NULL,
+    origin BLOB NOT NULL,            -- actor, seq and hash of the first writing
+    actor  BLOB NOT NULL,
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (ns, origin, actor, seq)
+) WITHOUT ROWID;
+
+CREATE TABLE _sync_document (
+    document   INTEGER PRIMARY KEY,
+    ns         INTEGER NOT NULL,
+    collection TEXT NOT NULL,
+    id         TEXT NOT NULL,
+    touches    BLOB NOT NULL,
+    visible    INTEGER NOT NULL,
+    upgrade    INTEGER NOT NULL DEFAULT 0,  -- 1: written by a newer version
+    updated_ms INTEGER NOT NULL,
+    digest     BLOB,                 -- of the visible state; null: not computed yet
+    UNIQUE (ns, collection, id)
+);
+
+CREATE TABLE _sync_cell (
+    document  INTEGER NOT NULL,
+    container BLOB NOT NULL,
+    key       BLOB NOT NULL,
+    state     BLOB NOT NULL,
+    PRIMARY KEY (document, container, key)
+) WITHOUT ROWID;
+
+-- A journal of conflicts seen here; not part of any digest.
+CREATE TABLE _sync_conflict (
+    document INTEGER NOT NULL,
+    path     TEXT NOT NULL,
+    actor    BLOB NOT NULL,          -- who lost
+    seq      INTEGER NOT NULL,
+    hlc      INTEGER NOT NULL,
+    value    BLOB NOT NULL,
+    winner   BLOB NOT NULL,
+    PRIMARY KEY (document, path, actor, seq)
+) WITHOUT ROWID;

@@ -1,0 +1,78 @@
+"""The statements that both stores run."""
+
+from importlib.resources import files
+
+SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
+
+APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
+FORMAT = 1  # PRAGMA user_version
+
+# A commit that was acknowledged survives power loss only with FULL: measured.
+PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA busy_timeout=5000",
+)
+
+PUT_META = "INSERT OR REPLACE INTO _sync_meta VALUES (?, ?)"
+ADD_NAMESPACE = (
+    "INSERT INTO _sync_namespace (ns, id, name, position, address) "
+    "VALUES (?, ?, ?, 0, ?)"
+)
+SET_NAMESPACE = (
+    "UPDATE _sync_namespace SET position = ?, actor = ?, next_seq = ?, hlc = ?, "
+    "grant_id = ? WHERE ns = ?"
+)
+SET_POSITION = "UPDATE _sync_namespace SET position = ? WHERE ns = ?"
+NAME_NAMESPACE = "UPDATE _sync_namespace SET name = ?, address = ? WHERE ns = ?"
+APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DROP_HEAD = "DELETE FROM _sync_head WHERE ns = ? AND actor = ? AND id = ?"
+PUT_HEAD = "INSERT OR REPLACE INTO _sync_head VALUES (?, ?, ?, ?)"
+PUT_OUTBOX = "INSERT OR REPLACE INTO _sync_outbox VALUES (?, ?, ?)"
+DROP_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ? AND seq BETWEEN ? AND ?"
+PUT_ACTOR = "INSERT OR REPLACE INTO _sync_actor VALUES (?, ?, ?, ?, ?)"
+PUT_PEER = "INSERT OR REPLACE INTO _sync_peer VALUES (?, ?, ?, ?, ?, ?)"
+PUT_VOID = "INSERT OR REPLACE INTO _sync_void VALUES (?, ?, ?, ?, ?)"
+PUT_OPERATION = "INSERT OR IGNORE INTO _sync_operation VALUES (?, ?, ?)"
+PUT_ORIGIN = "INSERT OR IGNORE INTO _sync_origin VALUES (?, ?, ?, ?)"
+PUT_DOCUMENT = (
+    "INSERT OR REPLACE INTO _sync_document VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+SET_DIGEST = "UPDATE _sync_document SET digest = ? WHERE document = ?"
+PUT_CELL = "INSERT OR REPLACE INTO _sync_cell VALUES (?, ?, ?, ?)"
+DROP_CELL = "DELETE FROM _sync_cell WHERE document = ? AND container = ? AND key = ?"
+PUT_CONFLICT = "INSERT OR IGNORE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+# Everything that is derived from the log of one namespace, before a rebuild.
+CLEAR_DERIVED = (
+    "DELETE FROM _sync_cell WHERE document IN "
+    "(SELECT document FROM _sync_document WHERE ns = ?)",
+    "DELETE FROM _sync_conflict WHERE document IN "
+    "(SELECT document FROM _sync_document WHERE ns = ?)",
+    "DELETE FROM _sync_document WHERE ns = ?",
+    "DELETE FROM _sync_actor WHERE ns = ?",
+    "DELETE FROM _sync_void WHERE ns = ?",
+    "DELETE FROM _sync_origin WHERE ns = ?",
+)
+CLEAR_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ?"
+
+LOG_AFTER = (
+    "SELECT position, kind, id, head, body, signature FROM _sync_log "
+    "WHERE ns = ? AND position > ? ORDER BY position LIMIT ?"
+)
+BATCH_AT = (
+    "SELECT id, last_seq FROM _sync_log WHERE ns = ? AND actor = ? AND kind = 0 "
+    "AND first_seq <= ? ORDER BY first_seq DESC LIMIT ?"
+)
+BATCHES_OF = (
+    "SELECT position, kind, id, head, body, signature FROM _sync_log "
+    "WHERE ns = ? AND actor = ? AND kind = 0 AND first_seq >= ? "
+    "ORDER BY first_seq, position LIMIT ?"
+)
+HAS_ROW = "SELECT 1 FROM _sync_log WHERE ns = ? AND id = ?"
+CELLS = (
+    "SELECT key, state FROM _sync_cell WHERE document = ? AND container = ? "
+    "AND key >= ? AND key < ? ORDER BY key"
+)

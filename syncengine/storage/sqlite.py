@@ -1,0 +1,100 @@
+"""The store on aiosqlite: one writer connection in its own thread, and a reader.
+
+Only `commit` writes, and it is called by one task; so a cancelled caller can neither
+half-apply a transaction nor leave one open. Reads go through a second, `query_only`
+connection in the loop's own thread: a point read costs less than a thread hop.
+"""
+
+import asyncio
+import sqlite3
+from typing import Any
+
+import aiosqlite
+
+from syncengine.errors import Closed
+from syncengine.storage.opening import MEMORY, prepare, refuse_foreign, translate
+from syncengine.storage.store import Writes
+
+# Pages in the write-ahead log before the writer copies them back. Larger groups
+# cost fewer fsyncs; 4,000 pages are 16 MB of log beside the file.
+CHECKPOINT_PAGES = 4_000
+
+
+class SqliteStore:
+    """A store for an asyncio program. Open with `await SqliteStore.open(path)`."""
+
+    def __init__(
+        self, path: str, writer: aiosqlite.Connection, reader: sqlite3.Connection
+    ):
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._busy = asyncio.Lock()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: str) -> "SqliteStore":
+        """Open or create the file; raises `NotOurs`, `NewerFormat`, `StoreError`."""
+        assert path != MEMORY, "an in-memory replica uses the inline store"
+        create = refuse_foreign(path)
+        try:
+            if create:
+                connection = sqlite3.connect(path, isolation_level=None)
+                prepare(connection, path, create=True)
+                connection.close()
+            writer = await aiosqlite.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise translate(error, path) from error
+        try:
+            await writer.execute("PRAGMA synchronous=FULL")
+            await writer.execute("PRAGMA foreign_keys=ON")
+            await writer.execute("PRAGMA trusted_schema=OFF")
+            await writer.execute("PRAGMA busy_timeout=5000")
+            await writer.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            reader = sqlite3.connect(path, isolation_level=None)
+            reader.execute("PRAGMA query_only=ON")
+            reader.execute("PRAGMA busy_timeout=5000")
+        except sqlite3.Error as error:
+            await writer.close()
+            raise translate(error, path) from error
+        return cls(path, writer, reader)
+
+    def read(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        if self._closed:
+            raise Closed(f"{self.path} is closed")
+        try:
+            return self._reader.execute(sql, params).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    async def commit(self, writes: Writes) -> None:
+        # Shielded: a commit that has begun ends, whatever becomes of who asked.
+        task = asyncio.ensure_future(self._commit(writes))
+        await asyncio.shield(task)
+
+    async def _commit(self, writes: Writes) -> None:
+        async with self._busy:
+            if self._closed:
+                raise Closed(f"{self.path} is closed")
+            writer = self._writer
+            try:
+                await writer.execute("BEGIN IMMEDIATE")
+                for statement, rows in writes.items():
+                    await writer.executemany(statement, rows)
+                await writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                if writer.in_transaction:
+                    await writer.execute("ROLLBACK")
+                raise translate(error, self.path) from error
+
+    async def backup(self, path: str) -> None:
+        async with self._busy:
+            await self._writer.execute("VACUUM INTO ?", (path,))
+
+    async def close(self) -> None:
+        async with self._busy:
+            if self._closed:
+                return
+            self._closed = True
+            self._reader.close()
+            await self._writer.close()

@@ -1,0 +1,64 @@
+"""What replication relies on: a store, and what is written to it at once.
+
+A store promises: `commit` is atomic (all of the writes or none, also after a crash),
+durable (once it returns, power loss takes nothing back) and ordered (a later commit
+never survives an earlier one). `read` sees what was committed. A failed commit
+changed nothing, or raises `CommitUnknown` when that cannot be told.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+Params = Sequence[Any]
+
+
+class Writes:
+    """Statements with their rows: what clears first, the rest in order of asking."""
+
+    __slots__ = ("_clearing", "_statements")
+
+    def __init__(self) -> None:
+        self._clearing: dict[str, list[Params]] = {}
+        self._statements: dict[str, list[Params]] = {}
+
+    def clear(self, statement: str, *params: Any) -> None:
+        """Run `statement` before everything that `add` was given."""
+        self._clearing.setdefault(statement, []).append(params)
+
+    def add(self, statement: str, *params: Any) -> None:
+        """Run `statement` with `params` in this commit."""
+        rows = self._statements.get(statement)
+        if rows is None:
+            rows = self._statements[statement] = []
+        rows.append(params)
+
+    def items(self) -> list[tuple[str, list[Params]]]:
+        """Return (statement, its rows), in the order of execution."""
+        return [*self._clearing.items(), *self._statements.items()]
+
+    def __bool__(self) -> bool:
+        return bool(self._statements or self._clearing)
+
+
+class Store(Protocol):
+    """One SQLite file with one writer."""
+
+    path: str
+
+    def read(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of a query; raises `StoreDamaged` on a broken file."""
+        ...
+
+    async def commit(self, writes: Writes) -> None:
+        """Write all of `writes`, durably, or nothing.
+
+        Raises `StoreFull`, `StoreReadOnly` or `StoreError`. Safe to cancel: the
+        commit then happens or not, as a whole.
+        """
+        ...
+
+    async def backup(self, path: str) -> None:
+        """Write one consistent file to `path`, which must not exist."""
+        ...
+
+    async def close(self) -> None: ...

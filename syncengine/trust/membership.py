@@ -1,0 +1,475 @@
+"""The membership log: who owns a namespace, who may do what, which actors are whose.
+
+Entries are rows of the namespace's one log. Each is `(kind, body, signature)`; the
+body is a MessagePack array `[version, namespace, issuer, heads, ...fields]`, signed
+under `sync1:entry || 0 || kind || body`, and named by the SHA-256 of those bytes.
+The namespace's id is the id of its genesis, so it commits to its owners.
+
+Authority converges (S3): what a set of entries grants depends on the set alone, not
+on the order of arrival nor on any clock. `nbf`, `exp` and `accept_by` gate sessions;
+they never decide whether a batch is valid.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from syncengine import limits, values
+from syncengine.ids import ActorId, DeviceId, EntryId, NamespaceId, actor_id
+from syncengine.trust.keys import KEY_BYTES, PrivateKey, Scheme
+
+VERSION = 1
+SUITE = 1
+NONCE_BYTES = 16
+
+
+class Kind(IntEnum):
+    """What an entry says. Unknown kinds are kept and forwarded."""
+
+    GENESIS = 1
+    GRANT = 2
+    REVOKE = 3  # reserved, as are those marked below
+    ACTOR = 4
+    RETIRE = 5  # reserved
+    FORK = 6
+    BASE = 7  # reserved
+    REKEY = 8  # reserved
+    MODE = 9  # reserved
+    ATTEST = 10  # reserved
+
+
+class Ops:
+    """What a grant allows, as bits."""
+
+    RELAY = 1
+    READ = 2
+    WRITE = 4
+    ADMIN = 8  # issue grants below its own
+    REKEY = 16  # reserved
+    LEAD = 32  # reserved
+
+
+OPS_BY_NAME = {
+    "read": Ops.RELAY | Ops.READ,
+    "write": Ops.RELAY | Ops.READ | Ops.WRITE,
+    "admin": Ops.RELAY | Ops.READ | Ops.WRITE | Ops.ADMIN,
+}
+OPS_OWNER = OPS_BY_NAME["admin"] | Ops.REKEY | Ops.LEAD
+
+EVERYTHING = (("*", ""),)
+"""The scope of a grant over all documents: pairs of collection and id prefix."""
+
+
+class Entry(NamedTuple):
+    """A membership entry as it was received."""
+
+    kind: int
+    body: bytes
+    signature: bytes
+
+
+class InvalidEntry(ValueError):
+    """An entry that breaks a rule; the text says which."""
+
+
+class Pending(ValueError):
+    """An entry whose parent is not known yet: it may become valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Genesis:
+    owners: tuple[DeviceId, ...]
+    threshold: int
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One link of a chain from an owner to a device (or to an invite's key)."""
+
+    issuer: DeviceId
+    parent: EntryId | None
+    subject: DeviceId
+    ops: int
+    scope: tuple[tuple[str, str], ...]
+    not_before_ms: int | None
+    expires_ms: int | None
+    depth: int
+    is_invite: bool
+    accept_by_ms: int | None
+    uses: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActorRecord:
+    device: DeviceId
+    actor: ActorId
+
+
+@dataclass(frozen=True, slots=True)
+class ForkProof:
+    """Two signed headers of one actor with one seq: it equivocated."""
+
+    headers: tuple[tuple[bytes, bytes], tuple[bytes, bytes]]
+
+
+def signed_bytes(kind: int, body: bytes) -> bytes:
+    """Return what an entry's signature covers."""
+    return b"sync1:entry\0" + bytes((kind,)) + body
+
+
+def entry_id(entry: Entry) -> EntryId:
+    """Return the name of `entry`."""
+    return EntryId(hashlib.sha256(signed_bytes(entry.kind, entry.body)).digest())
+
+
+def namespace_id(genesis: Entry) -> NamespaceId:
+    """Return the namespace that `genesis` founds."""
+    return NamespaceId(entry_id(genesis))
+
+
+def _sign(key: PrivateKey, kind: int, fields: list[Any]) -> Entry:
+    body = values.encode(fields)
+    return Entry(kind, body, key.sign(signed_bytes(kind, body)))
+
+
+def make_genesis(key: PrivateKey, owners: list[DeviceId], salt: bytes) -> Entry:
+    """Return the founding entry; `key` must be the first owner's."""
+    fields = [VERSION, None, key.public, [], SUITE, owners, 1, salt, None]
+    return _sign(key, Kind.GENESIS, fields)
+
+
+def make_grant(
+    key: PrivateKey,
+    namespace: NamespaceId,
+    heads: list[EntryId],
+    *,
+    parent: EntryId | None,
+    subject: DeviceId,
+    ops: int,
+    depth: int,
+    nonce: bytes,
+    scope: tuple[tuple[str, str], ...] = EVERYTHING,
+    is_invite: bool = False,
+    accept_by_ms: int | None = None,
+    uses: int | None = None,
+) -> Entry:
+    """Return a grant link signed by `key`."""
+    fields = [
+        VERSION,
+        namespace,
+        key.public,
+        heads,
+        parent,
+        subject,
+        None,  # the hash of a device record: comes with encryption
+        ops,
+        [list(pair) for pair in scope],
+        None,
+        None,
+        depth,
+        nonce,
+        is_invite,
+        accept_by_ms,
+        uses,
+    ]
+    return _sign(key, Kind.GRANT, fields)
+
+
+def make_actor(
+    key: PrivateKey, namespace: NamespaceId, heads: list[EntryId], nonce: bytes
+) -> Entry:
+    """Return the record that binds a new actor to the device `key`."""
+    return _sign(key, Kind.ACTOR, [VERSION, namespace, key.public, heads, nonce])
+
+
+def make_fork(
+    key: PrivateKey,
+    namespace: NamespaceId,
+    heads: list[EntryId],
+    proof: ForkProof,
+) -> Entry:
+    """Return the entry by which `key` tells of a fork it has seen."""
+    pairs = [list(pair) for pair in sorted(proof.headers)]
+    return _sign(key, Kind.FORK, [VERSION, namespace, key.public, heads, pairs])
+
+
+class Membership:
+    """What a namespace's entries say together.
+
+    Invariants: (1) every entry kept has a good signature; (2) a kept grant whose
+    parent is known is valid under it; (3) entries are never removed.
+    """
+
+    def __init__(self, namespace: NamespaceId, scheme: Scheme):
+        self.namespace = namespace
+        self._scheme = scheme
+        self.entries: dict[EntryId, Entry] = {}
+        self.genesis: Genesis | None = None
+        self.actors: dict[ActorId, DeviceId] = {}
+        self.grants: dict[EntryId, Grant] = {}
+        self.forks: list[ForkProof] = []
+        self._named: set[EntryId] = set()  # by some later entry's heads
+        self._valid: dict[EntryId, bool] = {}
+
+    def heads(self) -> list[EntryId]:
+        """Return the entries that no other one names, sorted."""
+        return sorted(self.entries.keys() - self._named)
+
+    def recent_heads(self) -> list[EntryId]:
+        """Return the heads that a new entry names, within the limit."""
+        return self.heads()[: limits.HEADS_MAX]
+
+    def add(self, entry: Entry) -> EntryId | None:
+        """Keep `entry`; return its id, or None when it was known.
+
+        Raises `InvalidEntry` when it breaks a rule. A grant whose parent is not
+        known is kept and grants nothing until the parent comes.
+        """
+        name = entry_id(entry)
+        if name in self.entries:
+            return None
+        heads, parsed = self.parse(entry)
+        self.entries[name] = entry
+        self._named.update(heads)
+        if isinstance(parsed, Genesis):
+            self.genesis = parsed
+        elif isinstance(parsed, Grant):
+            self.grants[name] = parsed
+            try:
+                self.rights(name)
+            except Pending:
+                pass
+            except InvalidEntry:
+                del self.entries[name], self.grants[name]
+                raise
+        elif isinstance(parsed, ActorRecord):
+            self.actors[parsed.actor] = parsed.device
+        elif isinstance(parsed, ForkProof):
+            self.forks.append(parsed)
+        return name
+
+    def rights(self, grant: EntryId) -> Grant:
+        """Return the grant of that id once its whole chain is valid.
+
+        Raises `Pending` while a link is missing, `InvalidEntry` when one is bad.
+        """
+        link = self.grants.get(grant)
+        if link is None:
+            raise Pending("unknown grant")
+        if self._valid.get(grant):
+            return link
+        if self.genesis is None:
+            raise Pending("unknown genesis")
+        if link.parent is None:
+            if link.issuer not in self.genesis.owners:
+                raise InvalidEntry("a first grant is issued by an owner")
+            if link.depth >= limits.GRANT_DEPTH_MAX:
+                raise InvalidEntry("a chain of grants is too long")
+        else:
+            _check_narrower(self.rights(link.parent), link)
+        self._valid[grant] = True
+        return link
+
+    def grant_of(self, device: DeviceId) -> EntryId | None:
+        """Return the widest valid grant of `device`, the least id among equals."""
+        best: tuple[int, EntryId] | None = None
+        for name, link in self.grants.items():
+            if link.subject != device or link.is_invite:
+                continue
+            try:
+                self.rights(name)
+            except (Pending, InvalidEntry):
+                continue
+            # Fewer bits sort later; ids break ties.
+            rank = (-link.ops.bit_count(), name)
+            if best is None or rank < best:
+                best = rank
+        return best[1] if best else None
+
+    def joined_by(self, invite: EntryId) -> set[DeviceId]:
+        """Return the devices that came in through `invite`."""
+        return {link.subject for link in self.grants.values() if link.parent == invite}
+
+    def chain(self, grant: EntryId) -> list[Entry]:
+        """Return the known entries that `grant` rests on, parents first."""
+        chain: list[Entry] = []
+        name: EntryId | None = grant
+        while name is not None and name in self.entries:
+            chain.append(self.entries[name])
+            name = self.grants[name].parent
+        founding = self.entries.get(EntryId(self.namespace))
+        if founding is not None:
+            chain.append(founding)
+        return chain[::-1]
+
+    def parse(
+        self, entry: Entry
+    ) -> tuple[list[EntryId], Genesis | Grant | ActorRecord | ForkProof | None]:
+        """Return the heads that `entry` names and what it says, once its signature
+        is found good; raises `InvalidEntry`."""
+        if len(entry.body) > limits.ENTRY_BYTES_MAX:
+            raise InvalidEntry("an entry is too large")
+        if not 0 <= entry.kind <= 255:
+            raise InvalidEntry("an entry's kind is one byte")
+        try:
+            fields = values.decode(entry.body)
+        except values.DECODE_ERRORS as error:
+            raise InvalidEntry("an entry is not MessagePack") from error
+        try:
+            version, namespace, issuer, heads, *rest = fields
+        except (TypeError, ValueError) as error:
+            raise InvalidEntry("an entry is too short") from error
+        if version != VERSION:
+            raise InvalidEntry(f"entry version {version!r} is not known")
+        if entry.kind == Kind.GENESIS:
+            if namespace_id(entry) != self.namespace:
+                raise InvalidEntry("the genesis of another namespace")
+        elif namespace != self.namespace:
+            raise InvalidEntry("an entry of another namespace")
+        if not isinstance(issuer, bytes) or not isinstance(heads, list):
+            raise InvalidEntry("an entry names its issuer and heads")
+        if len(heads) > limits.HEADS_MAX or not all(
+            isinstance(head, bytes) and len(head) == 32 for head in heads
+        ):
+            raise InvalidEntry("an entry's heads are at most 16 ids")
+        signed = signed_bytes(entry.kind, entry.body)
+        if not self._scheme.verify(issuer, signed, entry.signature):
+            raise InvalidEntry("an entry's signature is not its issuer's")
+        return heads, self._parse(entry.kind, DeviceId(issuer), rest)
+
+    def _parse(
+        self, kind: int, issuer: DeviceId, rest: list[Any]
+    ) -> Genesis | Grant | ActorRecord | ForkProof | None:
+        try:
+            match kind:
+                case Kind.GENESIS:
+                    return self._genesis(issuer, rest)
+                case Kind.GRANT:
+                    return self._grant(issuer, rest)
+                case Kind.ACTOR:
+                    nonce = _bytes(rest[0], NONCE_BYTES)
+                    actor = actor_id(issuer, self.namespace, nonce)
+                    return ActorRecord(issuer, actor)
+                case Kind.FORK:
+                    (first, second) = (
+                        (_bytes(header, None), _bytes(signature, 64))
+                        for header, signature in rest[0]
+                    )
+                    return ForkProof((first, second))
+                case _:
+                    return None
+        except (TypeError, IndexError) as error:
+            raise InvalidEntry("an entry's fields do not fit its kind") from error
+        except ValueError as error:
+            if isinstance(error, InvalidEntry):
+                raise
+            raise InvalidEntry("an entry's fields do not fit its kind") from error
+
+    def _genesis(self, issuer: DeviceId, rest: list[Any]) -> Genesis:
+        suite, owners, threshold, salt, *_ = rest
+        if suite != SUITE:
+            raise InvalidEntry(f"suite {suite!r} is not known")
+        if not isinstance(owners, list) or not 1 <= len(owners) <= 8:
+            raise InvalidEntry("a namespace has 1 to 8 owners")
+        if not all(
+            isinstance(owner, bytes) and self._scheme.is_good_key(owner)
+            for owner in owners
+        ):
+            raise InvalidEntry("an owner's key is not a good key")
+        if issuer not in owners or threshold != 1:
+            raise InvalidEntry("a genesis is signed by an owner, with threshold 1")
+        return Genesis(
+            tuple(map(DeviceId, owners)), threshold, _bytes(salt, NONCE_BYTES)
+        )
+
+    def _grant(self, issuer: DeviceId, rest: list[Any]) -> Grant:
+        (parent, subject, record, ops, scope, nbf, exp, depth, nonce) = rest[:9]
+        is_invite, accept_by, uses = rest[9:12]
+        _bytes(nonce, NONCE_BYTES)
+        if record is not None:
+            _bytes(record, 32)
+        if not self._scheme.is_good_key(_bytes(subject, KEY_BYTES)):
+            raise InvalidEntry("a grant's subject is not a good key")
+        if type(ops) is not int or not 0 < ops < 2**16:
+            raise InvalidEntry("a grant's ops are bits")
+        if type(depth) is not int or not 0 <= depth <= limits.GRANT_DEPTH_MAX:
+            raise InvalidEntry("a grant's depth is 0 to 8")
+        if type(is_invite) is not bool:
+            raise InvalidEntry("a grant says whether it is an invite")
+        if len(scope) > limits.GRANT_SCOPES_MAX:
+            raise InvalidEntry("a grant has at most 64 scopes")
+        pairs = tuple(
+            (_text(collection), _text(prefix)) for collection, prefix in scope
+        )
+        for moment in (nbf, exp, accept_by, uses):
+            if moment is not None and (type(moment) is not int or moment < 0):
+                raise InvalidEntry("a grant's times and uses are whole numbers")
+        if is_invite and (uses is None or uses < 1 or ops & Ops.ADMIN):
+            raise InvalidEntry("an invite counts its uses and grants no admin")
+        return Grant(
+            issuer,
+            None if parent is None else EntryId(_bytes(parent, 32)),
+            DeviceId(subject),
+            ops,
+            pairs,
+            nbf,
+            exp,
+            depth,
+            is_invite,
+            accept_by,
+            uses,
+        )
+
+
+def _check_narrower(parent: Grant, child: Grant) -> None:
+    """Raise `InvalidEntry` unless `child` is within what `parent` may hand on."""
+    if child.issuer != parent.subject:
+        raise InvalidEntry("a grant is issued by its parent's subject")
+    if not (parent.ops & Ops.ADMIN or parent.is_invite):
+        raise InvalidEntry("issuing a grant needs admin")
+    if child.ops & ~parent.ops:
+        raise InvalidEntry("a grant gives more than its parent has")
+    if child.depth >= parent.depth:
+        raise InvalidEntry("a grant's depth is below its parent's")
+    if parent.is_invite and child.is_invite:
+        raise InvalidEntry("an invite issues grants, not invites")
+    if not all(
+        any(_scope_within(pair, wide) for wide in parent.scope) for pair in child.scope
+    ):
+        raise InvalidEntry("a grant's scope is wider than its parent's")
+    if parent.expires_ms is not None and (
+        child.expires_ms is None or child.expires_ms > parent.expires_ms
+    ):
+        raise InvalidEntry("a grant outlives its parent")
+    if parent.not_before_ms is not None and (
+        child.not_before_ms is None or child.not_before_ms < parent.not_before_ms
+    ):
+        raise InvalidEntry("a grant begins before its parent")
+
+
+def _scope_within(narrow: tuple[str, str], wide: tuple[str, str]) -> bool:
+    return wide[0] == "*" or (wide[0] == narrow[0] and narrow[1].startswith(wide[1]))
+
+
+def allows(grant: Grant, document: str) -> bool:
+    """Tell whether `grant` lets its subject write `document` (collection/id)."""
+    if not grant.ops & Ops.WRITE:
+        return False
+    if grant.scope == EVERYTHING:
+        return True
+    collection, _, key = document.partition("/")
+    return any(_scope_within((collection, key), pair) for pair in grant.scope)
+
+
+def _bytes(value: Any, length: int | None) -> bytes:
+    if not isinstance(value, bytes) or (length is not None and len(value) != length):
+        raise InvalidEntry(f"expected {length or 'some'} bytes")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidEntry("a scope is made of text")
+    return value

@@ -1,0 +1,140 @@
+"""Plain values: what a register holds, and the one encoding of each.
+
+A value is nil, bool, int64, finite float, str, bytes, an aware datetime, or a list
+or a str-keyed dict of values, nested at most `DEPTH_MAX` deep. Everything travels
+as MessagePack; the canonical form sorts map keys, so equal values are equal bytes.
+"""
+
+import math
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from syncengine import limits
+from syncengine.errors import Invalid, TooLarge
+
+Value = Any
+"""None, bool, int, float, str, bytes, datetime, list[Value] or dict[str, Value]."""
+
+_canonical = msgspec.msgpack.Encoder(order="sorted")
+encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder()
+
+DECODE_ERRORS = (
+    msgspec.DecodeError,
+    msgspec.ValidationError,
+    RecursionError,
+    UnicodeDecodeError,
+    ValueError,
+    OverflowError,
+)
+
+
+def decode(data: bytes | memoryview) -> Any:
+    """Return the value in `data`; raises one of `DECODE_ERRORS`."""
+    return _decoder.decode(data)
+
+
+def canonical(value: Value) -> bytes:
+    """Return the one encoding of `value`: keys sorted, -0.0 as 0.0."""
+    return _canonical.encode(_normal(value))
+
+
+def _normal(value: Value) -> Value:
+    kind = type(value)
+    if kind is float:
+        return value + 0.0  # -0.0 + 0.0 is 0.0
+    if kind is list:
+        return [_normal(item) for item in value]
+    if kind is dict:
+        return {key: _normal(item) for key, item in value.items()}
+    return value
+
+
+def check(value: Value, path: str, depth: int = 0) -> None:
+    """Raise `Invalid`, naming `path`, unless `value` can be stored."""
+    kind = type(value)
+    if kind is str:
+        check_text(value, path)
+    elif kind is int:
+        if not limits.INT_MIN <= value <= limits.INT_MAX:
+            raise TooLarge(
+                "an integer has 64 bits; store larger ones as text",
+                path=path,
+                bound=limits.INT_MAX,
+            )
+    elif kind is float:
+        if not math.isfinite(value):
+            raise Invalid(f"{value} is not a finite number", path=path)
+    elif value is None or kind is bool or kind is bytes:
+        pass
+    elif kind is datetime:
+        if value.utcoffset() is None:
+            raise Invalid("a datetime needs a time zone", path=path)
+    elif kind is list or kind is dict:
+        _check_nested(value, path, depth)
+    else:
+        raise Invalid(
+            f"{kind.__name__} cannot be stored; use None, bool, int, float, str, "
+            "bytes, datetime, list or dict",
+            path=path,
+        )
+
+
+def _check_nested(value: list[Any] | dict[Any, Any], path: str, depth: int) -> None:
+    if depth >= limits.DEPTH_MAX:
+        raise TooLarge(
+            f"nested deeper than {limits.DEPTH_MAX}", path=path, bound=limits.DEPTH_MAX
+        )
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            check(item, f"{path}/{index}", depth + 1)
+        return
+    for key, item in value.items():
+        check_key(key, path)
+        check(item, f"{path}/{escape(key)}", depth + 1)
+
+
+def is_valid(value: Value) -> bool:
+    """Tell whether `value`, as decoded from a peer, can be stored."""
+    try:
+        check(value, "")
+    except Invalid:
+        return False
+    return True
+
+
+def check_text(text: str, path: str) -> None:
+    """Raise `Invalid` when `text` holds half a character (a lone surrogate)."""
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(
+            f"a lone surrogate at index {error.start} cannot be stored", path=path
+        ) from None
+
+
+def check_key(key: object, path: str) -> None:
+    """Raise `Invalid` unless `key` can be a key of a map."""
+    if not isinstance(key, str):
+        raise Invalid(f"a key is a str, not {type(key).__name__}", path=path)
+    check_text(key, path)
+    if len(key) > limits.KEY_BYTES_MAX or len(key.encode()) > limits.KEY_BYTES_MAX:
+        raise TooLarge(
+            f"a key has at most {limits.KEY_BYTES_MAX} bytes of UTF-8",
+            path=path,
+            bound=limits.KEY_BYTES_MAX,
+        )
+
+
+def escape(key: str) -> str:
+    """Return `key` as one step of a path (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def unescape(step: str) -> str:
+    """Invert `escape`."""
+    return step.replace("~1", "/").replace("~0", "~")

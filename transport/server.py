@@ -1,0 +1,168 @@
+"""Accepting links for a hub, or for a replica: two laptops need no hub.
+
+Binds to loopback unless told otherwise; refuses to listen elsewhere without TLS,
+unless told that a proxy does it or that plaintext is meant. Frames are sealed above
+the WebSocket in any case: TLS hides who talks to whom.
+"""
+
+import asyncio
+import http
+import ipaddress
+import logging
+import ssl
+from types import TracebackType
+from typing import Any, Protocol
+
+from websockets.asyncio.server import Server as WebSocketServer
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from syncengine import limits
+from syncengine.errors import Invalid
+from syncengine.ids import DeviceId
+from syncengine.protocol.codes import Code
+from syncengine.replication.address import Address
+from syncengine.replication.conversation import Listening, Registry
+from syncengine.replication.host import Host
+from transport.websocket import OPTIONS, SUBPROTOCOL, WebSocketConnection
+
+log = logging.getLogger("syncengine")
+
+# After a restart everybody dials at once: they are asked to spread over this.
+RETRY_AFTER_MS = 1000
+
+
+class Served(Host, Protocol):
+    """What can be served: a hub or a replica."""
+
+
+class Server:
+    """A listening host. `address` is exactly what `connect` takes."""
+
+    def __init__(
+        self,
+        host: Served,
+        bind: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        public_url: str | None,
+        insecure_plaintext: bool,
+        behind_proxy: bool,
+    ):
+        if tls is None and not _is_loopback(bind):
+            if not (insecure_plaintext or behind_proxy):
+                raise Invalid(
+                    f"{bind} is not loopback and there is no TLS: give a certificate "
+                    "(tls=...), or say behind_proxy=True where a proxy has one, or "
+                    "insecure_plaintext=True"
+                )
+        self._host = host
+        self._bind = bind
+        self._port = port
+        self._tls = tls
+        self._public_url = public_url
+        self._registry = Registry()
+        self._server: WebSocketServer | None = None
+        self._done = asyncio.Event()
+
+    # --- life ---------------------------------------------------------------------
+
+    async def __aenter__(self) -> "Server":
+        options = dict(OPTIONS)
+        options.pop("open_timeout")
+        self._server = await serve(
+            self._accept,
+            self._bind,
+            self._port,
+            ssl=self._tls,
+            origins=[None],  # no browser, until its origin is listed
+            process_request=self._check_request,
+            server_header=None,
+            open_timeout=limits.HANDSHAKE_SECONDS_MAX,
+            **options,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Say goodbye to everybody and stop listening."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        for conversation in list(self._registry.all):
+            conversation.session.close(
+                Code.GOING_AWAY, "the server is closing", RETRY_AFTER_MS
+            )
+            conversation.wake()
+        server.close(close_connections=False)
+        for _ in range(100):
+            if not self._registry.all:
+                break
+            await asyncio.sleep(0.01)
+        server.close()
+        await server.wait_closed()
+        self._done.set()
+
+    async def serve_forever(self) -> None:
+        """Wait until closed. Safe to cancel."""
+        await self._done.wait()
+
+    # --- who and where ------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None, "the server is not listening"
+        socket = next(iter(self._server.sockets))
+        port: int = socket.getsockname()[1]
+        return port
+
+    @property
+    def address(self) -> str:
+        """Where to connect: pins our key, and has the ticket of a hub."""
+        url = self._public_url
+        if url is None:
+            scheme = "wss" if self._tls else "ws"
+            host = f"[{self._bind}]" if ":" in self._bind else self._bind
+            url = f"{scheme}://{host}:{self.port}"
+        ticket = getattr(self._host, "ticket", None)
+        return str(Address(url, DeviceId(self._host.key.public), ticket))
+
+    @property
+    def connections(self) -> int:
+        """How many links are up."""
+        return len(self._registry.all)
+
+    # --- accepting ----------------------------------------------------------------
+
+    def _check_request(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | None:
+        if len(self._registry.all) >= limits.CONNECTIONS_MAX:
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "full\n")
+        if self._registry.unauthenticated_count >= limits.UNAUTHENTICATED_MAX:
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "busy\n")
+        offered = request.headers.get_all("Sec-WebSocket-Protocol")
+        if not any(SUBPROTOCOL in value for value in offered):
+            return connection.respond(http.HTTPStatus.OK, "ok\n")
+        return None
+
+    async def _accept(self, socket: Any) -> None:
+        connection = WebSocketConnection(socket)
+        await Listening(self._host, connection, self._registry).run()
+
+
+def _is_loopback(bind: str) -> bool:
+    if bind == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(bind).is_loopback
+    except ValueError:
+        return False
