@@ -50,13 +50,13 @@ class Server:
         insecure_plaintext: bool,
         behind_proxy: bool,
     ):
-        if tls is None and not _is_loopback(bind):
-            if not (insecure_plaintext or behind_proxy):
-                raise Invalid(
-                    f"{bind} is not loopback and there is no TLS: give a certificate "
-                    "(tls=...), or say behind_proxy=True where a proxy has one, or "
-                    "insecure_plaintext=True"
-                )
+        plain = tls is None and not (insecure_plaintext or behind_proxy)
+        if plain and not _is_loopback(bind):
+            raise Invalid(
+                f"{bind} is not loopback and there is no TLS: give a certificate "
+                "(tls=...), or say behind_proxy=True where a proxy has one, or "
+                "insecure_plaintext=True"
+            )
         self._host = host
         self._bind = bind
         self._port = port

@@ -292,7 +292,8 @@ class Document:
         state = self.state(container, type_)
         if type(pos) is not int or pos < 0:
             raise InvalidOperation("a position is 0 or more")
-        n, content = length(op), None
+        n = length(op)
+        content: Any = None
         if action == Action.TEXT_INSERT:
             if type(what) is not str or not what:
                 raise InvalidOperation("an insertion into a text is text")

@@ -13,7 +13,7 @@ Slots are immutable tuples: a snapshot shares them with the document.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from syncengine.crdt.operation import ContainerId
 from syncengine.ids import ActorId, Stamp
@@ -128,7 +128,7 @@ def _rows(touches: Touches | None) -> list[list[object]] | None:
     return [[actor, *touch] for actor, touch in sorted(touches.items())]
 
 
-def decode(raw: list[list[object]]) -> Slot:
+def decode(raw: list[list[Any]]) -> Slot:
     """Invert `encode`."""
     return tuple(_entry(*fields) for fields in raw)
 
@@ -139,7 +139,7 @@ def _entry(
     seq: int,
     value: Value,
     type_: int = 0,
-    container: list[object] | None = None,
+    container: list[Any] | None = None,
     touches: list[tuple[ActorId, int, int]] | None = None,
 ) -> Entry:
     return Entry(
@@ -148,6 +148,6 @@ def _entry(
         seq,
         value,
         type_,
-        None if container is None else (container[0], container[1]),  # type: ignore[arg-type]  # as encoded above
+        None if container is None else (container[0], container[1]),
         None if touches is None else {a: (s, h) for a, s, h in touches},
     )

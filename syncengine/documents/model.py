@@ -201,7 +201,7 @@ class _DocumentMeta(type):
         cls = super().__new__(mcls, name, bases, namespace)
         if not bases:
             return cls
-        cls._declare(collection or _snake_case(name), sys._getframe(1))  # type: ignore[attr-defined]  # defined below
+        cls._declare(collection or _snake_case(name), sys._getframe(1))
         return cls
 
     def _declare(cls, collection: str, frame: types.FrameType) -> None:
@@ -240,8 +240,8 @@ class _DocumentMeta(type):
                 field.default = None
             fields[key] = field
             setattr(cls, key, field)
-        cls._fields = fields  # type: ignore[attr-defined]  # declared on Document
-        cls._collection = collection  # type: ignore[attr-defined]  # the same
+        cls._fields = fields
+        cls._collection = collection
 
 
 class Document(metaclass=_DocumentMeta):
@@ -300,7 +300,7 @@ class Document(metaclass=_DocumentMeta):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self.id == other.id and self.to_dict() == other.to_dict()  # type: ignore[attr-defined]  # same type
+        return self.id == other.id and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]  # a draft changes
 

@@ -48,7 +48,7 @@ class Header(NamedTuple):
     grant: EntryId
     root: bytes
     term: int = 0
-    index: int = 0
+    term_index: int = 0
     epoch: bytes = NO_EPOCH
 
     def encode(self) -> bytes:
@@ -62,7 +62,7 @@ class Header(NamedTuple):
             self.prev,
             self.grant,
             self.term,
-            self.index,
+            self.term_index,
             self.epoch,
             self.root,
         )

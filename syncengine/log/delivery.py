@@ -9,7 +9,7 @@ others saw of one branch is never read in the context of another.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,6 +84,9 @@ class Delivery:
 
     def __init__(self, history: History):
         self._history = history
+        self.hold: Callable[[ActorId, int], bool] | None = None
+        """Whether to keep back an actor's change that ends at a seq, though its time
+        has come: to replay a recorded session at the versions of the recording."""
         self.applied: dict[ActorId, Applied] = {}
         self._queues: dict[ActorId, deque[_Queued]] = {}
         self._candidates: deque[ActorId] = deque()
@@ -148,6 +151,8 @@ class Delivery:
     def _check(self, actor: ActorId, queued: _Queued, now_ms: int) -> Ready | None:
         assert queued.heads is not None
         head = queued.heads[queued.index]
+        if self.hold is not None and self.hold(actor, head.end):
+            return None
         state = self.applied.setdefault(actor, Applied())
         deps: list[tuple[ActorId, int]] = []
         for dep in head.deps:
@@ -191,7 +196,6 @@ class Delivery:
         for waiting in sorted(self._waiting.pop(actor, ())):
             self._candidates.append(waiting)
 
-    def wake(self, actor: ActorId) -> None:
-        """Look again at what waits for `actor`: a branch of it became known."""
-        for waiting in sorted(self._waiting.pop(actor, ())):
-            self._candidates.append(waiting)
+    def look_again(self) -> None:
+        """Let everything that waits be tried: `hold` has changed its mind."""
+        self._candidates.extend(sorted(self._queues.keys() - set(self._candidates)))

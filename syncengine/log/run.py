@@ -23,6 +23,10 @@ from syncengine.trust.membership import Entry
 
 ENTRY, RUN = 0, 1
 
+# Batches between two signatures: a verification is 160 us, and a fork proof must
+# carry the headers up to the next signature.
+RUN_BATCHES_MAX = 16
+
 Row = Entry | Batch
 """One row of a log, in the order in which it is kept."""
 
@@ -44,6 +48,11 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Any]]:
                 yield _run(run)
                 run = []
             run.append(row)
+            if len(run) == RUN_BATCHES_MAX:
+                # Whoever stored a run kept its last signature, so there is one.
+                end = max(i for i, batch in enumerate(run) if batch.signature) + 1
+                yield _run(run[:end])
+                run = run[end:]
         else:
             if run:
                 yield _run(run)
@@ -61,7 +70,7 @@ def _continues(last: Batch, row: Batch) -> bool:
         and after.first_seq == before.end + 1
         and after.grant == before.grant
         and after.term == before.term
-        and after.index == before.index + (1 if after.term else 0)
+        and after.term_index == before.term_index + (1 if after.term else 0)
         and after.epoch == before.epoch
     )
 
@@ -79,7 +88,7 @@ def _run(run: list[Batch]) -> list[Any]:
         first.prev,
         first.grant,
         first.term,
-        first.index,
+        first.term_index,
         first.epoch if first.epoch != NO_EPOCH else None,
         flat,
         run[-1].signature,

@@ -18,7 +18,8 @@ class Backoff:
     def next_seconds(self, hint_ms: int = 0) -> float:
         """Return the next wait; never less than what the peer asked for."""
         window = min(
-            limits.BACKOFF_SECONDS_MAX, limits.BACKOFF_FIRST_SECONDS * 2**self._attempt
+            limits.BACKOFF_SECONDS_MAX,
+            limits.BACKOFF_FIRST_SECONDS * 2.0**self._attempt,
         )
         self._attempt = min(self._attempt + 1, 16)
         fraction = int.from_bytes(self._entropy.bytes(4), "big") / 2**32

@@ -68,6 +68,7 @@ class Relay:
 
     def committed(self, token: int) -> None:
         self._is_new = False
+        self.keeper.committed()
         self.committed_position = token
         self.log_grew.set()
         self.progress.set()

@@ -7,7 +7,7 @@ knows headers, names of parts and membership entries, and nothing of documents.
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from syncengine.log.batch import (
     signed_bytes,
     split_payload,
 )
-from syncengine.log.run import Row
+from syncengine.log.run import RUN_BATCHES_MAX, Row
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Store, Writes
 from syncengine.trust.keys import PrivateKey, Scheme
@@ -48,10 +48,6 @@ from syncengine.trust.membership import (
 
 # Rows kept in memory for peers that follow closely; others read from the file.
 RECENT_ROWS = 256
-
-# Batches between two signatures of a run: a verification is 160 us, and a fork
-# proof must carry the headers up to the next signature.
-RUN_BATCHES_MAX = 16
 
 BRANCH_SALT = b"sync1:branch\0"
 
@@ -94,7 +90,8 @@ class Keeper:
     """One namespace's log, as its keeper holds it.
 
     Invariants: (1) positions are dense from 1 to `position`; (2) `heads` are the
-    tips of the stored batches; (3) what is in `_unwritten` is in no file yet.
+    tips of the stored batches; (3) what no file has yet is in `_unwritten`, or, while
+    its commit is under way, in `_writing`.
     """
 
     def __init__(
@@ -121,6 +118,7 @@ class Keeper:
         self._untold: list[ForkProof] = []
         self._recent: deque[tuple[int, Row]] = deque(maxlen=RECENT_ROWS)
         self._unwritten: list[tuple[int, Row, bytes]] = []
+        self._writing: list[tuple[int, Row, bytes]] = []
         self._dropped_heads: set[tuple[ActorId, BatchId]] = set()
         self._changed_heads: set[tuple[ActorId, Head]] = set()
         self.peers: dict[DeviceId, PeerRecord] = {}
@@ -251,7 +249,7 @@ class Keeper:
             return f"a batch of {short(header.actor)} under somebody else's grant"
         if not grant.ops & Ops.WRITE:
             return f"a batch of {short(header.actor)}, who may only read"
-        if header.term or header.index:
+        if header.term or header.term_index:
             return "a batch of a leader in a namespace without one"
         return None
 
@@ -373,7 +371,8 @@ class Keeper:
                     row.body,
                     row.signature,
                 )
-        self._unwritten.clear()
+        assert not self._writing, "one commit at a time"
+        self._writing, self._unwritten = self._unwritten, []
         for actor, dropped in sorted(self._dropped_heads):
             writes.add(sql.DROP_HEAD, ns, actor, dropped)
         for actor, head in sorted(self._changed_heads):
@@ -392,6 +391,14 @@ class Keeper:
                 peer.seen_ms,
             )
         self._changed_peers.clear()
+
+    def committed(self) -> None:
+        """What was collected is on disk."""
+        self._writing = []
+
+    def _not_on_disk(self) -> Iterator[tuple[int, Row, bytes]]:
+        yield from self._writing
+        yield from self._unwritten
 
     # --- forks --------------------------------------------------------------------
 
@@ -484,7 +491,7 @@ class Keeper:
 
     def has(self, name: BatchId | EntryId) -> bool:
         """Tell whether a row of that id is stored (or about to be)."""
-        if any(name == unwritten for _, _, unwritten in self._unwritten):
+        if any(name == unwritten for _, _, unwritten in self._not_on_disk()):
             return True
         return bool(self.store.read(sql.HAS_ROW, self.ns, name))
 
@@ -497,7 +504,7 @@ class Keeper:
             return None
         known = self._by_seq.get((actor, seq))
         if known is None:
-            for _, row, name in self._unwritten:
+            for _, row, name in self._not_on_disk():
                 if (
                     isinstance(row, Batch)
                     and row.header.actor == actor
@@ -550,7 +557,7 @@ class Keeper:
         ]
         rows += [
             row
-            for _, row, _ in self._unwritten
+            for _, row, _ in self._not_on_disk()
             if isinstance(row, Batch)
             and row.header.actor == actor
             and row.header.first_seq >= seq
@@ -573,8 +580,8 @@ class Keeper:
             digest = hashlib.sha256(b"sync1:frontier\0")
             for actor, seq, name in self.tips():
                 digest.update(actor + seq.to_bytes(8, "big") + name)
-            for name in self.membership.heads():
-                digest.update(name)
+            for entry in self.membership.heads():
+                digest.update(entry)
             self._digest = digest.digest()
         return self._digest
 

@@ -316,10 +316,7 @@ class Namespace:
                 deps.append(Dep(real, seq, name[:16]))
                 continue
             found = self.keeper.hash16_at(actor, seq)
-            if found is None:
-                # An old actor of our own, from before a restore: not sealed, so
-                # nobody else can have it.
-                continue
+            assert found is not None, "what is applied of others is in a stored batch"
             deps.append(Dep(actor, seq, found))
         return deps
 
@@ -355,7 +352,7 @@ class Namespace:
                     "%s wrote two histories; from the fork on they have no effect",
                     ", ".join(map(short, sorted(admission.forks))),
                 )
-                await self._rebuild()
+                await self.rebuild()
             else:
                 for _, row in admission.stored:
                     if isinstance(row, Batch):
@@ -364,6 +361,14 @@ class Namespace:
         self._look_again_later()
         self.writer.wake()
         return admission
+
+    async def apply_held(self) -> None:
+        """Apply what `delivery.hold` lets through now."""
+        async with self.turn:
+            self.delivery.look_again()
+            applied = await self._apply_ready()
+        if applied:
+            self.flush()
 
     def _look_again_later(self) -> None:
         """Apply what is stamped ahead of now when its time has come."""
@@ -395,7 +400,8 @@ class Namespace:
         if self._due_task is not None:
             self._due_task.cancel()
 
-    async def _apply_ready(self) -> None:
+    async def _apply_ready(self) -> int:
+        """Apply what can be; return how many changes that was."""
         count = 0
         again = False
         for ready in self.delivery.ready(self.clock.now_ms()):
@@ -407,7 +413,8 @@ class Namespace:
             if count % SLICE_CHANGES == 0:
                 await asyncio.sleep(0)
         if again:
-            await self._rebuild()
+            await self.rebuild()
+        return count
 
     def _apply(self, ready: Ready) -> bool:
         """Give a change its effect, or none; tell whether to rebuild.
@@ -586,7 +593,7 @@ class Namespace:
 
     # --- rebuilding ---------------------------------------------------------------
 
-    async def _rebuild(self) -> None:
+    async def rebuild(self) -> None:
         """Make all derived state anew from the log; the caller holds the turn.
 
         Slow (it reads the whole log) and rare: after a fork proof, a change that
@@ -628,7 +635,7 @@ class Namespace:
                     self.delivery.queue(self.keeper.branch_of(row), row)
             for ready in self.delivery.ready(self.clock.now_ms()):
                 self._apply(ready)
-        self._grown.discard(self.actor)  # type: ignore[arg-type]  # None is in no set
+        self._grown.discard(self.actor)
         for change in [*outbox, *(change for change, _ in new)]:
             self._apply_own_again(change)
         if self.actor is not None:
@@ -687,7 +694,7 @@ class Namespace:
                 self.generation += 1
                 self._clear_outbox = True
                 self._rewrite(before, old)
-                await self._rebuild()
+                await self.rebuild()
             self._row_dirty = True
         await asyncio.shield(self.writer.flush(self))
 
@@ -807,9 +814,11 @@ class Namespace:
         return _Group(group, self.keeper.position)
 
     def committed(self, token: _Group) -> None:
+        self.keeper.committed()
         self.documents.written(token.documents)
-        self.committed_position = token.position
-        self.log_grew.set()
+        if token.position > self.committed_position:
+            self.committed_position = token.position
+            self.log_grew.set()
         self.progress.set()
 
     committed_position = 0
@@ -885,10 +894,13 @@ class Namespace:
 
 def _joined(last: Operation, op: Operation) -> bool:
     """Make one operation of two insertions that touch; tell whether it was done."""
-    if last[0] == op[0] == Action.TEXT_INSERT and last[1] == op[1]:
-        if op[2] == last[2] + len(last[3]):
-            last[3] += op[3]
-            return True
+    if (
+        last[0] == op[0] == Action.TEXT_INSERT
+        and last[1] == op[1]
+        and op[2] == last[2] + len(last[3])
+    ):
+        last[3] += op[3]
+        return True
     return False
 
 

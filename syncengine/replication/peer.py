@@ -78,7 +78,7 @@ class Channel:
             self.received = ours
 
     def _frontier(self) -> Frontier:
-        tips = [(actor, seq, name) for actor, seq, name in self.keeper.tips()]
+        tips: list[tuple[bytes, int, bytes]] = list(self.keeper.tips())
         return Frontier(self.number, tips, list(self.keeper.membership.entries))
 
     # --- outgoing -----------------------------------------------------------------

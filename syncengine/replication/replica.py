@@ -343,6 +343,14 @@ class Replica:
         )
         return [address for (address,) in rows]
 
+    async def remember(self, address: str) -> None:
+        """Keep where the hub is (without its ticket) for namespaces that know none."""
+        writes = Writes()
+        for space in self._spaces.values():
+            writes.add(sql.REMEMBER_ADDRESS, address, space.engine.ns)
+        if writes:
+            await self.store.commit(writes)
+
     async def backup(self, path: str) -> None:
         """Write one consistent file, without the device's key.
 

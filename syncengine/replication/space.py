@@ -383,9 +383,9 @@ class Live(Generic[D]):
     until all edits are on disk.
     """
 
-    def __init__(self, space: Space, kind: Callable[..., D], id: str):
+    def __init__(self, space: Space, kind: Any, id: str):
         self._space = space
-        self._kind: Any = kind
+        self._kind = kind
         self._name = document_id(self._kind._collection, id)
         self._listeners: dict[str, list[Callable[[list[Edit]], Any]]] = {}
         self._view: View | None = None

@@ -208,10 +208,9 @@ class OpLog:
         for index in range(agents, len(self.a_lv)):
             indexes = self.by_actor[self.a_actor[index]]
             indexes.remove(index)
-        for run in (self.g_start, self.g_end, self.g_parents):
-            del run[graph:]  # type: ignore[attr-defined]  # three lists of two types
-        for run in (self.a_lv, self.a_end, self.a_actor, self.a_seq):
-            del run[agents:]  # type: ignore[attr-defined]  # the same
+        del self.g_start[graph:], self.g_end[graph:], self.g_parents[graph:]
+        del self.a_lv[agents:], self.a_end[agents:]
+        del self.a_actor[agents:], self.a_seq[agents:]
         if self.g_end:
             self.g_end[-1] = g_end if from_ == self.loaded_from else n
         if self.a_end:

@@ -27,6 +27,9 @@ SET_NAMESPACE = (
 )
 SET_POSITION = "UPDATE _sync_namespace SET position = ? WHERE ns = ?"
 NAME_NAMESPACE = "UPDATE _sync_namespace SET name = ?, address = ? WHERE ns = ?"
+REMEMBER_ADDRESS = (
+    "UPDATE _sync_namespace SET address = ? WHERE ns = ? AND address IS NULL"
+)
 APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DROP_HEAD = "DELETE FROM _sync_head WHERE ns = ? AND actor = ? AND id = ?"
 PUT_HEAD = "INSERT OR REPLACE INTO _sync_head VALUES (?, ?, ?, ?)"

@@ -1,0 +1,546 @@
+"""The commands. Each does one thing through the public interface and prints it."""
+
+import asyncio
+import functools
+import json
+import logging
+import re
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+import syncengine
+import transport
+from clients.cli import settings as configuration
+from clients.cli.output import INTERRUPTED, NO, Output, exit_code, stderr, table
+from syncengine.errors import Invalid, NotFound, SyncError
+from syncengine.ids import base32, document_id, parse_document_id
+from syncengine.system import SystemClock, SystemEntropy
+from syncengine.values import unescape
+
+# How long a one-time command waits for the hub before it gives up.
+CONNECT_SECONDS = 15.0
+
+
+class Context:
+    """What every command is handed."""
+
+    def __init__(self, as_json: bool, db: str | None, namespace: str | None):
+        self.out = Output(as_json)
+        self._db = db
+        self._namespace = namespace
+
+    @functools.cached_property
+    def settings(self) -> configuration.Settings:
+        return configuration.load(self._db, self._namespace)
+
+    async def space(self, replica: "syncengine.Replica") -> "syncengine.Space":
+        """Return the namespace meant: the one named, or the only one."""
+        name = self.settings.namespace
+        if name is not None:
+            return await replica.namespace(name, create=False)
+        spaces = replica.spaces()
+        if len(spaces) == 1:
+            return spaces[0]
+        names = ", ".join(str(space.name) for space in spaces) or "none"
+        raise NotFound(f"say which namespace (--namespace); there are: {names}")
+
+    def open(self, *, create: bool = False) -> Any:
+        path = self.settings.db
+        if not create and not Path(path).exists():
+            raise NotFound(f"there is no {path}; `syncengine init` or `join` makes it")
+        return syncengine.open(path)
+
+
+Command = Callable[..., Coroutine[Any, Any, int | None]]
+
+
+def command(function: Command) -> Callable[..., None]:
+    """Make a click command of an async function: errors become exit codes."""
+
+    @click.pass_obj
+    @functools.wraps(function)
+    def run(context: Context, *args: Any, **kwargs: Any) -> None:
+        try:
+            code = asyncio.run(function(context, *args, **kwargs))
+        except SyncError as error:
+            context.out.error(error)
+            sys.exit(exit_code(error))
+        except TimeoutError as error:
+            context.out.error(TimeoutError(str(error) or "no answer in time"))
+            sys.exit(exit_code(error))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        sys.exit(code or 0)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--db", help="The replica's file [SYNCENGINE_DB; sync.db].")
+@click.option("-n", "--namespace", help="Which namespace, where there are several.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    db: str | None,
+    namespace: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Documents in a plain SQLite file that work offline and sync."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR,
+        format="%(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    ctx.obj = Context(as_json, db, namespace)
+
+
+@cli.command()
+@click.argument("name", default="main")
+@command
+async def init(context: Context, name: str) -> None:
+    """Make a replica and a namespace in it, called NAME."""
+    path = context.settings.db
+    async with context.open(create=True) as replica:
+        fresh = not any(space.name == name for space in replica.spaces())
+        space = await replica.namespace(name)
+        data = {
+            "db": path,
+            "namespace": name,
+            "namespace_id": space.id,
+            "device": replica.id,
+            "recovery_key": space.recovery_key,
+            "created": fresh,
+        }
+        if not fresh:
+            context.out.result(data, f"{path} has the namespace {name} already.")
+            return
+        context.out.result(
+            data,
+            f"{path} holds the namespace {name}.\n\n"
+            f"Recovery key (write it down, keep it apart from this device, then delete "
+            f"{path}-sync/recovery-*.txt):\n\n    {(space.recovery_key or '').strip()}",
+        )
+
+
+@cli.command()
+@click.option("--data", default="hub.db", show_default=True, help="The hub's file.")
+@click.option("--listen", default="127.0.0.1:8765", show_default=True)
+@click.option("--public-url", help="How others reach it: wss://sync.example.org")
+@click.option("--tls-cert", type=click.Path(exists=True), help="PEM, with chain.")
+@click.option("--tls-key", type=click.Path(exists=True))
+@click.option("--admit", type=click.Choice(["ticket", "anyone"]), default="ticket")
+@click.option("--insecure-plaintext", is_flag=True, help="No TLS off loopback.")
+@click.option("--behind-proxy", is_flag=True, help="A proxy in front has the TLS.")
+@command
+async def hub(
+    context: Context,
+    data: str,
+    listen: str,
+    public_url: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    admit: Any,
+    insecure_plaintext: bool,
+    behind_proxy: bool,
+) -> None:
+    """Relay namespaces between devices, until interrupted."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise Invalid(f"--listen is HOST:PORT, not {listen!r}")
+    tls = None
+    if tls_cert is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(tls_cert, tls_key)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with (
+        syncengine.open_hub(data, admit=admit) as opened,
+        transport.serve(
+            opened,
+            host.strip("[]"),
+            int(port),
+            tls=tls,
+            public_url=public_url,
+            insecure_plaintext=insecure_plaintext,
+            behind_proxy=behind_proxy,
+        ) as server,
+    ):
+        context.out.note("Connect with this address (its last part is a secret):")
+        context.out.result({"address": server.address}, server.address)
+        await stop.wait()
+        context.out.note("Stopping.")
+
+
+@cli.command()
+@click.option(
+    "--ops", type=click.Choice(["read", "write"]), default="write", show_default=True
+)
+@click.option("--expires", default="24h", show_default=True, help="30m, 24h, 7d.")
+@click.option("--uses", default=1, show_default=True)
+@click.option("--hub", "address", help="The hub to be dialled by the newcomer.")
+@click.option("--qr", is_flag=True, help="Show it as a QR code too.")
+@click.option("--offline", is_flag=True, help="Do not tell the hub now.")
+@command
+async def invite(
+    context: Context,
+    ops: str,
+    expires: str,
+    uses: int,
+    address: str | None,
+    qr: bool,
+    offline: bool,
+) -> None:
+    """Invite a device into the namespace."""
+    async with context.open() as replica:
+        space = await context.space(replica)
+        address = address or context.settings.address
+        if address is None:
+            known = replica.invited_addresses()
+            address = known[0] if known else ""
+        made = await space.invite(
+            ops, hub=address, expires=_duration(expires), uses=uses
+        )
+        if address and not offline:
+            async with transport.connect(replica, address) as link:
+                await _within(link.synced(), link)
+        elif not offline:
+            context.out.note(
+                "No hub is known: the newcomer is told none. `syncengine sync ADDRESS` "
+                "first, or name one with --hub."
+            )
+        if qr:
+            context.out.note(made.qr())
+        context.out.result({"invite": str(made), "uses": uses, "ops": ops}, str(made))
+
+
+@cli.command()
+@click.argument("invitation")
+@click.option("--name", default="main", show_default=True, help="Its name here.")
+@click.option("--adopt", is_flag=True, help="Bring a local namespace of that name in.")
+@command
+async def join(context: Context, invitation: str, name: str, adopt: bool) -> None:
+    """Join a namespace by INVITATION; works offline. Then `sync`."""
+    if invitation == "-":
+        invitation = sys.stdin.read()
+    async with context.open(create=True) as replica:
+        space = await replica.join(invitation, name=name, adopt=adopt)
+        data = {"namespace": space.name, "namespace_id": space.id, "device": replica.id}
+        context.out.result(data, f"Joined as {space.name}. Next: syncengine sync")
+
+
+@cli.command()
+@click.argument("address", required=False)
+@click.option("--watch", is_flag=True, help="Stay connected until interrupted.")
+@command
+async def sync(context: Context, address: str | None, watch: bool) -> None:
+    """Exchange what is missing with the hub at ADDRESS (or the one known)."""
+    async with context.open() as replica:
+        address = address or context.settings.address
+        link = transport.connect(replica, address)
+        async with link:
+            if not watch:
+                await _within(link.synced(), link)
+                await replica.remember(link.hub)
+                pending = sum(space.pending for space in replica.spaces())
+                data = {"state": "synced", "pending": pending, "hub": link.hub}
+                context.out.result(data, "In sync.")
+                return
+            async for state in link.states():
+                error = str(link.error) if link.error and state != "live" else None
+                context.out.result(
+                    {"state": state, "error": error},
+                    state if error is None else f"{state}: {error}",
+                )
+                if state == "live":
+                    await replica.remember(link.hub)
+            if link.error is not None:
+                raise link.error
+
+
+async def _within(waiting: Coroutine[Any, Any, None], link: Any) -> None:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await waiting
+    except TimeoutError:
+        why = f": {link.error}" if link.error else ""
+        raise TimeoutError(
+            f"not in sync after {CONNECT_SECONDS:.0f} s{why}; everything is kept, try "
+            "again later"
+        ) from None
+
+
+@cli.command()
+@click.argument("path")
+@command
+async def get(context: Context, path: str) -> None:
+    """Print a document (collection/id) or a part of it (collection/id/field/...)."""
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    try:
+        collection, key, *steps = path.split("/")
+        name = document_id(collection, key)
+        document = reader.document(reader.number(context.settings.namespace), name)
+        value = document.to_value()
+        for step in map(unescape, steps):
+            value = _step(value, step, path)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, SyncError):
+            raise
+        raise Invalid("a path is collection/id[/field...]", path=path) from error
+    finally:
+        reader.close()
+    text = (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    )
+    context.out.result({"path": path, "value": value}, text)
+
+
+def _step(value: Any, step: str, path: str) -> Any:
+    try:
+        return value[int(step)] if isinstance(value, list) else value[step]
+    except (KeyError, IndexError, ValueError, TypeError):
+        raise NotFound(f"there is no {path}") from None
+
+
+_ASSIGNMENT = re.compile(r"([^=:+]+)(?::(text|counter))?(\+?=)(.*)", re.DOTALL)
+
+
+@cli.command()
+@click.argument("path")
+@click.argument("assignments", nargs=-1)
+@click.option("--delete", is_flag=True, help="Delete the document.")
+@command
+async def put(
+    context: Context, path: str, assignments: tuple[str, ...], delete: bool
+) -> None:
+    """Write to a document: FIELD=VALUE, FIELD:text=TEXT (or @FILE), FIELD:counter+=N.
+
+    VALUE is JSON, or else taken as text.
+    """
+    parse_document_id(path)
+    if not assignments and not delete:
+        raise Invalid("nothing to write: give FIELD=VALUE or --delete")
+    parsed = []
+    for assignment in assignments:
+        match = _ASSIGNMENT.fullmatch(assignment)
+        if match is None:
+            raise Invalid(f"{assignment!r} is not FIELD=VALUE")
+        parsed.append(match.groups())
+    async with context.open() as replica:
+        space = await context.space(replica)
+        async with space.transaction() as tx:
+            if delete:
+                tx.delete(path)
+            page = tx[path]
+            for field, kind, operator, raw in parsed:
+                _assign(page, field, kind, operator, raw)
+        context.out.result({"path": path, "pending": space.pending}, "Written.")
+
+
+def _assign(page: Any, field: str, kind: str | None, operator: str, raw: str) -> None:
+    if kind == "text":
+        text = Path(raw[1:]).read_text() if raw.startswith("@") else raw
+        if operator == "+=":
+            page.text(field).append(text)
+        else:
+            page.text(field).replace(text)
+    elif kind == "counter" or operator == "+=":
+        if kind != "counter" or operator != "+=":
+            raise Invalid("a counter is added to: FIELD:counter+=N", path=field)
+        try:
+            page.counter(field).increment(json.loads(raw))
+        except json.JSONDecodeError as error:
+            raise Invalid(f"{raw!r} is no number", path=field) from error
+    else:
+        try:
+            page[field] = json.loads(raw)
+        except json.JSONDecodeError:
+            page[field] = raw
+
+
+@cli.command()
+@click.argument("collection", required=False)
+@command
+async def ls(context: Context, collection: str | None) -> None:
+    """List collections, or the documents of one."""
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    try:
+        documents = reader.documents(reader.number(context.settings.namespace))
+        if collection is None:
+            counts = documents.collections()
+            rows = table("collection", "documents")
+            for name, count in counts:
+                rows.add_row(name, str(count))
+            context.out.result({"collections": dict(counts)}, rows)
+            return
+        ids = [name.partition("/")[2] for name in documents.names(collection, "")]
+        text = "\n".join(ids) if ids else None
+        context.out.result({"collection": collection, "ids": ids}, text)
+    finally:
+        reader.close()
+
+
+@cli.command()
+@command
+async def status(context: Context) -> None:
+    """Show what is pending, and what each peer has."""
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    try:
+        read = reader.store.read
+        shown = table("namespace", "documents", "pending", "peer", "behind", "contact")
+        spaces: list[dict[str, Any]] = []
+        for ns, name, called in reader.namespaces():
+            ((pending,),) = read("SELECT count(*) FROM _sync_outbox WHERE ns = ?", ns)
+            ((documents,),) = read(
+                "SELECT count(*) FROM _sync_document WHERE ns = ? AND visible", ns
+            )
+            ((position,),) = read(
+                "SELECT position FROM _sync_namespace WHERE ns = ?", ns
+            )
+            peers = [
+                {
+                    "peer": base32(peer),
+                    "behind": max(0, position - acked),
+                    "last_contact": _when(seen_ms),
+                }
+                for peer, acked, seen_ms in read(
+                    "SELECT peer, acked, seen_ms FROM _sync_peer WHERE ns = ?", ns
+                )
+            ]
+            spaces.append(
+                {
+                    "namespace": called,
+                    "namespace_id": base32(name),
+                    "documents": documents,
+                    "pending": pending,
+                    "peers": peers,
+                }
+            )
+            title = (called or base32(name)[:8], str(documents), str(pending))
+            if not peers:
+                shown.add_row(*title, "-", "-", "never")
+            for peer in peers:
+                shown.add_row(
+                    *title,
+                    peer["peer"][:8],
+                    str(peer["behind"]),
+                    peer["last_contact"] or "now",
+                )
+        context.out.result({"db": context.settings.db, "namespaces": spaces}, shown)
+    finally:
+        reader.close()
+
+
+def _when(ms: int) -> str | None:
+    from datetime import datetime
+
+    if not ms:
+        return None
+    return datetime.fromtimestamp(ms / 1000).astimezone().isoformat(timespec="seconds")
+
+
+@cli.command()
+@click.argument("files", nargs=-1)
+@command
+async def doctor(context: Context, files: tuple[str, ...]) -> int:
+    """Check FILES (or the replica): every batch, every document, the key."""
+    from syncengine.replication.doctor import examine
+    from syncengine.trust.keys import ED25519
+
+    reports: list[dict[str, Any]] = []
+    for path in files or (context.settings.db,):
+        if not Path(path).exists():
+            raise NotFound(f"there is no {path}")
+        findings = await examine(
+            path, clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
+        )
+        reports.append(
+            {
+                "file": path,
+                "clean": not findings,
+                "findings": [
+                    {"where": f.where, "what": f.what, "remedy": f.remedy}
+                    for f in findings
+                ],
+            }
+        )
+    lines = []
+    for report in reports:
+        lines.append(f"{report['file']}: {'clean' if report['clean'] else 'NOT clean'}")
+        lines += [
+            f"  {f['where']}: {f['what']}\n    {f['remedy']}"
+            for f in report["findings"]
+        ]
+    clean = all(report["clean"] for report in reports)
+    context.out.result({"clean": clean, "files": reports}, "\n".join(lines))
+    return 0 if clean else NO
+
+
+@cli.command()
+@click.argument("target")
+@command
+async def backup(context: Context, target: str) -> None:
+    """Write the replica into one file TARGET, without the device's key."""
+    async with context.open() as replica:
+        await replica.backup(target)
+    size = Path(target).stat().st_size
+    context.out.result({"backup": target, "bytes": size}, f"{target}: {size:,} bytes")
+
+
+@cli.command()
+@click.option("--trace", type=click.Path(exists=True), help="A recorded session.")
+@click.option("--devices", default=3, show_default=True, help="Without --trace.")
+@click.option("--speed", default=30.0, show_default=True, help="Times human typing.")
+@click.option("--text", type=click.Path(exists=True), help="What is typed.")
+@click.option("--keep", type=click.Path(), help="Leave the files in this folder.")
+@command
+async def demo(
+    context: Context,
+    trace: str | None,
+    devices: int,
+    speed: float,
+    text: str | None,
+    keep: str | None,
+) -> int:
+    """A hub and devices that edit one text, vanish, are killed, and meet again."""
+    from clients.demo import play, replay
+
+    if trace is not None:
+        return await replay(context.out, trace, keep)
+    return await play(context.out, devices, speed, text, keep)
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d+)([smhd])", text)
+    if match is None:
+        raise Invalid(f"a duration is 30m, 24h or 7d, not {text!r}")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+    return timedelta(**{unit: int(match[1])})
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli(standalone_mode=True)
+    except KeyboardInterrupt:
+        stderr.print("interrupted")
+        sys.exit(INTERRUPTED)

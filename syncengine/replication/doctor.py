@@ -1,0 +1,240 @@
+"""Is this file what it says? Every check here can fail, and says what that means.
+
+It re-hashes each batch, follows the chains, checks signatures, and makes the
+documents anew from the log in memory, by the same code that made them, to compare.
+Nothing is written.
+"""
+
+import asyncio
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncengine import values
+from syncengine.clock import Clock, Entropy, HybridClock
+from syncengine.crdt.document import Document
+from syncengine.errors import SyncError
+from syncengine.ids import ActorId, BatchId, Lineage, NamespaceId, short
+from syncengine.log.batch import (
+    NO_BATCH,
+    batch_id,
+    decode_header,
+    root_of,
+    signed_bytes,
+    split_payload,
+)
+from syncengine.replication.documents import Documents
+from syncengine.replication.keeper import Keeper
+from syncengine.replication.namespace import Namespace
+from syncengine.replication.writer import Writer
+from syncengine.storage.inline import InlineStore
+from syncengine.storage.store import Writes
+from syncengine.trust.keys import PrivateKey, Scheme
+from syncengine.trust.membership import Entry, InvalidEntry, Membership
+
+_LOG_TABLES = ("_sync_namespace", "_sync_log", "_sync_head", "_sync_outbox")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong: where, what, and what to do."""
+
+    where: str
+    what: str
+    remedy: str
+
+
+_RESEND = (
+    "connect to a peer that has it: a copy made from an invite gets everything again"
+)
+_REBUILD = "the log is whole: documents can be made anew from it"
+
+
+async def examine(
+    path: str, *, clock: Clock, entropy: Entropy, scheme: Scheme
+) -> list[Finding]:
+    """Return all that is wrong with the file at `path`; empty: nothing.
+
+    Raises `NotOurs` or `NewerFormat` when it is no file of this version.
+    """
+    store = InlineStore(path, read_only=True)
+    findings: list[Finding] = []
+    try:
+        try:
+            ((said,), *_) = store.read("PRAGMA integrity_check")
+            if said != "ok":
+                findings.append(Finding(path, f"SQLite finds: {said}", _RESEND))
+        except (SyncError, sqlite3.Error) as error:
+            return [Finding(path, f"the file cannot be read: {error}", _RESEND)]
+        findings += _examine_identity(path)
+        meta = dict(store.read("SELECT key, value FROM _sync_meta"))
+        is_replica = meta.get("role") == "replica"
+        for ns, name, called in store.read("SELECT ns, id, name FROM _sync_namespace"):
+            title = called or short(name)
+            log_findings = _examine_log(store, ns, NamespaceId(name), title, scheme)
+            findings += log_findings
+            if is_replica and not log_findings:
+                key = scheme.private_key(entropy.bytes(32))
+                findings += await _examine_documents(
+                    store, ns, NamespaceId(name), title, scheme, clock, entropy, key
+                )
+    finally:
+        await store.close()
+    return findings
+
+
+def _examine_identity(path: str) -> list[Finding]:
+    folder = Path(f"{path}-sync")
+    if not (folder / "device.key").exists():
+        return [
+            Finding(
+                str(folder),
+                "the device's key is missing",
+                "this file is a copy or a backup: opening it makes a new device, which "
+                "needs a grant (join again by an invite)",
+            )
+        ]
+    return []
+
+
+def _examine_log(
+    store: InlineStore, ns: int, namespace: NamespaceId, title: str, scheme: Scheme
+) -> list[Finding]:
+    findings: list[Finding] = []
+    membership = Membership(namespace, scheme)
+    tips: dict[tuple[ActorId, BatchId], int] = {}
+    known: dict[BatchId, int] = {NO_BATCH: 0}
+    unsigned: dict[BatchId, str] = {}
+    expected = 1
+
+    def wrong(where: str, what: str) -> None:
+        findings.append(Finding(f"{title}: {where}", what, _RESEND))
+
+    for position, name, kind, head, body, signature in store.read(
+        "SELECT position, id, kind, head, body, signature FROM _sync_log "
+        "WHERE ns = ? ORDER BY position",
+        ns,
+    ):
+        where = f"row {position}"
+        if position != expected:
+            wrong(where, f"rows {expected} to {position - 1} are missing")
+        expected = position + 1
+        if kind:
+            try:
+                if membership.add(Entry(kind, body, signature)) != name:
+                    wrong(where, "a membership entry is not what its id says")
+            except InvalidEntry as error:
+                wrong(where, f"a membership entry is damaged: {error}")
+            continue
+        try:
+            header = decode_header(head)
+            root = root_of(split_payload(body))
+        except ValueError as error:
+            wrong(where, f"a batch is damaged: {error}")
+            continue
+        if batch_id(head) != name or root != header.root:
+            wrong(where, f"a batch of {short(header.actor)} is not what its id says")
+            continue
+        if known.get(header.prev, -1) != header.first_seq - 1:
+            if header.prev != NO_BATCH or header.first_seq != 1:
+                wrong(where, f"the batch before {short(name)} is missing")
+        known[BatchId(name)] = header.end
+        tips.pop((header.actor, header.prev), None)
+        unsigned.pop(header.prev, None)
+        tips[(header.actor, BatchId(name))] = header.end
+        if not signature:
+            unsigned[BatchId(name)] = where
+            continue
+        device = membership.actors.get(header.actor)
+        if device is None:
+            wrong(where, f"no entry says whose actor {short(header.actor)} is")
+        elif not scheme.verify(device, signed_bytes(BatchId(name)), signature):
+            wrong(where, f"a batch of {short(header.actor)} has a bad signature")
+    for where in unsigned.values():
+        wrong(where, "a run of batches ends without a signature")
+    ((position,),) = store.read("SELECT position FROM _sync_namespace WHERE ns = ?", ns)
+    if position != expected - 1:
+        wrong("end", f"the log should reach row {position}, it ends at {expected - 1}")
+    stored = {
+        (ActorId(actor), BatchId(name)): seq
+        for actor, name, seq in store.read(
+            "SELECT actor, id, seq FROM _sync_head WHERE ns = ?", ns
+        )
+    }
+    if stored != tips:
+        wrong("frontier", "the stored frontier is not where the log ends")
+    return findings
+
+
+async def _examine_documents(
+    store: InlineStore,
+    ns: int,
+    namespace: NamespaceId,
+    title: str,
+    scheme: Scheme,
+    clock: Clock,
+    entropy: Entropy,
+    key: PrivateKey,
+) -> list[Finding]:
+    """Make the documents anew from a copy of the log, and compare."""
+    copy = InlineStore(":memory:")
+    writes = Writes()
+    for table in _LOG_TABLES:
+        for row in store.read(f"SELECT * FROM {table} WHERE ns = ?", ns):
+            marks = ", ".join("?" * len(row))
+            writes.add(f"INSERT INTO {table} VALUES ({marks})", *row)
+    copy.commit_now(writes)
+    keeper = Keeper(copy, ns, namespace, Lineage(bytes(16)), scheme)
+    rows = iter(range(1, 1 << 62))
+    engine = Namespace(
+        keeper, Writer(copy), HybridClock(clock), entropy, key, lambda: next(rows)
+    )
+    engine.load()
+    findings: list[Finding] = []
+    async with engine.turn:
+        await engine.rebuild()
+    fresh = Writes()
+    engine.collect(fresh)
+    copy.commit_now(fresh)
+    frontier = dict(
+        store.read("SELECT actor, applied FROM _sync_actor WHERE ns = ?", ns)
+    )
+    anew = dict(copy.read("SELECT actor, applied FROM _sync_actor WHERE ns = ?", ns))
+    if frontier != anew:
+        findings.append(
+            Finding(
+                f"{title}: frontier", "the applied frontier is not the log's", _REBUILD
+            )
+        )
+    stored_docs = Documents(store, ns, lambda: 0)
+    anew_docs = Documents(copy, ns, lambda: 0)
+    names = {
+        f"{collection}/{key_}"
+        for source in (store, copy)
+        for collection, key_ in source.read(
+            "SELECT collection, id FROM _sync_document WHERE ns = ?", ns
+        )
+    }
+    for index, name in enumerate(sorted(names)):
+        stored = stored_docs.find(name)  # type: ignore[arg-type]  # a document's name
+        made = anew_docs.find(name)  # type: ignore[arg-type]  # the same
+        if not _same(stored, made):
+            findings.append(
+                Finding(
+                    f"{title}: {name}", "it does not show what its log says", _REBUILD
+                )
+            )
+        if index % 100 == 0:
+            await asyncio.sleep(0)
+    await copy.close()
+    return findings
+
+
+def _same(stored: Document | None, made: Document | None) -> bool:
+    try:
+        one = (stored.canonical(), stored.visible) if stored else None
+    except (*values.DECODE_ERRORS, KeyError, TypeError):
+        return False
+    other = (made.canonical(), made.visible) if made else None
+    nothing = (values.canonical({}), False)
+    return (one or nothing) == (other or nothing)

@@ -1,0 +1,74 @@
+"""Reading a replica's file beside the process that owns it: no lock, no writes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from syncengine.crdt.document import Document
+from syncengine.errors import NotFound, NotOurs
+from syncengine.ids import DocumentId
+from syncengine.replication.documents import Documents
+from syncengine.storage.inline import InlineStore
+
+
+class Reader:
+    """A file opened read-only. Raises `NotFound`, `NotOurs`, `NewerFormat`."""
+
+    def __init__(self, path: str):
+        from pathlib import Path
+
+        if not Path(path).exists():
+            raise NotFound(f"there is no {path}; `syncengine init` makes it")
+        self.store = InlineStore(path, read_only=True)
+        meta = dict(self.store.read("SELECT key, value FROM _sync_meta"))
+        if meta.get("role") == "hub":
+            self.close()
+            raise NotOurs(f"{path} belongs to a hub, which cannot read documents")
+
+    def close(self) -> None:
+        self.store.connection.close()
+
+    def namespaces(self) -> list[tuple[int, bytes, str | None]]:
+        """Return (number, id, name) of the namespaces in the file."""
+        return [
+            (ns, name, called)
+            for ns, name, called in self.store.read(
+                "SELECT ns, id, name FROM _sync_namespace ORDER BY ns"
+            )
+        ]
+
+    def number(self, name: str | None) -> int:
+        """Return the number of a namespace: the only one, when none is named."""
+        found = self.namespaces()
+        if name is None and len(found) == 1:
+            return found[0][0]
+        for ns, _, called in found:
+            if called == name:
+                return ns
+        names = ", ".join(str(called) for _, _, called in found) or "none"
+        if name is None:
+            raise NotFound(f"say which namespace (--namespace): {names}")
+        raise NotFound(f"there is no namespace {name!r}; there are: {names}")
+
+    def documents(self, ns: int) -> Documents:
+        """Return the documents of a namespace, to be read only."""
+        return Documents(self.store, ns, _no_rows)
+
+    def document(self, ns: int, name: DocumentId) -> Document:
+        document = self.documents(ns).find(name)
+        if document is None or not document.visible:
+            raise NotFound(f"there is no {name}")
+        return document
+
+    def all_names(self, ns: int) -> Iterator[DocumentId]:
+        """Yield every visible document."""
+        rows: list[tuple[Any, ...]] = self.store.read(
+            "SELECT collection, id FROM _sync_document WHERE ns = ? AND visible "
+            "ORDER BY collection, id",
+            ns,
+        )
+        for collection, key in rows:
+            yield DocumentId(f"{collection}/{key}")
+
+
+def _no_rows() -> int:
+    raise AssertionError("a reader makes no documents")
