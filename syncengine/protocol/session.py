@@ -104,11 +104,18 @@ class Session:
         if now < self.deadline() or self.state is State.CLOSED:
             return
         if self.state is not State.LIVE:
-            self._close(Code.AUTHENTICATION, "the handshake took too long")
+            self._close(Code.SLOW, "the handshake took too long")
         elif self._pinged:
             self._close(Code.SLOW, "the peer has been silent for too long")
         else:
             self._pinged = True
+            self.send(Ping())
+
+    def ask(self, now: float) -> None:
+        """Find out soon whether the peer is there. Then send `frames_to_send()`."""
+        if self.state is State.LIVE and not self._pinged:
+            self._pinged = True
+            self._heard = now - limits.SILENCE_SECONDS_MAX + limits.ANSWER_SECONDS
             self.send(Ping())
 
     # --- receiving ----------------------------------------------------------------

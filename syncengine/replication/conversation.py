@@ -210,6 +210,11 @@ class Conversation:
         self.session.send(message)
         self._wake.set()
 
+    def ask(self) -> None:
+        """Find out soon whether the peer is still there."""
+        self.session.ask(self._now())
+        self._wake.set()
+
     def wake(self) -> None:
         """Something may have to be sent."""
         self._wake.set()
@@ -281,6 +286,7 @@ class Dialling(Conversation):
         namespaces: Callable[[], list[Hosted]],
         ticket: bytes | None,
         on_live: Callable[[], None],
+        in_use_since: dict[NamespaceId, float],
     ):
         exchange = Exchange(host.entropy.bytes(32))
         machine = Dialler(
@@ -291,9 +297,11 @@ class Dialling(Conversation):
         self._namespaces = namespaces
         self._ticket = ticket
         self._on_live = on_live
+        self._in_use_since = in_use_since
         self._opening: dict[int, tuple[Hosted, Open]] = {}
         self._next_channel = 0
         self._reopened: set[NamespaceId] = set()
+        self._retired: set[NamespaceId] = set()
         self.refusals: dict[NamespaceId, Refusal] = {}
 
     async def _act(self, event: Event) -> None:
@@ -370,13 +378,9 @@ class Dialling(Conversation):
         hosted, asked = opening
         assert self.device is not None
         if isinstance(answer, Refusal):
-            if answer.code == Code.ACTOR_IN_USE:
-                await self._retire(hosted)
-            else:
-                self.refusals[hosted.keeper.namespace] = answer
-                hosted.progress.set()
-                self._on_live()
+            await self._refused(hosted, asked, answer)
             return
+        self._in_use_since.pop(hosted.keeper.namespace, None)
         if hosted.actor is not None and hosted.actor == asked.actor:
             head = hosted.keeper.heads.get(hosted.actor)
             seq = head.seq if head else 0
@@ -408,11 +412,34 @@ class Dialling(Conversation):
         self._join(channel)
         self._on_live()
 
+    async def _refused(self, hosted: Hosted, asked: Open, answer: Refusal) -> None:
+        namespace = hosted.keeper.namespace
+        if answer.code == Code.ACTOR_IN_USE:
+            # Our own connection from before a crash, until the listener gives it
+            # up; a clone, if it goes on longer than that.
+            since = self._in_use_since.setdefault(namespace, self._now())
+            if self._now() - since > limits.SILENCE_SECONDS_MAX + limits.PING_SECONDS:
+                del self._in_use_since[namespace]
+                await self._retire(hosted)
+                return
+        elif (
+            answer.code == Code.NOT_GRANTED
+            and not asked.entries
+            and namespace not in self._reopened
+        ):
+            # It does not know our grant (any more): show all of it.
+            self._reopened.add(namespace)
+            self.send(self._open(hosted, known=False))
+            return
+        self.refusals[namespace] = answer
+        hosted.progress.set()
+        self._on_live()
+
     async def _retire(self, hosted: Hosted) -> None:
         """Become a new actor, and ask again."""
-        if hosted.keeper.namespace in self._reopened:
+        if hosted.keeper.namespace in self._retired:
             raise ProtocolError(Code.ACTOR_IN_USE, "the new actor is in use too")
-        self._reopened.add(hosted.keeper.namespace)
+        self._retired.add(hosted.keeper.namespace)
         log.warning("this replica was restored or copied: it goes on as a new actor")
         await hosted.retire_actor()
         self.send(self._open(hosted, known=False))
@@ -545,7 +572,18 @@ class Listening(Conversation):
             if name is None:
                 raise Pending("no grant was shown")
             grant = membership.rights(name)
-        except (Pending, InvalidEntry) as error:
+        except Pending as error:
+            known = name in membership.grants
+            raise Refused(
+                Code.NOT_GRANTED,
+                "the invite that this device joined by has not arrived here yet; the "
+                "device that made it must connect first"
+                if known
+                else "this device has no grant for this namespace; ask a member for "
+                "an invite",
+                retry="later" if known else "after_action",
+            ) from error
+        except InvalidEntry as error:
             raise Refused(
                 Code.NOT_GRANTED,
                 f"this device has no grant for this namespace ({error}); ask a member "
@@ -574,10 +612,11 @@ class Listening(Conversation):
             other.session.close(Code.GOING_AWAY, "replaced by a newer connection")
             other.wake()
         else:
+            other.ask()
             raise Refused(
                 Code.ACTOR_IN_USE,
                 "another running copy of this replica writes under the same actor",
-                retry="after_action",
+                retry="later",
             )
         self._registry.hold(hosted.keeper.namespace, request.actor, self)
 

@@ -174,6 +174,10 @@ class Documents:
         for key in sorted(stored):
             yield DocumentId(f"{collection}/{key}")
 
+    def in_memory(self) -> list[DocumentId]:
+        """Return the documents that are decoded now."""
+        return list(self._cache)
+
     def collections(self) -> list[tuple[str, int]]:
         """Return (collection, how many documents), as on disk."""
         rows = self._store.read(

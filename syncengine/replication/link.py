@@ -66,6 +66,7 @@ class Link:
         self._changed = Signal()
         self._task: asyncio.Task[None] | None = None
         self._conversation: Dialling | None = None
+        self._in_use_since: dict[NamespaceId, float] = {}
         self.error: SyncError | None = None
         """Why the link is refused; or the last reason why it waits."""
 
@@ -169,7 +170,7 @@ class Link:
 
     def _check_refusals(self, conversation: Dialling) -> None:
         for refusal in conversation.refusals.values():
-            if refusal.code in FINAL:
+            if refusal.retry != "later":
                 raise _error_of(refusal)
 
     # --- dialling -----------------------------------------------------------------
@@ -214,6 +215,7 @@ class Link:
             self._namespaces,
             self.address.ticket,
             self._on_live,
+            self._in_use_since,
         )
         self._conversation = conversation
         try:
@@ -229,7 +231,7 @@ class Link:
         final = {
             name
             for name, refusal in conversation.refusals.items()
-            if refusal.code in FINAL
+            if refusal.retry != "later"
         }
         if wanted and wanted <= final:
             # Nothing is left to talk about: say why, for good.
@@ -241,7 +243,7 @@ class Link:
             return
         for refusal in conversation.refusals.values():
             self.error = _error_of(refusal)
-            if refusal.code not in FINAL:
+            if refusal.retry == "later":
                 # Not yet: the namespace may be on its way to the hub.
                 conversation.session.close(Code.GOING_AWAY, "trying again later")
                 conversation.wake()

@@ -164,7 +164,8 @@ class Namespace:
         )
         self.actor = None if actor is None else ActorId(actor)
         self.grant = None if grant is None else EntryId(grant)
-        self.clock.last = hlc
+        # Never back, not even for changes that were lost with a failed commit.
+        self.clock.observe(hlc)
         applied = self.delivery.applied
         for actor, seq, stamp, seen in store.read(
             "SELECT actor, applied, hlc, seen FROM _sync_actor WHERE ns = ?", ns

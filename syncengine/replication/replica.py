@@ -7,7 +7,7 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Any
 
-from syncengine.clock import Clock, Entropy, HybridClock
+from syncengine.clock import Clock, Entropy, HybridClock, SteadyClock
 from syncengine.errors import (
     AlreadyExists,
     ClockSuspect,
@@ -64,15 +64,14 @@ class Replica:
         self.identity: Identity = opened.identity
         self.key = opened.key
         self.lineage = opened.lineage
-        self.clock = clock
+        self._loop = asyncio.get_running_loop()
+        self.clock = SteadyClock(clock, self._loop.time)
         self.entropy = entropy
         self.scheme = scheme
         self.instance = entropy.bytes(16)
         self.clock_suspect = False
         """Whether a hub's clock and ours are more than a minute apart."""
         self._strict_clock = strict_clock
-        self._offset_ms = 0
-        self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._closed = False
         self.writer = Writer(opened.store)
@@ -275,7 +274,6 @@ class Replica:
     def _add(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
         clock = HybridClock(self.clock)
-        clock.offset_ms = self._offset_ms
         engine = Namespace(
             keeper, self.writer, clock, self.entropy, self.key, self._new_row
         )
@@ -306,7 +304,7 @@ class Replica:
 
     def told_time(self, now_ms: int) -> None:
         """A listener told its clock: correct ours where it is far off."""
-        offset = now_ms - self.clock.now_ms()
+        offset = now_ms - self.clock.own_ms()
         off = abs(offset) > CLOCK_OFF_MS
         if off and not self.clock_suspect:
             if self._strict_clock:
@@ -319,9 +317,7 @@ class Replica:
                 offset / 1000,
             )
         self.clock_suspect = off
-        self._offset_ms = offset if off else 0
-        for space in self._spaces.values():
-            space.engine.clock.offset_ms = self._offset_ms
+        self.clock.offset_ms = offset if off else 0
 
     def link_began(self, link: Link) -> None:
         self.check_usable()

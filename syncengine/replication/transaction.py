@@ -44,7 +44,8 @@ class Receipt:
         self, space: "Space", seq: int, on_disk: "asyncio.Future[None] | None"
     ):
         self._space = space
-        self._seq = seq
+        self.seq = seq
+        """The first operation of the change, in its author's count."""
         self._actor = space.engine.actor
         self._on_disk = on_disk
 
@@ -62,7 +63,7 @@ class Receipt:
 
     def _position(self) -> int | None:
         assert self._actor is not None
-        return self._space.engine.position_of(self._actor, self._seq)
+        return self._space.engine.position_of(self._actor, self.seq)
 
     async def durable_on(self, peer: str = "hub") -> None:
         """Wait until the change is on a peer's disk too.

@@ -1,0 +1,55 @@
+"""Many seeds of the standard story, on all cores: `python -m syncengine.testing`."""
+
+import argparse
+import logging
+import multiprocessing
+import os
+import sys
+import time
+
+from syncengine.testing.story import standard
+from syncengine.testing.world import Report, run_seed
+
+# Worlds of one process: what died in them is kept until it ends.
+CHUNK = 20
+
+
+def one(seed: int) -> tuple[Report, str]:
+    """Run one seed; return what it did, and how it failed."""
+    logging.disable(logging.CRITICAL)
+    outcome = run_seed(standard, seed)
+    problem = f"{outcome.error}\n{outcome.text}" if outcome.error is not None else ""
+    return outcome.report, problem
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m syncengine.testing")
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    totals = {"transactions": 0, "cuts": 0, "crashes": 0, "hours": 0.0}
+    failed: list[int] = []
+    seeds = range(arguments.first, arguments.first + arguments.seeds)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(os.cpu_count(), maxtasksperchild=CHUNK) as pool:
+        results = pool.map(one, seeds, chunksize=1)
+    for report, problem in results:
+        totals["transactions"] += report.transactions
+        totals["cuts"] += report.cuts
+        totals["crashes"] += report.crashes
+        totals["hours"] += report.virtual_seconds / 3600
+        if problem:
+            failed.append(report.seed)
+            shown = problem if len(failed) == 1 else problem.partition("\n")[0]
+            print(f"seed {report.seed}: {shown}", file=sys.stderr)
+    seconds = time.monotonic() - began
+    print(
+        f"{arguments.seeds} seeds from {arguments.first} in {seconds:.0f} s: "
+        f"{totals['transactions']:,} transactions, {totals['cuts']:,} cuts, "
+        f"{totals['crashes']:,} crashes, {totals['hours']:.1f} virtual hours; "
+        f"{len(failed)} failed{f': {failed[:20]}' if failed else ''}"
+    )
+    return 1 if failed else 0
+
+

@@ -1,0 +1,250 @@
+"""The standard story: people write everything everywhere while all goes wrong.
+
+Phases: faults with writing; then everything heals and all must converge; then what
+was promised is looked for. A seed has at least 100 transactions over at least 60
+virtual seconds, 5 cut links and a crash with restart, or it fails: too little of it
+proves nothing.
+"""
+
+import asyncio
+from typing import Any
+
+from syncengine.errors import SyncError
+from syncengine.testing.world import Invariant, Node, World, assert_converged
+
+WRITERS = ("ann", "bob", "cyd")
+
+TRANSACTIONS_MIN = 100
+SECONDS_MIN = 60.0
+CUTS_MIN = 5
+CRASHES_MIN = 1
+
+
+async def standard(world: World) -> None:
+    """One hub, three replicas, all field types, all faults."""
+    chance = world.random
+    hub = await world.hub()
+    founder = await world.replica(WRITERS[0])
+    assert founder.replica is not None
+    await founder.wait(founder.replica.namespace("home"))
+    await founder.connect(hub)
+    address = hub.address
+    space = founder.space
+    invite = await founder.wait(
+        space.invite("write", hub=address.without_ticket, uses=len(WRITERS))
+    )
+    for name in WRITERS[1:]:
+        node = await world.replica(name)
+        assert node.replica is not None
+        await node.wait(node.replica.join(str(invite), name="home"))
+        await node.connect(address)
+    life = _Life(world)
+    until = world.loop.now + chance.uniform(SECONDS_MIN, SECONDS_MIN + 30)
+    writers = [asyncio.ensure_future(life.write(name, until)) for name in WRITERS]
+    trouble = asyncio.ensure_future(life.trouble(until))
+    checker = asyncio.ensure_future(life.check(until))
+    await asyncio.gather(*writers, trouble, checker)
+    await life.heal()
+    await assert_converged(world)
+    await life.check_promises()
+    report = world.report
+    if (
+        report.transactions < TRANSACTIONS_MIN
+        or world.loop.now < SECONDS_MIN
+        or world.network.cut_count < CUTS_MIN
+        or report.crashes < CRASHES_MIN
+    ):
+        raise AssertionError(f"this seed proves too little: {report}")
+
+
+class _Life:
+    """What happens in one world."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.sums: dict[str, int] = {}  # what every counter must show at least
+        self.tried: dict[str, int] = {}  # ... and at most
+        self.address = world.nodes["hub"].address
+        self.marks: set[str] = set()  # texts that were promised durable
+        self.pairs = 0
+
+    # --- writing ------------------------------------------------------------------
+
+    async def write(self, name: str, until: float) -> None:
+        world, chance = self.world, self.world.random
+        count = 0
+        while world.loop.now < until:
+            await asyncio.sleep(chance.expovariate(1.2))
+            node = world.nodes[name]
+            if not node.is_up or node.replica is None:
+                continue
+            count += 1
+            await node.wait(self._transaction(node, f"{name}{count}"))
+            world.check_failures()
+
+    async def _transaction(self, node: Node, mark: str) -> None:
+        chance = self.world.random
+        space = node.space
+        amount = chance.randint(1, 9)
+        wait = chance.random() < 0.7
+        try:
+            async with space.transaction(wait=wait) as tx:
+                self._edit(tx, chance, mark)
+                # D3: both or neither, everywhere and at any time.
+                tx["pair/left"].counter("n").increment(amount)
+                tx["pair/right"].counter("n").increment(amount)
+                tx["marks/all"].set("seen").add(mark)
+                self.tried[node.name] = self.tried.get(node.name, 0) + amount
+            if not wait:
+                await tx.receipt
+        except SyncError:
+            return  # the disk said no: not promised
+        self.world.report.transactions += 1
+        self.world.trace(mark)
+        engine = space.engine
+        assert engine.actor is not None
+        self.marks.add(mark)
+        self.world.promise(node, engine.actor, tx.receipt.seq, mark)
+        self.sums[node.name] = self.sums.get(node.name, 0) + amount
+
+    def _edit(self, tx: Any, chance: Any, mark: str) -> None:
+        page = tx[f"page/{chance.randint(1, 3)}"]
+        for _ in range(chance.randint(1, 3)):
+            match chance.randint(0, 9):
+                case 0:
+                    page["title"] = mark
+                case 1:
+                    page[chance.choice("abc")] = chance.randint(0, 99)
+                case 2:
+                    page.pop(chance.choice("abcm"), None)
+                case 3:
+                    page.set("tags").add(chance.choice("xyz"))
+                case 4:
+                    page.set("tags").discard(chance.choice("xyz"))
+                case 5:
+                    items = page.list("items")
+                    if len(items) and chance.random() < 0.4:
+                        del items[chance.randrange(len(items))]
+                    else:
+                        items.insert(chance.randint(0, len(items)), mark)
+                case 6:
+                    items = page.list("items")
+                    if len(items):
+                        items[chance.randrange(len(items))] = mark
+                case 7:
+                    page.map("m")[chance.choice("pq")] = {"deep": [mark, {"x": 1}]}
+                case _:
+                    text = page.text("body")
+                    length = len(text)
+                    if length and chance.random() < 0.3:
+                        at = chance.randrange(length)
+                        text.delete(at, min(length - at, chance.randint(1, 5)))
+                    else:
+                        text.insert(chance.randint(0, length), f"<{mark}>")
+
+    # --- trouble ------------------------------------------------------------------
+
+    async def trouble(self, until: float) -> None:
+        """Cuts, crashes, partitions, full disks, clocks that jump."""
+        world, chance = self.world, self.world.random
+        crash_at = world.loop.now + chance.uniform(10, 40)
+        cuts = 0
+        while world.loop.now < until or cuts < CUTS_MIN:
+            await asyncio.sleep(chance.expovariate(1 / world.network.weather.cut_mean))
+            roll = chance.random()
+            if world.loop.now > crash_at:
+                crash_at = world.loop.now + chance.uniform(15, 40)
+                await self._crash(chance.choice([*WRITERS, "hub"]))
+            elif roll < 0.1:
+                name = chance.choice(WRITERS)
+                world.network.part(name, "hub")
+                world.trace("part", name)
+            elif roll < 0.2:
+                world.network.heal()
+            elif roll < 0.25:
+                node = world.nodes[chance.choice(WRITERS)]
+                node.clock.skew_ms += chance.choice((-3_600_000, 50_000, -20_000))
+                world.trace("clock", node.name)
+            elif roll < 0.3:
+                disk = world.nodes[chance.choice(WRITERS)].disk
+                disk.full = True
+                world.loop.call_later(chance.uniform(0.1, 3), _free, disk)
+            else:
+                cuts += world.network.cut_one()
+                world.trace("cut")
+
+    async def _crash(self, name: str) -> None:
+        world, chance = self.world, self.world.random
+        node = world.nodes[name]
+        if not node.is_up:
+            return
+        node.disk.full = False
+        node.crash()
+        await asyncio.sleep(chance.choice((0.1, 2.0, 10.0)))
+        await self._start(node)
+
+    async def _start(self, node: Node) -> None:
+        node.disk.full = False
+        await node.start()
+        if node.name != "hub" and node.is_up:
+            await node.connect(self.address)
+
+    async def heal(self) -> None:
+        """Everything works from now on."""
+        world = self.world
+        world.network.heal()
+        weather = world.network.weather
+        weather.drop = weather.duplicate = weather.reorder = weather.delay_tail = 0.0
+        for node in world.nodes.values():
+            node.disk.full = False
+            if not node.is_up:
+                await self._start(node)
+
+    # --- what must hold -----------------------------------------------------------
+
+    async def check(self, until: float) -> None:
+        """C2 and D3 all the time."""
+        while self.world.loop.now < until:
+            await asyncio.sleep(1.7)
+            self.world.compare_equal_versions()
+            self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        for node in self.world.replicas():
+            if node.replica is None or not node.replica.spaces():
+                continue
+            engine = node.space.engine
+            if engine.turn.locked():
+                continue
+            shown = [
+                document.to_value().get("n", 0) if document and document.visible else 0
+                for document in (
+                    engine.documents.find("pair/left"),  # type: ignore[arg-type]  # a document's name
+                    engine.documents.find("pair/right"),  # type: ignore[arg-type]  # the same
+                )
+            ]
+            if shown[0] != shown[1]:
+                raise Invariant("D3", f"{node.name} shows half a transaction: {shown}")
+
+    async def check_promises(self) -> None:
+        """D1: what was promised is everywhere. D2: nothing is there twice, or that
+        nobody wrote."""
+        world = self.world
+        for node in world.replicas():
+            page = await node.space.get("marks/all")
+            seen = set(page.set("seen"))
+            lost = self.marks - seen
+            if lost:
+                raise Invariant("D1", f"{node.name} lost {sorted(lost)[:5]}")
+            left = await node.space.get("pair/left")
+            total = int(left.counter("n"))
+            least, most = sum(self.sums.values()), sum(self.tried.values())
+            if not least <= total <= most:
+                raise Invariant("D2", f"{node.name} counts {total}, not {least}..{most}")
+        self._check_pairs()
+
+
+def _free(disk: Any) -> None:
+    disk.full = False
+
+

@@ -1,0 +1,504 @@
+"""A world: machines with disks and clocks, a network, and what must always hold."""
+
+import asyncio
+import atexit
+import hashlib
+import random
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import Any
+
+from syncengine.ids import ActorId, DeviceId, base32
+from syncengine.replication.address import Address
+from syncengine.replication.conversation import Listening, Registry
+from syncengine.replication.hub import Hub
+from syncengine.replication.link import Link
+from syncengine.replication.opening import HUB, REPLICA, take_over
+from syncengine.replication.replica import Replica
+from syncengine.replication.space import Space
+from syncengine.testing.disk import SimDisk, SimStore
+from syncengine.testing.loop import LIFE, Life, VirtualLoop
+from syncengine.testing.network import Network, SimConnection, Weather
+from syncengine.trust.keys import ED25519, Scheme, StandIn
+
+# The virtual day on which every world begins.
+EPOCH_MS = 1_800_000_000_000
+
+CONVERGE_SECONDS = 240.0
+
+
+class Invariant(AssertionError):
+    """Something that must always hold did not; the text begins with its name."""
+
+    def __init__(self, name: str, what: str):
+        super().__init__(f"{name}: {what}")
+        self.name = name
+
+
+class SimClock:
+    """A machine's wall clock: skewed, drifting, and set wrong at times."""
+
+    def __init__(self, loop: VirtualLoop, skew_ms: int, rate: float):
+        self._loop = loop
+        self.skew_ms = skew_ms
+        self.rate = rate
+
+    def now_ms(self) -> int:
+        return EPOCH_MS + int(self._loop.now * 1000 * self.rate) + self.skew_ms
+
+
+class SimEntropy:
+    """Random bytes from the seed."""
+
+    def __init__(self, chance: random.Random):
+        self._chance = chance
+
+    def bytes(self, n: int) -> bytes:
+        return self._chance.randbytes(n)
+
+
+@dataclass
+class Report:
+    """What one seed did: too little of it proves nothing."""
+
+    seed: int
+    virtual_seconds: float = 0.0
+    transactions: int = 0
+    cuts: int = 0
+    crashes: int = 0
+    frames: int = 0
+    steps: int = 0
+    trace: str = ""
+
+
+class Node:
+    """A machine. Its disk and its clock outlive its runs."""
+
+    def __init__(self, world: "World", name: str, role: str):
+        self.world = world
+        self.name = name
+        self.role = role
+        chance = random.Random(f"{world.seed}/{name}")
+        self.entropy = SimEntropy(chance)
+        self.disk = SimDisk(chance.randbytes(32), random.Random(f"{world.seed}/d/{name}"))
+        self.clock = SimClock(world.loop, *world.draw_clock(chance, role))
+        self.slow = chance.choice((0.0005, 0.005, 0.05))
+        self.life = Life(name)
+        self.life.over = True
+        self.replica: Replica | None = None
+        self.hub: Hub | None = None
+        self.link: Link | None = None
+        self.registry = Registry()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_up(self) -> bool:
+        return not self.life.over
+
+    def run(self, coroutine: Awaitable[Any]) -> "asyncio.Task[Any]":
+        """Run something as part of this machine's present life."""
+        context = self._context()
+
+        async def wrapped() -> Any:
+            return await coroutine
+
+        task = self.world.loop.create_task(wrapped(), context=context)
+        task._life = self.life  # type: ignore[attr-defined]  # see VirtualLoop
+        self.life.kept.append(task)
+        return task
+
+    def _context(self) -> Context:
+        context = copy_context()
+        context.run(LIFE.set, self.life)
+        return context
+
+    async def start(self) -> None:
+        """Begin a life: open the file, and listen."""
+        assert not self.is_up, f"{self.name} is up already"
+        self.life = Life(self.name)
+        self.registry = Registry()
+        await self.wait(self._start())
+
+    async def wait(self, coroutine: Awaitable[Any]) -> Any:
+        """Run something here and wait for it; None when the machine crashes first."""
+        task = self.run(coroutine)
+        life = self.life
+        while not task.done():
+            if life.over:
+                return None
+            await asyncio.wait({task}, timeout=0.5)
+        return task.result()
+
+    async def _start(self) -> None:
+        store = SimStore(self.disk, self.life, slow=self.slow)
+        world = self.world
+        opened = await take_over(
+            store, self.disk.identity, world.scheme, self.entropy, self.role
+        )
+        if self.role == HUB:
+            self.hub = Hub(
+                opened,
+                clock=self.clock,
+                entropy=self.entropy,
+                scheme=world.scheme,
+                admit="ticket",
+            )
+            await self.hub.make_ticket()
+            world.network.listen(self.name, self._accept)
+        else:
+            self.replica = Replica(
+                opened, clock=self.clock, entropy=self.entropy, scheme=world.scheme
+            )
+            await self.replica.start()
+            world.network.listen(self.name, self._accept)
+            world.watch(self)
+
+    def _accept(self, make: Callable[[Life], SimConnection]) -> SimConnection:
+        connection = make(self.life)
+        host: Any = self.hub if self.hub is not None else self.replica
+
+        async def serve() -> None:
+            await Listening(host, connection, self.registry).run()
+
+        self.run(serve())
+        return connection
+
+    @property
+    def address(self) -> Address:
+        """Where to dial this machine."""
+        host: Any = self.hub if self.hub is not None else self.replica
+        ticket = self.hub.ticket if self.hub is not None else None
+        return Address(f"ws://{self.name}", DeviceId(host.key.public), ticket)
+
+    async def connect(self, to: "Node | Address") -> None:
+        """Begin to keep a link to another machine."""
+        await self.wait(self._connect(to.address if isinstance(to, Node) else to))
+
+    async def _connect(self, address: Address) -> None:
+        replica = self.replica
+        assert replica is not None
+        target = address.url.removeprefix("ws://")
+
+        async def dial(_: Address) -> SimConnection:
+            return await self.world.network.dial(self.name, target)
+
+        link = Link(
+            replica,
+            dial,
+            address,
+            lambda: [space.engine for space in replica.spaces()],
+        )
+        self.link = await link.__aenter__()
+
+    def crash(self, *, power_loss: bool = True) -> None:
+        """End this life at once: nothing more of it runs."""
+        if not self.is_up:
+            return
+        self.life.over = True
+        self.life.kept.append((self.replica, self.hub, self.link, self.registry))
+        self.world.graveyard.append(self.life)
+        self.world.network.unlisten(self.name)
+        self.world.network.end_of(self.life)
+        self.replica = self.hub = self.link = None
+        if power_loss:
+            self.disk.power_loss()
+        self.world.report.crashes += 1
+        self.world.trace("crash", self.name)
+
+    @property
+    def space(self) -> Space:
+        assert self.replica is not None, f"{self.name} is down"
+        return self.replica.spaces()[0]
+
+
+class World:
+    """Everything that a story can reach. Made by `simulate`."""
+
+    def __init__(self, seed: int, loop: VirtualLoop):
+        self.seed = seed
+        self.loop = loop
+        self.random = random.Random(f"world/{seed}")
+        # Real signatures in every tenth world; elsewhere only speed is simulated.
+        self.scheme: Scheme = ED25519 if seed % 10 == 0 else StandIn()
+        self.network = Network(loop, Weather.draw(self.random))
+        self.nodes: dict[str, Node] = {}
+        self.report = Report(seed)
+        self.graveyard: list[Life] = []
+        self.ledger: list[Promise] = []
+        self.calm = False
+        self._trace = hashlib.sha256()
+        self._hlcs: dict[ActorId, tuple[int, int]] = {}
+        self._by_version: dict[tuple[Any, ...], tuple[str, bytes]] = {}
+
+    def draw_clock(self, chance: random.Random, role: str) -> tuple[int, float]:
+        """Return (skew in ms, rate) of a machine's clock; hubs keep good time."""
+        if role == HUB:
+            return chance.randint(-2_000, 2_000), 1.0
+        skew = chance.choice((0, chance.randint(-2_000, 2_000), -600_000, 30_000))
+        return skew, chance.choice((1.0, 0.95, 1.05))
+
+    def trace(self, *what: object) -> None:
+        """Add to the hash by which two runs of one seed are compared."""
+        self._trace.update(repr((round(self.loop.now, 6), what)).encode())
+
+    @property
+    def trace_hash(self) -> str:
+        return self._trace.hexdigest()[:16]
+
+    # --- machines -----------------------------------------------------------------
+
+    async def hub(self, name: str = "hub") -> Node:
+        """Start a hub."""
+        return await self._node(name, HUB)
+
+    async def replica(self, name: str) -> Node:
+        """Start a replica."""
+        return await self._node(name, REPLICA)
+
+    async def _node(self, name: str, role: str) -> Node:
+        node = self.nodes.get(name)
+        if node is None:
+            node = self.nodes[name] = Node(self, name, role)
+        await node.start()
+        return node
+
+    def replicas(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.role == REPLICA]
+
+    # --- what must always hold ----------------------------------------------------
+
+    def watch(self, node: Node) -> None:
+        """Check every change that a replica applies, as it applies it."""
+        assert node.replica is not None
+        for space in node.replica.spaces():
+            self._watch_space(node, space)
+        add = node.replica._add
+
+        def added(*args: Any) -> Space:
+            space = add(*args)
+            self._watch_space(node, space)
+            return space
+
+        node.replica._add = added  # type: ignore[method-assign]  # to see new ones too
+
+    def _watch_space(self, node: Node, space: Space) -> None:
+        engine = space.engine
+        apply, finish = engine._apply, engine.finish
+
+        def checked_apply(ready: Any) -> bool:
+            applied = engine.delivery.applied
+            for dep in ready.head.deps:
+                on = engine.keeper.branch(dep.actor, dep.seq, dep.hash16)
+                state = applied.get(on) if on is not None else None
+                if state is None or state.seq < dep.seq:
+                    raise Invariant("O1", f"{node.name} applied before its deps")
+            return apply(ready)
+
+        def checked_finish(draft: Any, operation_id: str | None) -> Any:
+            change = finish(draft, operation_id)
+            if change is not None:
+                self.stamped(node, change.actor, change.end, change.hlc)
+            return change
+
+        engine._apply = checked_apply  # type: ignore[method-assign]  # see above
+        engine.finish = checked_finish  # type: ignore[method-assign]  # see above
+
+    def stamped(self, node: Node, actor: ActorId, seq: int, hlc: int) -> None:
+        """O3: an actor's stamps strictly increase, across restarts."""
+        last_seq, last = self._hlcs.get(actor, (0, 0))
+        if seq > last_seq and hlc <= last:
+            raise Invariant("O3", f"{node.name} stamped {hlc} after {last}")
+        if seq <= last_seq and self._is_durable(actor, seq):
+            raise Invariant("D1", f"{node.name} wrote seq {seq} twice")
+        self._hlcs[actor] = (seq, max(hlc, last))
+
+    def _is_durable(self, actor: ActorId, seq: int) -> bool:
+        return any(
+            promise.actor == actor and promise.seq >= seq for promise in self.ledger
+        )
+
+    def promise(self, node: Node, actor: ActorId, seq: int, check: Any) -> None:
+        """Note what was acknowledged as durable: D1 is checked against it."""
+        self.ledger.append(Promise(node.name, actor, seq, check))
+
+    def compare_equal_versions(self) -> None:
+        """C2: whoever has applied the same shows the same, at any time."""
+        for node in self.replicas():
+            if node.replica is None:
+                continue
+            for space in node.replica.spaces():
+                engine = space.engine
+                if engine.turn.locked():
+                    continue
+                version = tuple(sorted(engine.delivery.version().items()))
+                key = (engine.keeper.namespace, version)
+                shown = state_of(space)
+                known = self._by_version.setdefault(key, (node.name, shown))
+                if known[1] != shown:
+                    raise Invariant(
+                        "C2", f"{node.name} and {known[0]} differ at one version"
+                    )
+
+    def check_failures(self) -> None:
+        """Whatever was raised where nobody listened is a failure too."""
+        for message, error in self.loop.failures:
+            if isinstance(error, BaseException):
+                raise error
+            raise AssertionError(message)
+
+
+@dataclass
+class Promise:
+    """A change that its author was told is durable."""
+
+    node: str
+    actor: ActorId
+    seq: int
+    check: Any = None
+
+
+def state_of(space: Space) -> bytes:
+    """Return a hash of all that a namespace shows: what is in memory, too."""
+    engine = space.engine
+    digest = hashlib.sha256()
+    names = {
+        f"{collection}/{key}"
+        for collection, key in engine.keeper.store.read(
+            "SELECT collection, id FROM _sync_document WHERE ns = ?", engine.ns
+        )
+    }
+    names |= set(engine.documents.in_memory())
+    for name in sorted(names):
+        document = engine.documents.find(name)  # type: ignore[arg-type]  # a document's name
+        if document is not None and document.visible:
+            digest.update(name.encode() + b"\0" + document.canonical())
+    return digest.digest()
+
+
+async def assert_converged(world: World, within: float = CONVERGE_SECONDS) -> None:
+    """C1: wait until all replicas have applied the same, then compare what they show.
+
+    Raises `Invariant` when it takes longer than `within` virtual seconds.
+    """
+    deadline = world.loop.now + within
+    while True:
+        world.check_failures()
+        versions = []
+        pending = False
+        for node in world.replicas():
+            assert node.replica is not None, f"{node.name} is down"
+            engine = node.space.engine
+            versions.append(tuple(sorted(engine.delivery.version().items())))
+            pending |= bool(engine.pending_count())
+            pending |= engine.committed_position != engine.keeper.position
+        if len(set(versions)) == 1 and not pending:
+            break
+        if world.loop.now > deadline:
+            raise Invariant("C1", f"no convergence within {within:.0f} s: {_why(world)}")
+        await asyncio.sleep(0.5)
+    shown = {node.name: state_of(node.space) for node in world.replicas()}
+    if len(set(shown.values())) != 1:
+        raise Invariant("C1", f"replicas differ: {_differing(world)}")
+
+
+def _why(world: World) -> str:
+    lines = []
+    for node in world.replicas():
+        if node.replica is None:
+            lines.append(f"{node.name} down")
+            continue
+        engine = node.space.engine
+        state = node.link.state if node.link else "no link"
+        error = node.link.error if node.link else None
+        lines.append(
+            f"{node.name}: {state} ({error}), pending {engine.pending_count()}, "
+            f"waiting {engine.delivery.waiting_count}, "
+            f"version {[(base32(a)[:4], s) for a, s in sorted(engine.delivery.version().items())]}"
+        )
+    return "; ".join(lines)
+
+
+def _differing(world: World) -> str:
+    found: dict[str, set[str]] = {}
+    for node in world.replicas():
+        for name in node.space.engine.documents.in_memory():
+            document = node.space.engine.documents.find(name)
+            if document is not None:
+                found.setdefault(name, set()).add(repr(document.to_value())[:300])
+    return str({name: shown for name, shown in found.items() if len(shown) > 1})[:2000]
+
+
+Story = Callable[[World], Awaitable[None]]
+
+
+@dataclass
+class _Outcome:
+    report: Report
+    error: BaseException | None = None
+    text: str = field(default="")
+
+
+def simulate(
+    story: Story, *, seeds: int = 20, first_seed: int = 0, repeat: bool = True
+) -> list[Report]:
+    """Run `story` in `seeds` worlds; raise the first failure with how to repeat it.
+
+    A failing seed is run once more: the same failure must come again.
+    """
+    reports: list[Report] = []
+    for seed in range(first_seed, first_seed + seeds):
+        outcome = run_seed(story, seed)
+        if outcome.error is not None:
+            again = run_seed(story, seed) if repeat else outcome
+            same = again.report.trace == outcome.report.trace
+            raise AssertionError(
+                f"seed {seed} failed: {type(outcome.error).__name__}: {outcome.error}\n"
+                f"{outcome.text}\n"
+                f"repeat it with: simulate({getattr(story, '__name__', 'story')}, "
+                f"seeds=1, first_seed={seed}) "
+                f"({'it repeats' if same else 'IT DOES NOT REPEAT: the world leaks'})"
+            ) from outcome.error
+        reports.append(outcome.report)
+    return reports
+
+
+def run_seed(story: Story, seed: int) -> _Outcome:
+    """Run one world to its end."""
+    loop = VirtualLoop(seed)
+    world = World(seed, loop)
+    outcome = _Outcome(world.report)
+
+    async def main() -> None:
+        await story(world)
+        world.check_failures()
+
+    try:
+        loop.run(main)
+    except (Exception, asyncio.CancelledError) as error:
+        outcome.error = error
+        outcome.text = traceback.format_exc()
+    report = world.report
+    report.virtual_seconds = loop.now
+    report.cuts = world.network.cut_count
+    report.frames = world.network.frames
+    report.steps = loop.steps
+    world.trace("end", report.transactions, report.frames)
+    report.trace = world.trace_hash
+    # What died stays dead: were its coroutines collected, their `finally` would run.
+    _BURIED.append((loop, world.graveyard, world))
+    return outcome
+
+
+_BURIED: list[Any] = []
+
+
+def _bury() -> None:
+    """At the very end even the dead are collected: their last words are nobody's."""
+    sys.unraisablehook = lambda _: None
+
+
+atexit.register(_bury)
+
