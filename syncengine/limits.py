@@ -46,6 +46,9 @@ COALESCE_MS = 1000
 # longer than this: a human does not see 20 ms, and a group then holds many.
 SEAL_DELAY_SECONDS = 0.020
 
+# After a failed commit (a full disk), before the outbox is tried again.
+STORE_RETRY_SECONDS = 1.0
+
 # Members write dependencies and frontiers; actors of a namespace bound both.
 ACTORS_MAX = 4096
 

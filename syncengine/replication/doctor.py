@@ -196,6 +196,7 @@ async def _examine_documents(
     fresh = Writes()
     engine.collect(fresh)
     copy.commit_now(fresh)
+    engine.stop()
     frontier = dict(
         store.read("SELECT actor, applied FROM _sync_actor WHERE ns = ?", ns)
     )

@@ -130,6 +130,8 @@ class Namespace:
         self.in_flight: set[object] = set()  # channels that wait for our data's ack
         self.log_grew = Signal()  # rows were committed: links have something to send
         self.progress = Signal()  # sealed or acknowledged further
+        self._committing = False
+        self._settled = Signal()
         self.on_changed: list[Callable[[Document], None]] = []
         self._reset()
 
@@ -148,6 +150,7 @@ class Namespace:
         self._seal_due = False
         self._seal_timer: asyncio.TimerHandle | None = None
         self._clear_first = False
+        self._clear_outbox = False
         self._row_dirty = False
 
     # --- opening ------------------------------------------------------------------
@@ -600,12 +603,19 @@ class Namespace:
         Slow (it reads the whole log) and rare: after a fork proof, a change that
         repeats another, or the first void edit of a text.
         """
+        await self._settle()
         while True:
             try:
                 self._rebuild_once()
                 return
             except NeedsReplay:
                 continue
+
+    async def _settle(self) -> None:
+        """Wait for the commit that is under way: until it ends, the file's outbox
+        and the log in memory overlap. The caller holds the turn, so none follows."""
+        while self._committing:
+            await self._settled.wait()
 
     def _rebuild_once(self) -> None:
         self.generation += 1
@@ -616,6 +626,7 @@ class Namespace:
         self.documents.keep = keep
         self.documents.fresh = True
         new, operations = self._new, self._operations
+        clear_outbox = self._clear_outbox
         origins, origin_actors = self._origins, self._origin_actors
         self._reset()
         # Known from before, so that the verdict does not depend on arrival.
@@ -624,6 +635,7 @@ class Namespace:
             (origin, *writer) for origin, w in origins.items() for writer in sorted(w)
         ]
         self._new, self._operations = new, operations
+        self._clear_outbox = clear_outbox
         self._outbox_count = len(outbox)
         self._clear_first = True
         position = 0
@@ -685,6 +697,7 @@ class Namespace:
         ones only one has effect.
         """
         async with self.turn:
+            await self._settle()
             old = self._outbox()
             old += [change for change, _ in self._new]
             self._new.clear()
@@ -698,8 +711,6 @@ class Namespace:
                 await self.rebuild()
             self._row_dirty = True
         await asyncio.shield(self.writer.flush(self))
-
-    _clear_outbox = False
 
     def _rewrite(self, before: ActorId, old: list[Change]) -> None:
         """Put `old`, made under `before`, into the outbox of the new actor."""
@@ -812,9 +823,12 @@ class Namespace:
             self.grant,
             ns,
         )
+        self._committing = True
         return _Group(group, self.keeper.position)
 
     def committed(self, token: _Group) -> None:
+        self._committing = False
+        self._settled.set()
         self.keeper.committed()
         self.documents.written(token.documents)
         if token.position > self.committed_position:
@@ -826,14 +840,18 @@ class Namespace:
 
     def failed(self, token: _Group, error: Exception) -> None:
         """Forget what is not on disk, and everything that rested on it."""
+        self._committing = False
+        self._settled.set()
         self.generation += 1
         self.load()
+        if self.live and self._outbox_count:
+            self._seal_later(limits.STORE_RETRY_SECONDS)
 
-    def _seal_later(self) -> None:
+    def _seal_later(self, delay: float = limits.SEAL_DELAY_SECONDS) -> None:
         """Seal what waits, when the acknowledgement does not come first."""
         if self._seal_timer is None and not self._seal_due:
             loop = asyncio.get_running_loop()
-            self._seal_timer = loop.call_later(limits.SEAL_DELAY_SECONDS, self.seal_now)
+            self._seal_timer = loop.call_later(delay, self.seal_now)
 
     def seal_now(self) -> None:
         """Seal what is in the outbox with the next commit."""

@@ -200,6 +200,7 @@ class Channel:
         self._window.clear()
         self._window_ends.clear()
         self._window_bytes = 0
+        self.hosted.in_flight.discard(self)
         self.sent = 0
         self.record.acked = 0
         self._told = None
