@@ -142,12 +142,12 @@ class Document:
                 raise UnknownOperation(f"action {action}")
             else:
                 raise InvalidOperation("an action is a number")
-        except (TypeError, IndexError, KeyError) as error:
-            raise InvalidOperation(f"malformed operation: {error}") from error
         except InvalidOperation:
             raise
         except Invalid as error:
             raise InvalidOperation(str(error)) from error
+        except (TypeError, IndexError, KeyError, ValueError) as error:
+            raise InvalidOperation(f"malformed operation: {error}") from error
 
     def apply_void(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         """Let the positions of a void `op` count; raises `NeedsReplay`."""
@@ -156,7 +156,7 @@ class Document:
             if action not in _POSITIONAL:
                 return
             found = self._positional(op, stamp, seen)
-        except (TypeError, IndexError, KeyError, Invalid):
+        except (TypeError, IndexError, KeyError, ValueError):
             return
         if found is None:
             return

@@ -97,7 +97,9 @@ class Dialler:
                 Code.VERSION, f"the peer speaks version {challenge.version}"
             )
         if self._wanted is not None and challenge.device != self._wanted:
-            raise AuthenticationFailed("another hub answers under this address")
+            raise AuthenticationFailed(
+                "another hub answers under this address; ask for its new address"
+            )
         self._th1 = _sha256(_CONTEXT, self.hello, body)
         if not self._scheme.verify(challenge.device, _HUB + self._th1, signature):
             raise AuthenticationFailed("the hub cannot prove who it is")
@@ -148,8 +150,7 @@ class Listener:
             raise ProtocolError(
                 Code.VERSION, f"the peer speaks version {hello.version}"
             )
-        if hello.wanted is not None and hello.wanted != self._key.public:
-            raise AuthenticationFailed("the peer means another hub")
+        # Whom it means is for the dialler to check: it can tell its user.
         body = _encode(
             Challenge(
                 VERSION,

@@ -288,9 +288,8 @@ class Namespace:
                 bound=limits.CHANGE_BYTES_MAX,
             )
         self._accept(change, encoded)
-        for document in draft.documents.values():
-            if document.dirty:
-                self._document_changed(document, draft.hlc)
+        for name in dict.fromkeys(touch.document for touch in draft.touches):
+            self._document_changed(draft.documents[name], draft.hlc)
         return change
 
     def _accept(self, change: Change, encoded: bytes) -> None:
@@ -774,6 +773,11 @@ class Namespace:
     def flush(self) -> "asyncio.Future[None]":
         """Return a future that is done when all that is here now is on disk."""
         return self.writer.flush(self)
+
+    @property
+    def all_on_disk(self) -> bool:
+        """Whether everything that memory shows is committed."""
+        return not (self._committing or self.writer.is_waited_for(self))
 
     def ready_to_collect(self) -> bool:
         return not self.turn.locked()

@@ -54,6 +54,10 @@ class Writer:
         self._wake.set()
         return future
 
+    def is_waited_for(self, source: Source) -> bool:
+        """Whether somebody waits for a commit of `source` that has not begun."""
+        return source in self._dirty
+
     def wake(self) -> None:
         """Look again: a namespace became ready to collect."""
         if self._dirty:

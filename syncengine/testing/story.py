@@ -106,6 +106,22 @@ class _Life:
         self.marks.add(mark)
         self.world.promise(node, engine.actor, tx.receipt.seq, mark)
         self.sums[node.name] = self.sums.get(node.name, 0) + amount
+        if chance.random() < 0.2:
+            node.run(self._durable_at_hub(tx.receipt, engine.actor, tx.receipt.seq))
+
+    async def _durable_at_hub(self, receipt: Any, actor: bytes, seq: int) -> None:
+        """D1: a receipt that says `durable_on hub` is looked up on the hub's disk."""
+        await receipt.durable_on("hub")
+        rows = self.world.nodes["hub"].disk.store.read(
+            "SELECT 1 FROM _sync_log WHERE actor = ? AND first_seq <= ? "
+            "AND last_seq >= ?",
+            actor,
+            seq,
+            seq,
+        )
+        self.world.report.receipts += 1
+        if not rows:
+            self.world.broken = Invariant("D1", "the hub acknowledged what it lacks")
 
     def _edit(self, tx: Any, chance: Any, mark: str) -> None:
         page = tx[f"page/{chance.randint(1, 3)}"]

@@ -67,6 +67,7 @@ class Report:
     seed: int
     virtual_seconds: float = 0.0
     transactions: int = 0
+    receipts: int = 0
     cuts: int = 0
     crashes: int = 0
     frames: int = 0
@@ -228,7 +229,7 @@ class World:
         self.report = Report(seed)
         self.graveyard: list[Life] = []
         self.ledger: list[Promise] = []
-        self.calm = False
+        self.broken: Invariant | None = None
         self._trace = hashlib.sha256()
         self._hlcs: dict[ActorId, tuple[int, int]] = {}
         self._by_version: dict[tuple[Any, ...], tuple[str, bytes]] = {}
@@ -331,8 +332,8 @@ class World:
                 continue
             for space in node.replica.spaces():
                 engine = space.engine
-                if engine.turn.locked():
-                    continue
+                if engine.turn.locked() or not engine.all_on_disk:
+                    continue  # what a crash may yet take back is nobody's version
                 version = tuple(sorted(engine.delivery.version().items()))
                 key = (engine.keeper.namespace, version)
                 shown = state_of(space)
@@ -344,6 +345,8 @@ class World:
 
     def check_failures(self) -> None:
         """Whatever was raised where nobody listened is a failure too."""
+        if self.broken is not None:
+            raise self.broken
         for message, error in self.loop.failures:
             if isinstance(error, BaseException):
                 raise error

@@ -46,12 +46,14 @@ class Sealer:
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
         """Return `plaintext` sealed under the next nonce."""
-        return self._cipher.encrypt(self._nonce(), plaintext, aad)
+        nonce = self._nonce()  # first: it may change the cipher
+        return self._cipher.encrypt(nonce, plaintext, aad)
 
     def open(self, frame: bytes, aad: bytes) -> bytes | None:
         """Return what is in `frame`, or None when it is not the next one."""
+        nonce = self._nonce()
         try:
-            return self._cipher.decrypt(self._nonce(), frame, aad)
+            return self._cipher.decrypt(nonce, frame, aad)
         except InvalidTag:
             return None
 

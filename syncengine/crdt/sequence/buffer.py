@@ -80,8 +80,7 @@ class TextBuffer:
             return
         self.length += len(text)
         if not self._chunks:
-            self._add(0, text)
-            return
+            self._add(0, "")
         index, offset = self._seek(pos)
         chunk = self._chunks[index]
         chunk = chunk[:offset] + text + chunk[offset:]

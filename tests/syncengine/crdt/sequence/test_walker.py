@@ -1,0 +1,293 @@
+"""Merging texts: conformance, recorded sessions, and random histories against a slow,
+obviously right model."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncengine.crdt.sequence import walker
+from syncengine.crdt.sequence.oplog import DEL, INS
+from syncengine.crdt.sequence.walker import merge
+from syncengine.crdt.text import TextState
+from syncengine.ids import ActorId
+
+ACTORS = [ActorId(bytes([i]) * 16) for i in range(5)]
+
+
+def push(
+    text: TextState,
+    kind: int,
+    edit: tuple[int, int, str | None],
+    actor: ActorId,
+    seq: int,
+    parents: tuple[int, ...],
+) -> None:
+    """Merge one operation at explicit parents, as the conformance cases name them."""
+    pos, n, content = edit
+    shown = text.log.heads
+    lv = text.log.push(kind, pos, n, actor, seq, parents)
+    if content:
+        text._contents.append((lv, content))
+    for patch in merge(text.log, shown, text.length):
+        text._patch(patch, None)
+    text._contents.clear()
+
+
+@pytest.mark.parametrize("part", range(7))
+def test_conformance(shared: Path, part: int) -> None:
+    raw = gzip.open(shared / "eg-walker-conformance" / "cases.json.gz").read()
+    cases = json.loads(raw)
+    assert len(cases) == 700
+    for number, case in list(enumerate(cases))[part::7]:
+        text = TextState()
+        for txn in case["txns"]:
+            actor = ActorId(txn["agent"].encode().ljust(16, b"\0"))
+            seq, parents = txn["seqStart"], tuple(txn["parents"])
+            for pos, deleted, inserted in txn["ops"]:
+                if deleted:
+                    push(text, DEL, (pos, deleted, None), actor, seq, parents)
+                    seq, parents = seq + deleted, (text.log.n - 1,)
+                if inserted:
+                    edit = (pos, len(inserted), inserted)
+                    push(text, INS, edit, actor, seq, parents)
+                    seq, parents = seq + len(inserted), (text.log.n - 1,)
+        assert str(text) == case["endContent"], f"case {number}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["automerge-paper", "rustcode", "sveltecomponent", "seph-blog1",
+     "seph-blog1_unicode", "friendsforever_flat", "clownschool_flat"],
+)  # fmt: skip
+def test_sequential_sessions_build_no_tracker(
+    shared: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = 0
+
+    class Counted(walker.Tracker):
+        def __init__(self, log: Any):
+            nonlocal built
+            built += 1
+            super().__init__(log)
+
+    monkeypatch.setattr(walker, "Tracker", Counted)
+    trace = json.loads(
+        gzip.open(shared / "editing-traces" / "sequential" / f"{name}.json.gz").read()
+    )
+    text, seq, actor = TextState(), 1, ACTORS[0]
+    for txn in trace["txns"]:
+        for pos, deleted, inserted in txn["patches"]:
+            if deleted:
+                text.apply(DEL, pos, deleted, None, (0, actor, seq), None, None)
+                seq += deleted
+            if inserted:
+                n = len(inserted)
+                text.apply(INS, pos, n, inserted, (0, actor, seq), None, None)
+                seq += n
+
+    assert str(text) == trace["endContent"]
+    assert built == 0
+
+
+# --- random histories -----------------------------------------------------------------
+
+
+class Model:
+    """The slow, obviously right version: Fugue on single characters.
+
+    Each character is a node of a tree, left or right child of its origin; siblings
+    are ordered by (actor, seq); the text is the tree in order. After Weidner and
+    Kleppmann, "The Art of the Fugue" (2023).
+    """
+
+    def __init__(self) -> None:
+        self.nodes: dict[Any, tuple[Any, str, str]] = {}  # id -> (parent, side, char)
+        self.deleted: set[Any] = set()
+
+    def _walk(self, known: set[Any]) -> list[Any]:
+        children: dict[tuple[Any, str], list[Any]] = {}
+        for name in sorted(known):
+            parent, side, _ = self.nodes[name]
+            children.setdefault((parent, side), []).append(name)
+        order: list[Any] = []
+        stack: list[tuple[Any, bool]] = [(None, False)]
+        while stack:
+            name, expanded = stack.pop()
+            if expanded:
+                if name is not None:
+                    order.append(name)
+                continue
+            rights = [(c, False) for c in reversed(children.get((name, "r"), []))]
+            lefts = [(c, False) for c in reversed(children.get((name, "l"), []))]
+            stack += [*rights, (name, True), *lefts]
+        return order
+
+    def order(self, known: set[Any], deleted: set[Any]) -> list[Any]:
+        return [name for name in self._walk(known) if name not in deleted]
+
+    def insert(
+        self, name: Any, char: str, pos: int, known: set[Any], dead: set[Any]
+    ) -> None:
+        shown = self.order(known, dead)
+        left = shown[pos - 1] if pos else None
+        everything = self._walk(known)
+        at = everything.index(left) + 1 if left is not None else 0
+        right = everything[at] if at < len(everything) else None
+        # A left child of `right` iff `right` stands below `left`.
+        if right is not None and self._is_right_below(right, left):
+            self.nodes[name] = (right, "l", char)
+        else:
+            self.nodes[name] = (left, "r", char)
+
+    def _is_right_below(self, name: Any, left: Any) -> bool:
+        parent, side, _ = self.nodes[name]
+        while side == "l":
+            name = parent
+            parent, side, _ = self.nodes[name]
+        return bool(parent == left)
+
+    def text(self, known: set[Any], dead: set[Any]) -> str:
+        return "".join(self.nodes[name][2] for name in self.order(known, dead))
+
+
+class Writer:
+    """A replica under test beside the model's view of the same history."""
+
+    def __init__(self, actor: ActorId):
+        self.actor = actor
+        self.text = TextState()
+        self.version: dict[ActorId, int] = {}
+        self.changes: list[
+            tuple[int, int, int, int, str | None, dict[ActorId, int]]
+        ] = []
+
+    def receive(self, other: "Writer", one: Any, undo: bool) -> None:
+        seq, kind, pos, n, content, seen = one
+        at = {**seen, other.actor: seq - 1}
+        stamp = (0, other.actor, seq)
+        if undo:
+            # Taken back and done again: as if it had not been.
+            before, steps = str(self.text), []
+            self.text.apply(kind, pos, n, content, stamp, at, steps)
+            while steps:
+                steps.pop()()
+            assert str(self.text) == before
+        self.text.apply(kind, pos, n, content, stamp, at, None)
+        self.version[other.actor] = seq + n - 1
+
+
+def history(seed: int, writers: int, steps: int) -> list[Writer]:
+    """Return replicas after random typing and partial, random delivery."""
+    chance = random.Random(seed)
+    all_ = [Writer(actor) for actor in ACTORS[:writers]]
+    for _ in range(steps):
+        writer = chance.choice(all_)
+        if chance.random() < 0.5:
+            length = writer.text.length
+            seq = writer.version.get(writer.actor, 0) + 1
+            if length and chance.random() < 0.35:
+                pos = chance.randrange(length)
+                kind, n, content = DEL, min(length - pos, chance.randint(1, 3)), None
+            else:
+                pos = chance.randint(0, length)
+                content = "".join(chance.choices("abcdefgh", k=chance.randint(1, 3)))
+                kind, n = INS, len(content)
+            stamp = (0, writer.actor, seq)
+            seen = dict(writer.version)
+            writer.text.apply(kind, pos, n, content, stamp, None, None)
+            writer.changes.append((seq, kind, pos, n, content, seen))
+            writer.version[writer.actor] = seq + n - 1
+        else:
+            deliver(writer, chance.choice(all_), chance)
+    for _ in range(writers * steps):
+        moved = [deliver(a, b, None) for a in all_ for b in all_]
+        if not any(moved):
+            break
+    return all_
+
+
+def deliver(to: Writer, source: Writer, chance: random.Random | None) -> bool:
+    moved = False
+    if to is source:
+        return False
+    for one in source.changes:
+        seq, seen = one[0], one[5]
+        if seq != to.version.get(source.actor, 0) + 1:
+            continue
+        if any(to.version.get(actor, 0) < known for actor, known in seen.items()):
+            break
+        to.receive(source, one, chance is not None and chance.random() < 0.3)
+        moved = True
+        if chance is not None and chance.random() < 0.4:
+            break
+    return moved
+
+
+def by_model(writers: list[Writer]) -> str:
+    """Return what the model makes of the same history."""
+    model = Model()
+    known_at: dict[tuple[ActorId, int], tuple[set[Any], set[Any]]] = {}
+    todo = {writer.actor: list(writer.changes) for writer in writers}
+    done: dict[ActorId, int] = {}
+    while any(todo.values()):
+        for actor, changes in todo.items():
+            if not changes:
+                continue
+            seq, kind, pos, n, content, seen = changes[0]
+            if any(done.get(a, 0) < s for a, s in seen.items()):
+                continue
+            known: set[Any] = set()
+            dead: set[Any] = set()
+            for a, s in seen.items():
+                for at in range(1, s + 1):
+                    what = known_at[(a, at)]
+                    known |= what[0]
+                    dead |= what[1]
+            for offset in range(n):
+                name = (actor, seq + offset)
+                if kind == INS:
+                    assert content is not None
+                    model.insert(name, content[offset], pos + offset, known, dead)
+                    known = known | {name}
+                    known_at[name] = ({name}, set())
+                else:
+                    victim = model.order(known, dead)[pos]
+                    dead = dead | {victim}
+                    known_at[name] = (set(), {victim})
+            done[actor] = seq + n - 1
+            changes.pop(0)
+    every = [what for what in known_at.values()]
+    return model.text(
+        set().union(*(a for a, _ in every)), set().union(*(d for _, d in every))
+    )
+
+
+@pytest.mark.parametrize("block", [3, 128])
+@pytest.mark.parametrize("part", range(4))
+def test_random_histories_converge_to_what_the_model_says(
+    part: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walker, "BLOCK_SPANS_MAX", block)
+    for seed in range(part * 100, part * 100 + 40):
+        writers = history(seed, writers=3, steps=25)
+        texts = {str(writer.text) for writer in writers}
+        assert texts == {by_model(writers)}, f"seed {seed}"
+
+
+def test_a_stored_text_goes_on_where_it_was() -> None:
+    """Loading needs no log until something concurrent comes."""
+    writers = history(7, writers=3, steps=40)
+    one = writers[0].text
+    cells = {key: state for key, state in one.cells() if state is not None}
+    loaded = TextState()
+    logs = sorted((k, v) for k, v in cells.items() if k[:1] == b"l")
+    loaded.load({k: v for k, v in cells.items() if k[:1] != b"l"}, lambda: logs)
+    assert str(loaded) == str(one)
+    for text in (one, loaded):
+        text.apply(INS, 0, 1, "z", (0, ACTORS[4], 1), {}, None)
+
+    assert str(loaded) == str(one)

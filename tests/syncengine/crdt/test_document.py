@@ -1,0 +1,224 @@
+"""Documents: any causal order leaves the same state; undo leaves no trace."""
+
+import random
+from typing import Any
+
+import pytest
+
+from syncengine.crdt.document import Document
+from syncengine.crdt.operation import (
+    Action,
+    InvalidOperation,
+    UnknownOperation,
+    container_from_key,
+    container_key,
+    length,
+)
+from syncengine.ids import ActorId, DocumentId
+from tests.strategies import ACTORS
+
+NAME = DocumentId("page/1")
+
+
+class Author:
+    """A replica of one document that writes random operations."""
+
+    def __init__(self, actor: ActorId):
+        self.actor = actor
+        self.document = Document(NAME)
+        self.version: dict[ActorId, int] = {}
+        self.clock = 0
+        self.changes: list[tuple[int, int, list[Any], dict[ActorId, int]]] = []
+
+    def write(self, chance: random.Random) -> None:
+        self.clock += chance.randint(1, 3)
+        seq = self.version.get(self.actor, 0) + 1
+        op = random_op(self.document, chance, self.actor)
+        seen = dict(self.version)
+        self.document.apply(op, (self.clock, self.actor, seq), None)
+        self.changes.append((seq, self.clock, op, seen))
+        self.version[self.actor] = seq + length(op) - 1
+
+    def receive(self, other: "Author", chance: random.Random | None) -> bool:
+        moved = False
+        for seq, hlc, op, seen in other.changes:
+            if other is self or seq != self.version.get(other.actor, 0) + 1:
+                continue
+            if any(self.version.get(a, 0) < s for a, s in seen.items()):
+                break
+            at = {**seen, other.actor: seq - 1}
+            if chance is not None and chance.random() < 0.3:
+                before = self.document.canonical()
+                undo: list[Any] = []
+                self.document.undo = undo
+                self.document.apply(op, (hlc, other.actor, seq), at)
+                self.document.take_back(undo)
+                self.document.undo = None
+                assert self.document.canonical() == before, "undo leaves a trace"
+            self.document.apply(op, (hlc, other.actor, seq), at)
+            self.clock = max(self.clock, hlc)
+            self.version[other.actor] = seq + length(op) - 1
+            moved = True
+            if chance is not None and chance.random() < 0.5:
+                break
+        return moved
+
+
+def random_op(document: Document, chance: random.Random, actor: ActorId) -> list[Any]:
+    items = document.to_value(("items", 4), 4)
+    body = document.to_value(("body", 5), 5)
+    maps = [
+        [entry.actor, entry.seq] if entry.actor != actor else entry.seq
+        for entry in document.root.slots.get("m", ())
+        if entry.type == 1 and isinstance(entry.container[0], bytes)
+    ]
+    return chance.choice(
+        [
+            lambda: [Action.SET, None, chance.choice("ab"), chance.randint(0, 9)],
+            lambda: [Action.DELETE, None, chance.choice("abm")],
+            lambda: [Action.MAKE, None, "m", 1],
+            lambda: (
+                [Action.SET, chance.choice(maps), "k", chance.randint(0, 9)]
+                if maps
+                else [Action.TOUCH]
+            ),
+            lambda: [Action.INCREMENT, "n", chance.choice((1, -2, 0.5))],
+            lambda: [Action.ADD, "tags", chance.choice("xyz")],
+            lambda: [Action.REMOVE, "tags", chance.choice("xyz")],
+            lambda: [Action.TEXT_INSERT, "body", chance.randint(0, len(body)), "héé"],
+            lambda: (
+                [Action.TEXT_DELETE, "body", len(body) - 1, 1]
+                if body
+                else [Action.TOUCH]
+            ),
+            lambda: [
+                Action.LIST_INSERT,
+                "items",
+                chance.randint(0, len(items)),
+                [1, 2],
+            ],
+            lambda: (
+                [Action.LIST_SET, "items", len(items) - 1, chance.randint(0, 9)]
+                if items
+                else [Action.TOUCH]
+            ),
+            lambda: [Action.LIST_MAKE, "items", 0, 1],
+            lambda: [Action.LIST_DELETE, "items", 0, 1] if items else [Action.TOUCH],
+            lambda: [Action.DROP],
+        ]
+    )()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_order_of_delivery_leaves_the_same_state(part: int) -> None:
+    for seed in range(part * 100, part * 100 + 60):
+        chance = random.Random(seed)
+        authors = [Author(actor) for actor in ACTORS[:3]]
+        for _ in range(45):
+            author = chance.choice(authors)
+            if chance.random() < 0.6:
+                author.write(chance)
+            else:
+                author.receive(chance.choice(authors), chance)
+        while any([a.receive(b, None) for a in authors for b in authors]):
+            pass
+
+        shown = {(a.document.canonical(), a.document.visible) for a in authors}
+        assert len(shown) == 1, f"seed {seed}"
+
+
+class Kept:
+    """Stored cells, as a store would hand them back."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[bytes, bytes], bytes] = {}
+
+    def take(self, document: Document) -> None:
+        for container, (key, state) in document.take_cells():
+            if state is None:
+                self.cells.pop((container, key), None)
+            else:
+                self.cells[(container, key)] = state
+
+    def read(
+        self, container: bytes, start: bytes = b"", stop: bytes = b"\xff" * 8
+    ) -> Any:
+        return [
+            (key, state)
+            for (at, key), state in sorted(self.cells.items())
+            if at == container and start <= key < stop
+        ]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_stored_document_is_the_same_document(seed: int) -> None:
+    chance = random.Random(seed)
+    author, kept = Author(ACTORS[0]), Kept()
+    for _ in range(40):
+        author.write(chance)
+        kept.take(author.document)
+        if chance.random() < 0.3:
+            touches = author.document.touches
+            author.document = Document(NAME, kept)
+            author.document.touches = touches
+    again = Document(NAME, kept)
+
+    assert again.canonical() == author.document.canonical()
+
+
+@pytest.mark.parametrize(
+    "op",
+    [[], ["x"], [-1], [1, None, 7, 1], [1, None, "k", {1: 2}], [1, "f"], [5, "n", "x"],
+     [8, "t", 0, ""], [8, "t", -1, "x"], [8, "t", 1, "x"], [9, "t", 0, 1], [9, "t", 0, 0],
+     [8, None, 0, "x"], [1, [b"short", 1], "k", 1], [6, "s", "x" * 2000], [5, "n", True],
+     [1, None, "k", float("nan")], [8, "t", 0, "\ud800"], [11, "l", 0, "text"]],
+)  # fmt: skip
+def test_malformed_operations_are_invalid_and_leave_nothing(op: list[Any]) -> None:
+    document = Document(NAME)
+    undo: list[Any] = []
+    document.undo = undo
+    with pytest.raises(InvalidOperation):
+        document.apply(op, (1, ACTORS[0], 1), {})
+    document.take_back(undo)
+
+    assert document.to_value() == {}
+
+
+@pytest.mark.parametrize("op", [[16, "l", 0, 1], [99], [2, None, "t", 6]])
+def test_operations_of_newer_versions_are_unknown(op: list[Any]) -> None:
+    with pytest.raises(UnknownOperation):
+        Document(NAME).apply(op, (1, ACTORS[0], 1), {})
+
+
+def test_nesting_has_a_bound() -> None:
+    document = Document(NAME)
+    document.apply([2, None, "m", 1], (1, ACTORS[0], 1), None)
+    for seq in range(2, 33):
+        document.apply([2, seq - 1, "m", 1], (1, ACTORS[0], seq), None)
+    with pytest.raises(InvalidOperation, match="deeper than 32"):
+        document.apply([2, 32, "m", 1], (1, ACTORS[0], 33), None)
+
+
+def test_two_types_under_one_field_are_both_kept_and_the_later_shows() -> None:
+    document = Document(NAME)
+    document.apply([8, "f", 0, "text"], (1, ACTORS[0], 1), {})
+    document.apply([5, "f", 3], (2, ACTORS[1], 1), {})
+
+    assert document.to_value() == {"f": 3}
+    assert len(document.root.slots["f"]) == 2
+
+
+def test_a_concurrent_edit_brings_a_deleted_container_back_whole() -> None:
+    a, b, *_ = ACTORS
+    document = Document(NAME)
+    document.apply([8, "body", 0, "hello"], (1, a, 1), {})
+    document.apply([3, None, "body"], (2, b, 1), {a: 5})
+    assert document.to_value() == {}
+    document.apply([8, "body", 5, "!"], (2, a, 6), {a: 5})
+
+    assert document.to_value() == {"body": "hello!"}
+
+
+@pytest.mark.parametrize("container", [None, ("f", 5), (ACTORS[0], 77)])
+def test_names_of_containers_can_be_read_back(container: Any) -> None:
+    assert container_from_key(container_key(container)) == container

@@ -1,0 +1,72 @@
+"""Texts: void changes count for positions and show nothing."""
+
+import pytest
+
+from syncengine.crdt.operation import InvalidOperation
+from syncengine.crdt.sequence.oplog import DEL, INS
+from syncengine.crdt.sequence.state import NeedsReplay, difference
+from syncengine.crdt.text import TextState
+from tests.strategies import ACTORS
+
+A, B, C, _ = ACTORS
+
+
+def insert(text: TextState, pos: int, what: str, stamp: tuple, seen: dict) -> None:  # type: ignore[type-arg]  # short
+    text.apply(INS, pos, len(what), what, stamp, seen, None)
+
+
+def test_a_position_beyond_the_end_is_refused_and_changes_nothing() -> None:
+    text = TextState()
+    with pytest.raises(InvalidOperation, match="beyond the length 0"):
+        insert(text, 1, "x", (1, A, 1), {})
+
+    assert str(text) == ""
+    assert text.log.n == 0
+
+
+def test_the_verdict_is_made_at_the_authors_version() -> None:
+    """B saw three characters; that A deleted them since makes no difference."""
+    text = TextState()
+    insert(text, 0, "abc", (1, A, 1), {})
+    text.apply(DEL, 0, 3, None, (2, A, 4), {A: 3}, None)
+    insert(text, 3, "!", (2, B, 1), {A: 3})
+    with pytest.raises(InvalidOperation):
+        insert(text, 4, "?", (2, C, 1), {A: 3})
+
+
+def test_a_void_insertion_shifts_positions_and_does_not_show() -> None:
+    text = TextState()
+    text.keep_everything()
+    insert(text, 0, "ab", (1, A, 1), {})
+    text.apply_void(INS, 1, 3, "XXX", (B, 1), {A: 2})
+    # C saw the void text too: its position counts it.
+    insert(text, 4, "!", (3, C, 1), {A: 2, B: 3})
+
+    assert str(text) == "a!b"
+    assert text.author_position(1) in (1, 4)
+
+
+def test_a_void_deletion_is_undone_for_everybody() -> None:
+    text = TextState()
+    text.keep_everything()
+    insert(text, 0, "abc", (1, A, 1), {})
+    text.apply_void(DEL, 0, 2, None, (B, 1), {A: 3})
+
+    assert str(text) == "abc"
+
+
+def test_a_text_that_kept_nothing_asks_to_be_made_anew() -> None:
+    text = TextState()
+    insert(text, 0, "abc", (1, A, 1), {})
+    with pytest.raises(NeedsReplay):
+        text.apply_void(DEL, 0, 1, None, (B, 1), {A: 3})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("", "x"), ("abc", "abXc"), ("aaa", "aa"), ("kitten", "sitting"), ("x", "x")],
+)
+def test_a_difference_leads_from_one_text_to_the_other(before: str, after: str) -> None:
+    start, deleted, inserted = difference(before, after)
+
+    assert before[:start] + inserted + before[start + deleted :] == after

@@ -1,0 +1,125 @@
+"""The doctor finds what is wrong, and nothing where nothing is."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import syncengine
+from syncengine.errors import NotOurs
+from syncengine.replication.doctor import Finding, examine
+from syncengine.system import SystemClock, SystemEntropy
+from syncengine.trust.keys import ED25519
+
+
+async def make(path: Path) -> None:
+    """Write a file with sealed batches, an outbox, texts and lists."""
+    async with syncengine.open(str(path)) as replica:
+        space = await replica.namespace("home")
+        engine = space.engine
+        for number in range(6):
+            engine.live = int(number < 4)  # as with a link: changes are sealed
+            async with space.transaction() as tx:
+                page = tx[f"note/{number % 2}"]
+                page["title"] = f"title {number}"
+                page.text("body").insert(0, f"line {number}\n")
+                page.list("items").append({"n": number})
+        engine.live = 0
+
+
+async def findings(path: Path) -> list[Finding]:
+    return await examine(
+        str(path), clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
+    )
+
+
+async def test_a_healthy_file_is_clean(tmp_path: Path) -> None:
+    await make(tmp_path / "a.db")
+
+    assert await findings(tmp_path / "a.db") == []
+
+
+DAMAGES: dict[str, tuple[str, str]] = {
+    "flipped byte in a batch": (
+        "UPDATE _sync_log SET body = CAST(substr(body, 1, 40) || x'00' || "
+        "substr(body, 42) AS BLOB) WHERE position = 5",
+        "not what its id says|damaged",
+    ),
+    "deleted batch": ("DELETE FROM _sync_log WHERE position = 5", "missing"),
+    "deleted newest batch": (
+        "DELETE FROM _sync_log WHERE position = (SELECT max(position) FROM _sync_log)",
+        "should reach row|frontier",
+    ),
+    "edited projection": (
+        "UPDATE _sync_cell SET state = (SELECT state FROM _sync_cell WHERE "
+        "key = CAST('ktitle' AS BLOB) AND document = 1) "
+        "WHERE key = CAST('ktitle' AS BLOB) AND document = 2",
+        "does not show what its log says",
+    ),
+    "edited frontier": (
+        "UPDATE _sync_actor SET applied = applied - 1",
+        "applied frontier",
+    ),
+    "edited stored frontier": (
+        "UPDATE _sync_head SET seq = seq + 1",
+        "stored frontier",
+    ),
+    "edited membership": (
+        "UPDATE _sync_log SET signature = zeroblob(64) WHERE kind = 2",
+        "membership entry is damaged",
+    ),
+    "removed signature": (
+        "UPDATE _sync_log SET signature = x'' WHERE position = "
+        "(SELECT max(position) FROM _sync_log)",
+        "without a signature",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES))
+async def test_each_damage_is_found_by_name(tmp_path: Path, damage: str) -> None:
+    import re
+
+    path = tmp_path / "a.db"
+    await make(path)
+    statement, expected = DAMAGES[damage]
+    connection = sqlite3.connect(path)
+    assert connection.execute(statement).rowcount > 0
+    connection.commit()
+    connection.close()
+
+    found = await findings(path)
+    assert any(re.search(expected, finding.what) for finding in found), found
+    assert all(finding.remedy for finding in found)
+
+
+Surgery = Callable[[Path], None]
+
+
+async def test_a_missing_key_is_found(tmp_path: Path) -> None:
+    await make(tmp_path / "a.db")
+    (tmp_path / "a.db-sync" / "device.key").unlink()
+    (found,) = await findings(tmp_path / "a.db")
+
+    assert "key is missing" in found.what
+
+
+async def test_a_foreign_file_is_said_to_be_one(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "x.db").execute("CREATE TABLE t (x)").connection.close()
+    with pytest.raises(NotOurs):
+        await findings(tmp_path / "x.db")
+
+
+async def test_torn_pages_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make(path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    raw = bytearray(path.read_bytes())
+    for at in range(8192, len(raw), 4096):
+        raw[at : at + 200] = bytes(200)
+    path.write_bytes(raw)
+
+    assert await findings(path) != []

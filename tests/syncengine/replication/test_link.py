@@ -1,0 +1,334 @@
+"""Links between replicas and hubs over pipes: grants, invites, refusals, clones."""
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import syncengine
+import transport
+from syncengine import (
+    ConnectionLost,
+    Hub,
+    Invalid,
+    InviteExpired,
+    InviteUsed,
+    Refused,
+    Replica,
+)
+from syncengine.ids import ActorId, DeviceId, DocumentId
+from syncengine.log.batch import NO_BATCH, seal
+from syncengine.log.change import Change, Touch
+from syncengine.replication.address import Address
+from syncengine.replication.backoff import Backoff
+from syncengine.replication.conversation import Listening, Registry
+from syncengine.replication.link import Link
+from syncengine.system import SystemEntropy
+from transport.memory import MemoryConnection, pair
+
+
+class Wire:
+    """Dials a host over pipes; can be unplugged."""
+
+    def __init__(self, host: Any):
+        self.host = host
+        self.registry = Registry()
+        self.plugged = True
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.ends: list[MemoryConnection] = []
+
+    async def dial(self, _: Address) -> MemoryConnection:
+        if not self.plugged:
+            raise ConnectionLost("unplugged")
+        ours, theirs = pair()
+        listening = Listening(self.host, theirs, self.registry)
+        self.tasks.append(asyncio.create_task(listening.run()))
+        self.ends.append(theirs)
+        return ours
+
+    async def cut(self) -> None:
+        for end in self.ends:
+            await end.close(1006, "cut")
+        self.ends.clear()
+
+    def link(self, replica: Replica) -> Link:
+        ticket = getattr(self.host, "ticket", None)
+        address = Address("ws://memory", DeviceId(self.host.key.public), ticket)
+        return Link(
+            replica, self.dial, address, lambda: [s.engine for s in replica.spaces()]
+        )
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> Any:
+    async with syncengine.open_hub(str(tmp_path / "hub.db")) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def founder(tmp_path: Path) -> Any:
+    async with syncengine.open(str(tmp_path / "a.db")) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "first"
+        yield replica
+
+
+async def equal(*replicas: Replica) -> None:
+    """Wait until all replicas have applied the same."""
+    async with asyncio.timeout(10):
+        while True:
+            versions = [r.spaces()[0].engine.delivery.version() for r in replicas]
+            if all(version == versions[0] for version in versions):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_an_invited_device_has_everything(hub: Hub, founder: Replica) -> None:
+    wire = Wire(hub)
+    async with syncengine.open(":memory:") as other, wire.link(founder) as link:
+        await link.synced()
+        invite = await founder.spaces()[0].invite("write", hub=str(link.address))
+        await link.synced()
+        space = await other.join(invite, name="home")
+        async with wire.link(other) as theirs:
+            await theirs.synced()
+            assert (await space.get("note/1"))["title"] == "first"
+            async with space.transaction() as tx:
+                tx["note/1"]["title"] = "second"
+            await tx.receipt.durable_on("hub")
+            await equal(founder, other)
+    assert (await founder.spaces()[0].get("note/1"))["title"] == "second"
+
+
+async def test_two_replicas_need_no_hub(founder: Replica) -> None:
+    wire = Wire(founder)
+    async with syncengine.open(":memory:") as other:
+        invite = await founder.spaces()[0].invite("write")
+        space = await other.join(str(invite))
+        async with space.transaction() as tx:
+            tx["note/2"]["title"] = "offline"
+        async with wire.link(other) as link:
+            await link.synced()
+            await equal(founder, other)
+            assert (await founder.spaces()[0].get("note/2"))["title"] == "offline"
+
+
+async def test_an_invite_is_used_once_and_the_other_is_told(
+    hub: Hub, founder: Replica
+) -> None:
+    wire = Wire(hub)
+    async with (
+        syncengine.open(":memory:") as first,
+        syncengine.open(":memory:") as second,
+        wire.link(founder) as link,
+    ):
+        invite = await founder.spaces()[0].invite("write")
+        await link.synced()
+        for replica in (first, second):
+            await replica.join(invite)
+        async with wire.link(first) as one:
+            await one.synced()
+        async with wire.link(second) as two:
+            with pytest.raises(InviteUsed, match="before"):
+                await two.synced()
+            assert [state async for state in two.states()] == ["refused"]
+
+
+async def test_an_expired_invite_is_told_here_and_there(
+    hub: Hub, founder: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire = Wire(hub)
+    async with syncengine.open(":memory:") as other, wire.link(founder) as link:
+        invite = await founder.spaces()[0].invite(expires=timedelta(milliseconds=30))
+        await link.synced()
+        await asyncio.sleep(0.05)
+        with pytest.raises(InviteExpired):
+            await other.join(invite)
+        monkeypatch.setattr(other.clock, "offset_ms", -60_000)
+        await other.join(invite)
+        async with wire.link(other) as theirs:
+            with pytest.raises(InviteExpired, match="new one"):
+                await theirs.synced()
+
+
+async def test_a_reader_cannot_write_here_nor_at_the_hub(
+    hub: Hub, founder: Replica
+) -> None:
+    wire = Wire(hub)
+    async with syncengine.open(":memory:") as reader, wire.link(founder) as link:
+        invite = await founder.spaces()[0].invite("read")
+        await link.synced()
+        space = await reader.join(invite)
+        async with wire.link(reader) as theirs:
+            await theirs.synced()
+            assert (await space.get("note/1"))["title"] == "first"
+            with pytest.raises(Refused, match="read but not write"):
+                async with space.transaction() as tx:
+                    tx["note/1"]["title"] = "mine"
+            # One whose program is changed to write all the same:
+            forged = _forged(reader, space.engine.actor)
+            space.engine.keeper.append_own(forged)
+            await asyncio.shield(space.engine.flush())
+            async with asyncio.timeout(5):
+                while theirs.state == "live":
+                    await asyncio.sleep(0.01)
+    stored = hub.find(founder.spaces()[0].engine.keeper.namespace)
+    assert stored is not None
+    assert forged.header.actor not in stored.keeper.heads
+
+
+def _forged(replica: Replica, actor: Any, document: str = "note/1") -> Any:
+    engine = replica.spaces()[0].engine
+    assert engine.grant is not None
+    head = engine.keeper.heads.get(actor)
+    change = Change(
+        actor,
+        head.seq + 1 if head else 1,
+        engine.clock.tick(),
+        [],
+        [Touch(DocumentId(document), [[1, None, "title", "forged"]], 1)],
+    )
+    return seal(
+        replica.key,
+        engine.keeper.namespace,
+        engine.grant,
+        head.id if head else NO_BATCH,
+        [change],
+        os.urandom(16),
+    )
+
+
+async def test_a_lying_hub_gains_nothing(
+    hub: Hub, founder: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stores and forwards a batch that nobody granted; every peer refuses it."""
+    wire = Wire(hub)
+    async with syncengine.open(":memory:") as reader, wire.link(founder) as link:
+        invite = await founder.spaces()[0].invite("read")
+        await link.synced()
+        space = await reader.join(invite)
+        async with wire.link(reader) as theirs:
+            await theirs.synced()
+        forged = _forged(reader, space.engine.actor)
+        relay = hub.find(space.engine.keeper.namespace)
+        assert relay is not None
+        relay.keeper.append_own(forged)
+        await asyncio.shield(relay.flush())
+        await asyncio.sleep(0.1)
+
+        assert "may only read" in caplog.text
+        assert forged.header.actor not in founder.spaces()[0].engine.keeper.heads
+        assert (await founder.spaces()[0].get("note/1"))["title"] == "first"
+
+
+async def test_a_stranger_is_refused_with_a_reason(hub: Hub, founder: Replica) -> None:
+    wire = Wire(hub)
+    async with syncengine.open(":memory:") as stranger:
+        await stranger.namespace("own")
+        address = Address("ws://memory", DeviceId(hub.key.public), None)
+        link = Link(
+            stranger, wire.dial, address, lambda: [s.engine for s in stranger.spaces()]
+        )
+        async with link:
+            with pytest.raises(Refused, match="ticket"):
+                await link.synced()
+
+
+async def test_a_link_reconnects_by_itself(hub: Hub, founder: Replica) -> None:
+    wire = Wire(hub)
+    space = founder.spaces()[0]
+    async with wire.link(founder) as link:
+        await link.synced()
+        wire.plugged = False
+        await wire.cut()
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "offline"
+        assert space.pending == 1
+        wire.plugged = True
+        async with asyncio.timeout(20):
+            await tx.receipt.durable_on("hub")
+    assert space.pending == 0
+
+
+async def test_the_other_end_of_the_wire_must_be_the_hub_we_mean(
+    hub: Hub, founder: Replica
+) -> None:
+    wire = Wire(hub)
+    wrong = Address("ws://memory", DeviceId(founder.key.public), None)
+    link = Link(founder, wire.dial, wrong, lambda: [])
+    async with link:
+        with pytest.raises(Refused, match="another hub answers"):
+            await link.connected()
+
+
+async def test_an_equivocating_actor_is_proved_and_voided_everywhere(
+    hub: Hub, founder: Replica
+) -> None:
+    """Two histories under one actor: both without effect, on every replica."""
+    wire = Wire(hub)
+    space = founder.spaces()[0]
+    async with syncengine.open(":memory:") as other, wire.link(founder) as link:
+        invite = await space.invite("write")
+        await link.synced()
+        theirs = await other.join(invite)
+        async with theirs.transaction() as tx:
+            tx["note/2"]["title"] = "good"
+        async with wire.link(other) as one:
+            await one.synced()
+            actor = theirs.engine.actor
+            assert actor is not None
+            await equal(founder, other)
+            left, right = _two_histories(other, actor)
+            relay = hub.find(space.engine.keeper.namespace)
+            assert relay is not None
+            await relay.take_in([left])
+            await asyncio.shield(relay.flush())
+            await space.engine.take_in([right])
+            await asyncio.shield(space.engine.flush())
+            async with asyncio.timeout(10):
+                while not (
+                    actor in space.engine.keeper.forks
+                    and actor in theirs.engine.keeper.forks
+                ):
+                    await asyncio.sleep(0.02)
+    for replica in (founder, other):
+        pass
+    assert (await space.get("note/1"))["title"] == "first"
+    assert (await space.get("note/2"))["title"] == "good"
+
+
+def _two_histories(replica: Replica, actor: ActorId) -> tuple[Any, Any]:
+    return _forged(replica, actor), _forged(replica, actor)
+
+
+async def test_no_address_and_no_invite_says_what_to_do(founder: Replica) -> None:
+    with pytest.raises(Invalid, match="address"):
+        transport.connect(founder)
+
+
+def test_the_first_wait_has_a_wide_window() -> None:
+    waits = [Backoff(SystemEntropy()).next_seconds() for _ in range(200)]
+
+    assert max(waits) <= 1.0
+    assert max(waits) - min(waits) > 0.5
+    assert Backoff(SystemEntropy()).next_seconds(5_000) >= 5.0
+
+
+async def test_joining_with_adopt_brings_the_local_documents(
+    hub: Hub, founder: Replica
+) -> None:
+    wire = Wire(hub)
+    async with syncengine.open(":memory:") as other, wire.link(founder) as link:
+        mine = await other.namespace("home")
+        async with mine.transaction() as tx:
+            tx["note/9"]["title"] = "mine"
+        invite = await founder.spaces()[0].invite("write")
+        await link.synced()
+        space = await other.join(invite, name="home", adopt=True)
+
+        assert (await space.get("note/9"))["title"] == "mine"
+        assert space.name == "home"

@@ -1,0 +1,116 @@
+"""Both stores keep the same promises."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from syncengine.errors import NewerFormat, NotOurs, StoreError
+from syncengine.storage.inline import InlineStore
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.sqlite import SqliteStore
+from syncengine.storage.store import Store, Writes
+
+
+@pytest.fixture(params=["inline", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    path = str(tmp_path / "x.db")
+    opened: Store
+    opened = (
+        InlineStore(path) if request.param == "inline" else await SqliteStore.open(path)
+    )
+    yield opened
+    await opened.close()
+
+
+def put(key: str, value: object) -> Writes:
+    writes = Writes()
+    writes.add(sql.PUT_META, key, value)
+    return writes
+
+
+async def test_what_is_committed_is_read(store: Store) -> None:
+    await store.commit(put("a", b"1"))
+
+    assert store.read("SELECT value FROM _sync_meta WHERE key = 'a'") == [(b"1",)]
+
+
+async def test_a_commit_is_all_or_nothing(store: Store) -> None:
+    writes = put("a", 1)
+    writes.add("INSERT INTO _sync_namespace (nothing) VALUES (?)", 1)
+    with pytest.raises(StoreError):
+        await store.commit(writes)
+
+    assert store.read("SELECT * FROM _sync_meta") == []
+    await store.commit(put("b", 2))
+
+
+async def test_what_clears_runs_before_what_is_added(store: Store) -> None:
+    await store.commit(put("old", 1))
+    writes = put("new", 2)
+    writes.clear("DELETE FROM _sync_meta WHERE value > ?", 0)
+    await store.commit(writes)
+
+    assert store.read("SELECT key FROM _sync_meta") == [("new",)]
+
+
+async def test_a_cancelled_commit_happens_as_a_whole_or_not(store: Store) -> None:
+    task = asyncio.create_task(store.commit(put("a", 1)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await store.commit(put("b", 2))
+
+    keys = {key for (key,) in store.read("SELECT key FROM _sync_meta")}
+    assert keys in ({"a", "b"}, {"b"})
+
+
+async def test_commits_are_synced_in_full(store: Store) -> None:
+    connection = getattr(store, "connection", None)
+    if connection is not None:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        return
+    assert isinstance(store, SqliteStore)
+    async with store._writer.execute("PRAGMA synchronous") as cursor:
+        assert await cursor.fetchone() == (2,)
+
+
+async def test_a_backup_is_one_whole_file(store: Store, tmp_path: Path) -> None:
+    await store.commit(put("a", 1))
+    await store.backup(str(tmp_path / "copy.db"))
+
+    copy = InlineStore(str(tmp_path / "copy.db"))
+    assert copy.read("SELECT key FROM _sync_meta") == [("a",)]
+    await copy.close()
+
+
+def test_a_foreign_file_is_not_touched(tmp_path: Path) -> None:
+    import sqlite3
+
+    path = tmp_path / "mail.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mail (x)")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(NotOurs, match="another program"):
+        InlineStore(str(path))
+
+    assert path.read_bytes() == before
+
+
+def test_a_text_file_is_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary, " * 200)
+    with pytest.raises(NotOurs):
+        InlineStore(str(path))
+
+
+def test_a_newer_file_is_refused_by_its_format(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.db")
+    store = InlineStore(path)
+    store.connection.execute("PRAGMA user_version = 99")
+    store.connection.close()
+    with pytest.raises(NewerFormat, match="format 99"):
+        InlineStore(path)

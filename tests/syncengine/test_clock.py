@@ -1,0 +1,71 @@
+"""The clocks: stamps only ever grow."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncengine.clock import HybridClock, SteadyClock, ms_from_hlc
+
+
+class Hand:
+    """A clock whose hand the test moves."""
+
+    def __init__(self, ms: int):
+        self.ms = ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+@given(st.lists(st.integers(0, 2**41), min_size=2))
+def test_stamps_increase_whatever_the_wall_clock_does(times: list[int]) -> None:
+    hand = Hand(0)
+    clock = HybridClock(hand)
+    stamps: list[int] = []
+    for time in times:
+        hand.ms = time
+        stamps.append(clock.tick())
+
+    assert stamps == sorted(set(stamps))
+
+
+def test_a_stamp_exceeds_every_one_observed() -> None:
+    clock = HybridClock(Hand(10))
+    clock.observe(5_000 << 16)
+
+    assert clock.tick() > 5_000 << 16
+
+
+def test_a_restarted_clock_goes_on_from_its_high_water_mark() -> None:
+    first = HybridClock(Hand(9_000))
+    last = first.tick()
+
+    assert HybridClock(Hand(1_000), last).tick() > last
+
+
+def test_a_clock_set_back_by_an_hour_is_not_believed() -> None:
+    hand, elapsed = Hand(10_000_000), [0.0]
+    clock = SteadyClock(hand, lambda: elapsed[0])
+    hand.ms -= 3_600_000
+    elapsed[0] = 5.0
+
+    assert clock.now_ms() == 10_005_000
+
+
+def test_a_jump_forward_is_believed_since_machines_sleep() -> None:
+    hand = Hand(10_000_000)
+    clock = SteadyClock(hand, lambda: 0.0)
+    hand.ms += 3_600_000
+
+    assert clock.now_ms() == 13_600_000
+
+
+def test_a_hubs_word_corrects_the_clock() -> None:
+    clock = SteadyClock(Hand(1_000_000), lambda: 0.0)
+    clock.offset_ms = 90_000
+
+    assert clock.now_ms() == 1_090_000
+    assert clock.own_ms() == 1_000_000
+
+
+def test_milliseconds_are_read_back_from_a_stamp() -> None:
+    assert ms_from_hlc(HybridClock(Hand(123_456)).tick()) == 123_456
