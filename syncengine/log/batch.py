@@ -32,7 +32,7 @@ NO_BATCH = BatchId(bytes(32))
 NO_EPOCH = bytes(16)
 
 # version, suite, namespace, actor, first_seq, n_ops, prev, grant, term, index,
-# epoch, root: 188 bytes, big-endian.
+# epoch, root: 190 bytes, big-endian.
 _HEADER = struct.Struct(">BB32s16sQI32s32sQQ16s32s")
 HEADER_BYTES = _HEADER.size
 

@@ -5,11 +5,13 @@ Two tasks: one reads and decides, one writes. All frames leave through the write
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from syncengine import limits
+from syncengine.errors import Closed as ClosedError
 from syncengine.errors import ConnectionLost, ProtocolError, Refused, SyncError
 from syncengine.ids import DeviceId, EntryId, NamespaceId, short
 from syncengine.log.run import Row
@@ -261,6 +263,8 @@ class Conversation:
 
     def _leave(self, channel: Channel) -> None:
         channel.is_open = False
+        channel.pass_over()
+        channel.record.acked = max(channel.record.acked, channel.confirmed)
         hosted = channel.hosted
         hosted.log_grew.unlisten(self.wake)
         hosted.live -= 1
@@ -268,6 +272,8 @@ class Conversation:
         channel.record.seen_ms = self.host.clock.now_ms()
         hosted.keeper.peer_changed(channel.device)
         hosted.progress.set()
+        with contextlib.suppress(ClosedError):
+            hosted.flush()
 
     def _leave_all(self) -> None:
         for channel in self.channels.values():

@@ -71,6 +71,7 @@ class Channel:
         self._told = told
         if theirs is not None and theirs <= self.hosted.committed_position:
             self.sent = theirs
+            self._note_confirmed()
         if ours is None:
             self.received = 0
             self._owed.append(self._frontier())
@@ -159,6 +160,17 @@ class Channel:
         self._window_bytes += len(body)
         self.hosted.in_flight.add(self)
         return Data(self.number, self.sent, digest, packed, body)
+
+    def pass_over(self) -> None:
+        """Let the cursor pass what the peer has anyway, up to what it lacks."""
+        while self.sent is not None:
+            rows = self.keeper.rows_after(self.sent, READ_ROWS)
+            if not rows:
+                return
+            for position, row in rows:
+                if position > self.hosted.committed_position or self._wanted(row):
+                    return
+                self.sent = position
 
     def _wanted(self, row: Row) -> bool:
         if isinstance(row, Batch):

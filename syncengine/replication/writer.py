@@ -65,11 +65,11 @@ class Writer:
 
     async def run(self) -> None:
         """Commit groups until closed and everything is written."""
-        while True:
+        while not (self._closing and not self._dirty):
             await self._wake.wait()
             self._wake.clear()
-            if self._closing and not self._dirty:
-                return
+            if not self._dirty:
+                continue
             # Let everybody who is ready now into this group.
             await asyncio.sleep(0)
             await self._commit_group()

@@ -51,5 +51,3 @@ def main() -> int:
         f"{len(failed)} failed{f': {failed[:20]}' if failed else ''}"
     )
     return 1 if failed else 0
-
-

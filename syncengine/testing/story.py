@@ -256,11 +256,11 @@ class _Life:
             total = int(left.counter("n"))
             least, most = sum(self.sums.values()), sum(self.tried.values())
             if not least <= total <= most:
-                raise Invariant("D2", f"{node.name} counts {total}, not {least}..{most}")
+                raise Invariant(
+                    "D2", f"{node.name} counts {total}, not {least}..{most}"
+                )
         self._check_pairs()
 
 
 def _free(disk: Any) -> None:
     disk.full = False
-
-

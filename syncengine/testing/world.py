@@ -84,7 +84,9 @@ class Node:
         self.role = role
         chance = random.Random(f"{world.seed}/{name}")
         self.entropy = SimEntropy(chance)
-        self.disk = SimDisk(chance.randbytes(32), random.Random(f"{world.seed}/d/{name}"))
+        self.disk = SimDisk(
+            chance.randbytes(32), random.Random(f"{world.seed}/d/{name}")
+        )
         self.clock = SimClock(world.loop, *world.draw_clock(chance, role))
         self.slow = chance.choice((0.0005, 0.005, 0.05))
         self.life = Life(name)
@@ -206,6 +208,7 @@ class Node:
         self.replica = self.hub = self.link = None
         if power_loss:
             self.disk.power_loss()
+        self.world.check_cursors(self)
         self.world.report.crashes += 1
         self.world.trace("crash", self.name)
 
@@ -231,7 +234,7 @@ class World:
         self.ledger: list[Promise] = []
         self.broken: Invariant | None = None
         self._trace = hashlib.sha256()
-        self._hlcs: dict[ActorId, tuple[int, int]] = {}
+        self._hlcs: dict[ActorId, list[tuple[int, int]]] = {}
         self._by_version: dict[tuple[Any, ...], tuple[str, bytes]] = {}
 
     def draw_clock(self, chance: random.Random, role: str) -> tuple[int, float]:
@@ -301,7 +304,7 @@ class World:
         def checked_finish(draft: Any, operation_id: str | None) -> Any:
             change = finish(draft, operation_id)
             if change is not None:
-                self.stamped(node, change.actor, change.end, change.hlc)
+                self.stamped(node, change.actor, change.seq, change.hlc)
             return change
 
         engine._apply = checked_apply  # type: ignore[method-assign]  # see above
@@ -309,12 +312,15 @@ class World:
 
     def stamped(self, node: Node, actor: ActorId, seq: int, hlc: int) -> None:
         """O3: an actor's stamps strictly increase, across restarts."""
-        last_seq, last = self._hlcs.get(actor, (0, 0))
-        if seq > last_seq and hlc <= last:
-            raise Invariant("O3", f"{node.name} stamped {hlc} after {last}")
-        if seq <= last_seq and self._is_durable(actor, seq):
-            raise Invariant("D1", f"{node.name} wrote seq {seq} twice")
-        self._hlcs[actor] = (seq, max(hlc, last))
+        stamps = self._hlcs.setdefault(actor, [])
+        # What a crash or a full disk took back was never anybody's.
+        while stamps and stamps[-1][0] >= seq:
+            if self._is_durable(actor, stamps[-1][0]):
+                raise Invariant("D1", f"{node.name} wrote seq {seq} twice")
+            stamps.pop()
+        if stamps and hlc <= stamps[-1][1]:
+            raise Invariant("O3", f"{node.name} stamped {hlc} after {stamps[-1][1]}")
+        stamps.append((seq, hlc))
 
     def _is_durable(self, actor: ActorId, seq: int) -> bool:
         return any(
@@ -341,6 +347,34 @@ class World:
                 if known[1] != shown:
                     raise Invariant(
                         "C2", f"{node.name} and {known[0]} differ at one version"
+                    )
+
+    def check_cursors(self, node: Node) -> None:
+        """D3: a stored cursor never runs ahead of the stored rows it stands for."""
+        ours = node.disk.store
+        for ns, peer, lineage, cursor in ours.read(
+            "SELECT ns, peer, lineage, cursor FROM _sync_peer"
+        ):
+            for other in self.nodes.values():
+                key = self.scheme.private_key(other.disk.identity.seed).public
+                theirs = other.disk.store
+                meta = dict(theirs.read("SELECT key, value FROM _sync_meta"))
+                if key != peer or meta.get("lineage") != lineage:
+                    continue
+                ((namespace,),) = ours.read(
+                    "SELECT id FROM _sync_namespace WHERE ns = ?", ns
+                )
+                passed = theirs.read(
+                    "SELECT l.id FROM _sync_log l JOIN _sync_namespace n USING (ns) "
+                    "WHERE n.id = ? AND l.position <= ?",
+                    namespace,
+                    cursor,
+                )
+                held = ours.read("SELECT id FROM _sync_log WHERE ns = ?", ns)
+                lacking = set(passed) - set(held)
+                if lacking:
+                    self.broken = Invariant(
+                        "D3", f"{node.name}'s cursor passed {len(lacking)} rows"
                     )
 
     def check_failures(self) -> None:
@@ -400,7 +434,9 @@ async def assert_converged(world: World, within: float = CONVERGE_SECONDS) -> No
         if len(set(versions)) == 1 and not pending:
             break
         if world.loop.now > deadline:
-            raise Invariant("C1", f"no convergence within {within:.0f} s: {_why(world)}")
+            raise Invariant(
+                "C1", f"no convergence within {within:.0f} s: {_why(world)}"
+            )
         await asyncio.sleep(0.5)
     shown = {node.name: state_of(node.space) for node in world.replicas()}
     if len(set(shown.values())) != 1:
@@ -504,4 +540,3 @@ def _bury() -> None:
 
 
 atexit.register(_bury)
-

@@ -17,7 +17,7 @@ from syncengine.testing.disk import SimDisk
 from syncengine.testing.story import standard
 from syncengine.testing.world import Invariant, run_seed
 
-SEEDS_MAX = 40
+SEEDS_MAX = 80
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

@@ -1,0 +1,182 @@
+"""Every command, as a person or a script runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Shell:
+    """A folder in which commands are run."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+
+    def run(self, *words: str, db: str = "a.db", code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "syncengine", "--db", db, *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, (
+            words,
+            done.returncode,
+            done.stdout,
+            done.stderr,
+        )
+        self.stderr = done.stderr
+        return done.stdout
+
+    def json(self, *words: str, db: str = "a.db", code: int = 0) -> Any:
+        return json.loads(self.run("--json", *words, db=db, code=code))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def hub(shell: Shell) -> Iterator[str]:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "syncengine",
+            "--json",
+            "hub",
+            "--listen",
+            "127.0.0.1:0",
+        ],
+        cwd=shell.folder,
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield json.loads(process.stdout.readline())["address"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    process.stdout.close()
+
+
+def test_two_devices_from_nothing_to_the_same_note(shell: Shell, hub: str) -> None:
+    made = shell.json("init", "family")
+    assert made["recovery_key"]
+    shell.run("put", "notes/1", "title=Milk", "body:text=two litres", "n:counter+=2")
+    assert shell.json("get", "notes/1")["value"] == {
+        "title": "Milk",
+        "body": "two litres",
+        "n": 2,
+    }
+    assert shell.json("status")["namespaces"][0]["pending"] == 1
+    assert shell.json("sync", hub)["state"] == "synced"
+    invite = shell.json("invite")["invite"]
+    shell.run("join", invite, "--name", "family", db="b.db")
+    shell.run("sync", db="b.db")
+    assert shell.run("get", "notes/1/title", db="b.db") == "Milk\n"
+    shell.run("put", "notes/1", "body:text+=, fresh", 'tags=["a", "b"]', db="b.db")
+    shell.run("sync", db="b.db")
+    shell.run("sync")
+    assert shell.run("get", "notes/1/body") == "two litres, fresh\n"
+    assert shell.run("get", "notes/1/tags/1") == "b\n"
+    assert shell.json("ls")["collections"] == {"notes": 1}
+    assert shell.run("ls", "notes") == "1\n"
+    status = shell.json("status")["namespaces"][0]
+    assert status["pending"] == 0
+    assert status["peers"][0]["behind"] == 0
+    assert "family" in shell.run("status")
+    assert shell.json("doctor", "a.db", "b.db")["clean"] is True
+    shell.run("backup", "copy.db")
+    assert (shell.folder / "copy.db").exists()
+    assert shell.run("doctor", "copy.db", code=1).count("key is missing") == 1
+    shell.run("join", invite, "--name", "x", db="c.db")
+    shell.run("sync", db="c.db", code=4)
+    assert "joined with this invite before" in shell.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["get", "notes/1"], 3, "init"),
+        (["sync"], 3, "init"),
+        (["put", "notes", "a=1"], 2, "collection/id"),
+        (["join", "hello"], 2, "sync1:"),
+        (["hub", "--listen", "nowhere"], 2, "HOST:PORT"),
+        (["hub", "--listen", "0.0.0.0:0"], 2, "TLS"),
+        (["invite", "--expires", "soon"], 3, "init"),
+        (["doctor", "absent.db"], 3, "absent.db"),
+        (["demo", "--devices", "1"], 2, "--devices"),
+    ],
+)
+def test_bad_usage_has_its_code_and_says_what_to_do(
+    shell: Shell, words: list[str], code: int, says: str
+) -> None:
+    shell.run(*words, code=code)
+
+    assert says in shell.stderr
+
+
+def test_errors_are_json_too(shell: Shell) -> None:
+    shell.run("init")
+    answer = shell.json("get", "notes/absent", code=3)
+
+    assert answer["error"] == "NotFound"
+
+
+def test_what_cannot_be_reached_is_given_up_with_a_reason(shell: Shell) -> None:
+    (shell.folder / "syncengine.toml").write_text('db = "from-file.db"\n')
+    shell.run("init")
+    assert shell.json("status", db="a.db")["db"] == "a.db"
+    done = subprocess.run(
+        [sys.executable, "-m", "syncengine", "status"],
+        cwd=shell.folder,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "from-file.db" in done.stderr
+
+
+def test_reading_works_beside_the_owner(shell: Shell, hub: str) -> None:
+    shell.run("init")
+    shell.run("put", "notes/1", "title=x")
+    owner = subprocess.Popen(
+        [sys.executable, "-m", "syncengine", "--json", "--db", "a.db", "sync", "--watch",
+         hub],
+        cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert owner.stdout is not None
+    while json.loads(owner.stdout.readline())["state"] != "live":
+        pass
+    assert shell.run("get", "notes/1/title") == "x\n"
+    shell.run("put", "notes/1", "title=y", code=5)
+    assert f"process {owner.pid}" in shell.stderr
+    owner.send_signal(signal.SIGINT)
+    owner.wait(10)
+    owner.stdout.close()
+    shell.run("put", "notes/1", "title=y")
+
+
+def test_a_foreign_clients_package_is_named(shell: Shell) -> None:
+    (shell.folder / "clients").mkdir()
+    (shell.folder / "clients" / "__init__.py").touch()
+    shell.environment["PYTHONPATH"] = f"{shell.folder}:{ROOT}"
+    shell.run("status", code=1)
+
+    assert "shadows our package 'clients'" in shell.stderr

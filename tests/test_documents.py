@@ -1,0 +1,105 @@
+"""The documents are true: README runs, protocol.md says what the code does."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from syncengine import limits
+from syncengine.crdt.operation import Action, Type
+from syncengine.log.batch import HEADER_BYTES
+from syncengine.protocol import messages
+from syncengine.protocol.codes import Code
+from syncengine.protocol.states import TRANSITIONS
+
+ROOT = Path(__file__).parent.parent
+PROTOCOL = (ROOT / "protocol.md").read_text()
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_first_example_runs_and_is_the_one_in_the_folder(tmp_path: Path) -> None:
+    shown = README.split("```python\n")[1].split("```")[0]
+    example = ROOT / "examples" / "first.py"
+    assert example.read_text().endswith(shown)
+    done = subprocess.run(
+        [sys.executable, str(example)],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "body='milk, eggs'" in done.stdout
+
+
+def test_the_state_table_is_the_one_in_the_code() -> None:
+    table = PROTOCOL.split("| state | what happens | next |")[1].split("\n\n")[0]
+    rows = {
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in table.splitlines()[2:]
+    }
+
+    assert rows == {
+        (state.value, what, after.value) for (state, what), after in TRANSITIONS.items()
+    }
+
+
+def test_every_message_is_in_the_document() -> None:
+    structs = [
+        struct
+        for struct in vars(messages).values()
+        if isinstance(struct, type) and issubclass(struct, messages.Message)
+    ]
+    tags = {struct.__struct_config__.tag for struct in structs} - {None}
+    section = PROTOCOL.split("## 6. Messages")[1].split("\n1. ")[0]
+    listed = {int(n) for line in re.findall(r"^\| ([\d, ]+) \|", section, re.M)
+              for n in line.split(",")}  # fmt: skip
+
+    assert listed | {1, 2, 3, 4} == tags
+    assert len(tags) == len(structs) - 1
+    assert issubclass(messages.Hello, msgspec.Struct)
+
+
+def test_every_code_is_in_the_document_and_the_reverse() -> None:
+    section = PROTOCOL.split("## 7. Codes")[1].split("## 8")[0]
+    listed = {int(code) for code in re.findall(r"\b(\d{4})\b", section)}
+
+    assert listed == {int(code) for code in Code}
+
+
+def test_actions_and_types_are_those_of_the_code() -> None:
+    section = PROTOCOL.split("## 3. Operations")[1].split("## 4")[0]
+    for action in list(Action)[: Action.LIST_PUT + 1]:
+        assert re.search(rf"\b{int(action)} [a-z]", section), action
+    for type_ in Type:
+        assert (
+            f"{int(type_)} {'multi-value' if type_ is Type.MULTI else type_.name.lower()}"
+            in section
+        )
+    assert f"{HEADER_BYTES} bytes" in PROTOCOL
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    section = PROTOCOL.split("## 8. Limits")[1]
+
+    assert f"change {limits.CHANGE_BYTES_MAX >> 20} MiB" in section
+    assert f"frame {limits.FRAME_BYTES_MAX >> 10} KiB" in section
+    assert f"{limits.ACTORS_MAX:,}" in section
+
+
+def test_the_repository_speaks_of_the_product_alone() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    words = re.compile(r"/work/|\.library|pypi-more")
+    for name in listed:
+        path = ROOT / name
+        if (
+            path.suffix in {".py", ".md", ".toml", ".sql"}
+            and path.name != "test_documents.py"
+        ):
+            assert not words.search(path.read_text()), name
