@@ -140,7 +140,7 @@ async def _replay(
     equal = len(set(texts)) == 1
     matches = texts[0] == end_content
     converged = equal and matches and clean
-    summary = {
+    summary: dict[str, Any] = {
         "converged": converged,
         "replicas": agents,
         "edits": sum(map(len, edits)),
@@ -196,6 +196,7 @@ async def _open_all(
 
 async def _wait_equal(plays: dict[str, DeviceProcess], names: list[str]) -> None:
     """Wait until every device shows the same text and has nothing pending."""
+    states: list[dict[str, Any]] = []
     for _ in range(600):
         states = [await plays[name].status(name) for name in names]
         if (

@@ -75,8 +75,13 @@ class FloatCounter(float):
     _view: View
     _container: ContainerId
 
-    increment = Counter.increment
-    decrement = Counter.decrement
+    def increment(self, by: int | float = 1) -> None:
+        """Add `by`, which may be negative."""
+        increment(self._view, self._container, by)
+
+    def decrement(self, by: int | float = 1) -> None:
+        """Subtract `by`."""
+        increment(self._view, self._container, -by)
 
 
 def increment(view: View, container: ContainerId, by: int | float) -> None:

@@ -87,11 +87,13 @@ class Host(Protocol):
 
     key: PrivateKey
     scheme: Scheme
-    clock: Clock
     entropy: Entropy
     lineage: Lineage
     instance: bytes
     """Drawn at each opening: two with one actor at once are clones."""
+
+    @property
+    def clock(self) -> Clock: ...
 
     def find(self, namespace: NamespaceId) -> Hosted | None: ...
 

@@ -285,7 +285,7 @@ class _Goal:
         return (
             channel.sent is not None
             and channel.confirmed >= self._ours
-            and channel.record.cursor >= self._theirs
+            and channel.durable >= self._theirs
         )
 
 

@@ -41,6 +41,8 @@ class Channel:
         self.may_read = may_read
         self.sent: int | None = None
         self.received: int | None = None
+        self._stored = 0
+        self._uncommitted = 0
         self.their_position = 0
         self._window: deque[tuple[int, int]] = deque()  # (position before, bytes)
         self._window_ends: deque[int] = deque()
@@ -76,7 +78,12 @@ class Channel:
             self.received = 0
             self._owed.append(self._frontier())
         else:
-            self.received = ours
+            self.received = self._stored = ours
+
+    @property
+    def durable(self) -> int:
+        """Up to where the peer's log is on our disk."""
+        return self._stored if self._uncommitted else self.received or 0
 
     def _frontier(self) -> Frontier:
         tips: list[tuple[bytes, int, bytes]] = list(self.keeper.tips())
@@ -252,12 +259,16 @@ class Channel:
             self._their_digest = None
             self._owed.append(self._frontier())
             return
+        self._uncommitted += 1
         self.received = max(message.position, self.received or 0)
         self._their_digest = message.digest
         self._move_cursor()
 
     def stored(self, message: Data) -> None:
         """The rows are on disk: acknowledge."""
+        self._uncommitted -= 1
+        self._stored = max(message.position, self._stored)
+        self.hosted.progress.set()
         self._owed.append(Ack(self.number, message.position))
 
     def idle_received(self, message: Idle) -> None:

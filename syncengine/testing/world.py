@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
-from syncengine.ids import ActorId, DeviceId, base32
+from syncengine.ids import ActorId, DeviceId, NamespaceId, base32
 from syncengine.replication.address import Address
 from syncengine.replication.conversation import Listening, Registry
 from syncengine.replication.hub import Hub
@@ -281,8 +281,8 @@ class World:
             self._watch_space(node, space)
         add = node.replica._add
 
-        def added(*args: Any) -> Space:
-            space = add(*args)
+        def added(ns: int, namespace: NamespaceId, name: str | None) -> Space:
+            space = add(ns, namespace, name)
             self._watch_space(node, space)
             return space
 

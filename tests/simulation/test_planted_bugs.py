@@ -28,9 +28,12 @@ def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
         self.wake()
         await original(self, channel, message)
 
+    def stored(self: peer.Channel, message: Any) -> None:
+        self._uncommitted -= 1
+
     original = Conversation._take_in
     patch.setattr(Conversation, "_take_in", take_in)
-    patch.setattr(peer.Channel, "stored", lambda self, message: None)
+    patch.setattr(peer.Channel, "stored", stored)
 
 
 def normal_instead_of_full(patch: pytest.MonkeyPatch) -> None:
