@@ -122,7 +122,8 @@ def check_key(key: object, path: str) -> None:
     if not isinstance(key, str):
         raise Invalid(f"a key is a str, not {type(key).__name__}", path=path)
     check_text(key, path)
-    if len(key) > limits.KEY_BYTES_MAX or len(key.encode()) > limits.KEY_BYTES_MAX:
+    # A code point has at most four bytes: short keys need no count.
+    if len(key) * 4 > limits.KEY_BYTES_MAX < len(key.encode()):
         raise TooLarge(
             f"a key has at most {limits.KEY_BYTES_MAX} bytes of UTF-8",
             path=path,

@@ -11,7 +11,7 @@ leaves the same visible state; `undo` takes a change back without a trace.
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import ref
 
 from syncengine import limits, values
 from syncengine.crdt import counter, register
@@ -109,7 +109,7 @@ class Document:
         self.needs_upgrade = False
         self.dirty: set[tuple[ContainerId, Any]] = set()
         self.undo: list[Any] | None = None
-        self.viewers: WeakSet[Any] = WeakSet()
+        self._viewers: dict[int, ref[Viewer]] = {}
         self.keep: frozenset[ContainerId] = frozenset()
         self.conflicts: list[tuple[str, Entry, Entry]] | None = None
         self._cells = cells
@@ -160,7 +160,7 @@ class Document:
             return
         if found is None:
             return
-        state, kind, pos, n, content = found
+        _, state, kind, pos, n, content = found
         state.apply_void(kind, pos, n, content, (stamp[1], stamp[2]), seen)
 
     def _apply_set(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
@@ -270,9 +270,8 @@ class Document:
         found = self._positional(op, stamp, seen)
         if found is None:
             return
-        state, kind, pos, n, content = found
-        raw, action = op[1], op[0]
-        container = resolve(raw, action, stamp[1])
+        container, state, kind, pos, n, content = found
+        action = op[0]
         self._changing(container)
         state.apply(kind, pos, n, content, stamp, seen, self.undo)
         if action in (Action.LIST_MAKE, Action.LIST_PUT):
@@ -283,8 +282,9 @@ class Document:
 
     def _positional(
         self, op: Operation, stamp: Stamp, seen: Seen
-    ) -> tuple[Sequence, int, int, int, Any] | None:
-        """Return (sequence, kind, position, elements, content) of `op`, checked."""
+    ) -> tuple[ContainerId, Sequence, int, int, int, Any] | None:
+        """Return (container, its state, kind, position, elements, content) of `op`,
+        checked; None when the container was never made."""
         action, raw, pos, what, *_ = op
         hlc, actor, seq = stamp
         type_ = Type.TEXT if action <= Action.TEXT_BACKSPACE else Type.LIST
@@ -323,7 +323,7 @@ class Document:
         if state is None:
             return None
         assert isinstance(state, Sequence)
-        return state, kind, pos, n, content
+        return container, state, kind, pos, n, content
 
     # --- containers ---------------------------------------------------------------
 
@@ -450,8 +450,7 @@ class Document:
     def _put_slot(
         self, container: ContainerId, state: MapState, key: str, slot: Slot
     ) -> None:
-        if self.viewers:
-            self._changing(container)
+        self._changing(container)
         self._put(state.slots, key, slot or None)
         self.dirty.add((container, key))
         if len(slot) > 1 and self.conflicts is not None:
@@ -468,8 +467,17 @@ class Document:
             target[key] = value
 
     def _changing(self, container: ContainerId) -> None:
-        for viewer in list(self.viewers):
-            viewer.capture(container)
+        if self._viewers:
+            for reference in list(self._viewers.values()):
+                viewer = reference()
+                if viewer is not None:
+                    viewer.capture(container)
+
+    def add_viewer(self, viewer: Viewer) -> None:
+        """Tell `viewer`, for as long as somebody holds it, what is to change."""
+        key = id(viewer)
+        viewers = self._viewers
+        viewers[key] = ref(viewer, lambda _: viewers.pop(key, None))
 
     # --- reading ------------------------------------------------------------------
 

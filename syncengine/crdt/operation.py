@@ -53,7 +53,8 @@ class Action(IntEnum):
     TREE_MOVE = 21
 
 
-TYPE_OF_ACTION = {
+# Keyed by plain numbers, as they come from the wire; an IntEnum is one.
+TYPE_OF_ACTION: dict[int, Type] = {
     Action.SET: Type.MAP,
     Action.MAKE: Type.MAP,
     Action.DELETE: Type.MAP,
@@ -122,13 +123,13 @@ def reference(container: ContainerId, author: ActorId) -> Any:
 def resolve(raw: Any, action: int, author: ActorId) -> ContainerId:
     """Return the container that an operation names; raises `InvalidOperation`."""
     if raw is None:
-        if TYPE_OF_ACTION.get(Action(action)) is Type.MAP:
+        if TYPE_OF_ACTION.get(action) is Type.MAP:
             return None
         raise InvalidOperation("the document itself is a map")
     kind = type(raw)
     if kind is str:
         values.check_key(raw, "")
-        return (raw, int(TYPE_OF_ACTION[Action(action)]))
+        return (raw, int(TYPE_OF_ACTION[action]))
     if kind is int and raw > 0:
         return (author, raw)
     if kind is list and len(raw) == 2:

@@ -90,7 +90,7 @@ class View:
         self._closed = False
         self._exists = document.visible
         if tx is None:
-            document.viewers.add(self)
+            document.add_viewer(self)
 
     # --- life ---------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class View:
         """The transaction was committed: from now on this is a snapshot."""
         self.tx = None
         self._exists = self.document.visible
-        self.document.viewers.add(self)
+        self.document.add_viewer(self)
 
     def close(self) -> None:
         """The transaction failed: what this shows never happened."""

@@ -1,0 +1,1 @@
+"""Figures, measured against peers or limits in the same run: `python -m benchmarks`."""
