@@ -81,7 +81,8 @@ PUSH = """
 
 PULL = """
     import asyncio, json, sys, time
-    import syncengine, transport
+    import syncengine, transport, transport.websocket
+    import syncengine.documents.model, syncengine.replication.replica
 
     async def main(path, invite, address):
         async with syncengine.open(path) as replica:

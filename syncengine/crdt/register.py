@@ -56,6 +56,8 @@ def unseen(slot: Slot, seen: Seen) -> Slot:
     """Return what a deletion by one who had seen `seen` leaves of `slot`."""
     if seen is None or not slot:
         return EMPTY
+    if len(slot) == 1 and slot[0][6] is None:  # one plain value: the common case
+        return slot if slot[0][2] > seen.get(slot[0][1], 0) else EMPTY
     kept: list[Entry] = []
     for entry in slot:
         if entry.touches is None:

@@ -413,14 +413,20 @@ class Map(_Bound, MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         view = self._bound()
-        values.check_key(key, view.path(self._container))
-        path = view.path(self._container, key)
-        if isinstance(value, Counter | FloatCounter) and _is_own(value, view, path):
-            return  # `page["n"] += 1` would lose its meaning: see counter()
-        type_ = container_type(value, path)
+        try:
+            values.check_key(key, "")
+            type_ = container_type(value, "")
+        except Invalid:
+            # Paths are made only for those who read them.
+            values.check_key(key, view.path(self._container))
+            container_type(value, view.path(self._container, key))
+            raise
         if not type_:
             view.emit(Action.SET, self._container, key, value)
             return
+        path = view.path(self._container, key)
+        if isinstance(value, Counter | FloatCounter) and _is_own(value, view, path):
+            return  # assigned to itself: nothing to add
         slot = view.slot(self._container, key) if view.shows(self._container) else ()
         if slot and slot[0].type == type_:
             assign(view, slot[0].container, type_, value)

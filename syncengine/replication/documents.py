@@ -45,6 +45,10 @@ class Documents:
         self.fresh = False  # in a rebuild nothing stored is looked at
         self.keep: dict[DocumentId, frozenset[ContainerId]] = {}
 
+    def __contains__(self, name: DocumentId) -> bool:
+        """Whether the document is decoded now: then its name is a good one."""
+        return name in self._cache
+
     def find(self, name: DocumentId) -> Document | None:
         """Return the document, or None when nothing was ever written to it."""
         document = self._cache.get(name)

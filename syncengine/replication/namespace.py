@@ -461,10 +461,11 @@ class Namespace:
             return "its author wrote two histories from here on", False
         grant = self.keeper.membership.grants[header.grant]
         for touch in touches:
-            try:
-                parse_document_id(touch.document)
-            except Invalid as error:
-                return str(error), False
+            if touch.document not in self.documents:
+                try:
+                    parse_document_id(touch.document)
+                except Invalid as error:
+                    return str(error), False
             if not allows(grant, touch.document):
                 return f"its author may not write {touch.document}", False
         again = False
