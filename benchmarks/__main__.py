@@ -34,8 +34,9 @@ def main() -> int:
     if arguments.write:
         lines = "\n".join(row.as_line() for row in rows)
         RESULTS.write_text(
-            "# Results\n\nMedians of one run (`make bench`); other is measured in the same "
-            f"run. Python {platform.python_version()}, {platform.machine()}, two cores "
+            "# Results\n\nMedians of one run (`make bench`); other is measured in the "
+            "same run. "
+            f"Python {platform.python_version()}, {platform.machine()}, two cores "
             f"shared with others.\n\n{HEADER}\n{lines}\n"
         )
     return 0 if all(row.holds is not False for row in rows) else 1

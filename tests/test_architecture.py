@@ -196,7 +196,7 @@ def test_the_hub_never_imports_the_document_code() -> None:
         if module in seen or module not in MODULES:
             continue
         seen.add(module)
-        todo += [m for m in top_level_imports(MODULES[module])]
+        todo += list(top_level_imports(MODULES[module]))
 
     assert not [m for m in seen if within(m, "syncengine.crdt")]
 

@@ -1,4 +1,4 @@
-"""The default demo: devices type one text together, go offline, are killed, come back."""
+"""The default demo: devices type one text together, vanish, are killed, return."""
 
 import asyncio
 import tempfile

@@ -198,6 +198,9 @@ class Text(_Bound):
     def __iter__(self) -> Iterator[str]:
         return iter(str(self))
 
+    def __add__(self, text: str) -> str:
+        return str(self) + text
+
     def __iadd__(self, text: str) -> "Text":
         self.append(text)
         return self

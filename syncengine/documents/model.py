@@ -5,6 +5,7 @@ is never instantiated by hand: `tx.create` and `tx.get` give drafts, `space.get`
 gives snapshots, of the same class.
 """
 
+import inspect
 import re
 import sys
 import types
@@ -206,7 +207,7 @@ class _DocumentMeta(type):
 
     def _declare(cls, collection: str, frame: types.FrameType) -> None:
         check_collection(collection)
-        own: dict[str, Any] = cls.__dict__.get("__annotations__", {})
+        own: dict[str, Any] = inspect.get_annotations(cls)
         local: dict[str, Any] = {}
         where: types.FrameType | None = frame
         while where is not None:  # a class inside a function sees its names

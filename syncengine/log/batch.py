@@ -12,6 +12,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from syncengine import limits, values
@@ -174,10 +175,7 @@ def encode_payload(changes: Sequence[Change], salt: bytes) -> tuple[bytes, bytes
             flat.append(n)
         touches.append(flat)
     hlcs = [changes[0].hlc]
-    hlcs += [
-        later.hlc - earlier.hlc
-        for earlier, later in zip(changes, changes[1:], strict=False)
-    ]
+    hlcs += [later.hlc - earlier.hlc for earlier, later in pairwise(changes)]
     deps = [[i, change.deps] for i, change in enumerate(changes) if change.deps]
     metas = [
         [i, meta]

@@ -136,8 +136,7 @@ def _examine_log(
             wrong(where, f"a batch of {short(header.actor)} is not what its id says")
             continue
         if known.get(header.prev, -1) != header.first_seq - 1:
-            if header.prev != NO_BATCH or header.first_seq != 1:
-                wrong(where, f"the batch before {short(name)} is missing")
+            wrong(where, f"the batch before {short(name)} is missing")
         known[BatchId(name)] = header.end
         tips.pop((header.actor, header.prev), None)
         unsigned.pop(header.prev, None)

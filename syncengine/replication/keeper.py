@@ -531,8 +531,7 @@ class Keeper:
         if self._recent and self._recent[0][0] <= position + 1:
             skip = position + 1 - self._recent[0][0]
             rows = [item for i, item in enumerate(self._recent) if i >= skip]
-            rows = rows[: self._signed_end(rows, count)]
-            return rows
+            return rows[: self._signed_end(rows, count)]
         found = [
             (at, _row(kind, head, name, body, signature))
             for at, kind, name, head, body, signature in self.store.read(

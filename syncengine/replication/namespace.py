@@ -643,7 +643,8 @@ class Namespace:
             rows = self.keeper.rows_after(position, 1000)
             if not rows:
                 break
-            for position, row in rows:
+            position = rows[-1][0]
+            for _, row in rows:
                 if isinstance(row, Batch):
                     self.delivery.queue(self.keeper.branch_of(row), row)
             for ready in self.delivery.ready(self.clock.now_ms()):

@@ -353,7 +353,7 @@ class Replica:
         Opened elsewhere, or here in place of this one, it is a new actor.
         """
         self.check_usable()
-        if os.path.exists(path):
+        if os.path.exists(path):  # noqa: ASYNC240  # one look, before a long write
             raise AlreadyExists(f"{path} exists; a backup replaces nothing")
         await self.flush_all()
         await self.store.backup(path)

@@ -452,10 +452,11 @@ def _why(world: World) -> str:
         engine = node.space.engine
         state = node.link.state if node.link else "no link"
         error = node.link.error if node.link else None
+        version = sorted(engine.delivery.version().items())
         lines.append(
             f"{node.name}: {state} ({error}), pending {engine.pending_count()}, "
             f"waiting {engine.delivery.waiting_count}, "
-            f"version {[(base32(a)[:4], s) for a, s in sorted(engine.delivery.version().items())]}"
+            f"version {[(base32(actor)[:4], seq) for actor, seq in version]}"
         )
     return "; ".join(lines)
 

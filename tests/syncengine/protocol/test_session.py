@@ -69,6 +69,13 @@ class Pair:
         return self
 
 
+def closed(session: Session) -> Closed:
+    """Return how a session ended."""
+    event = session.events()[-1]
+    assert isinstance(event, Closed)
+    return event
+
+
 def test_the_handshake_proves_both_sides() -> None:
     pair = Pair().live()
 
@@ -181,7 +188,7 @@ def test_a_live_session_closes_on_any_other_frame(fault: str) -> None:
         target.receive(frame, 0.0)
 
     assert target.state is State.CLOSED
-    assert target.events()[-1].code == Code.PROTOCOL
+    assert closed(target).code == Code.PROTOCOL
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -204,7 +211,7 @@ def test_silence_is_asked_about_and_then_given_up() -> None:
     assert len(pair.dialler.frames_to_send()) == 1
     pair.dialler.on_time(limits.SILENCE_SECONDS_MAX)
 
-    assert pair.dialler.events()[-1].code == Code.SLOW
+    assert closed(pair.dialler).code == Code.SLOW
 
 
 def test_a_handshake_has_its_time() -> None:
@@ -233,10 +240,13 @@ def test_opens_and_answers_fit_the_handshake() -> None:
     pair.dialler.receive(pair.listener.frames_to_send()[0], 0.0)
     pair.dialler.authenticate(b"i" * 16, [request] * limits.OPENS_IN_AUTH_MAX)
     pair.listener.receive(pair.dialler.frames_to_send()[0], 0.0)
+    authenticated: Any
+    ready: Any
     (authenticated,) = pair.listener.events()
     answer = Opened(0, 7, 5, 4, b"d" * 32, 1, b"h" * 32)
     pair.listener.accept(b"s" * 16, 1, [answer] * limits.OPENS_IN_AUTH_MAX)
     pair.dialler.receive(pair.listener.frames_to_send()[0], 0.0)
 
+    ready = pair.dialler.events()[-1]
     assert authenticated.auth.opens[0] == request
-    assert pair.dialler.events()[-1].answers[0] == answer
+    assert ready.answers[0] == answer

@@ -295,7 +295,7 @@ async def test_an_equivocating_actor_is_proved_and_voided_everywhere(
                     and actor in theirs.engine.keeper.forks
                 ):
                     await asyncio.sleep(0.02)
-    for replica in (founder, other):
+    for _replica in (founder, other):
         pass
     assert (await space.get("note/1"))["title"] == "first"
     assert (await space.get("note/2"))["title"] == "good"

@@ -171,7 +171,8 @@ class Writer:
         stamp = (0, other.actor, seq)
         if undo:
             # Taken back and done again: as if it had not been.
-            before, steps = str(self.text), []
+            before = str(self.text)
+            steps: list[Any] = []
             self.text.apply(kind, pos, n, content, stamp, at, steps)
             while steps:
                 steps.pop()()
@@ -260,7 +261,7 @@ def by_model(writers: list[Writer]) -> str:
                     known_at[name] = (set(), {victim})
             done[actor] = seq + n - 1
             changes.pop(0)
-    every = [what for what in known_at.values()]
+    every = list(known_at.values())
     return model.text(
         set().union(*(a for a, _ in every)), set().union(*(d for _, d in every))
     )
