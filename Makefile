@@ -4,7 +4,7 @@ BIN := .venv/bin
 SEEDS ?= 200
 STAMP := .venv/.installed
 
-.PHONY: venv demo test check bench simulate kill clean
+.PHONY: venv demo test check bench simulate clean
 
 venv: $(STAMP)
 

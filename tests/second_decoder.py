@@ -1,0 +1,143 @@
+"""A second decoder, written from protocol.md alone: it imports nothing of ours.
+
+It has its own MessagePack, and checks ids, roots, links and signatures.
+"""
+
+import hashlib
+import struct
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+def unpack(data: bytes) -> Any:
+    """Return the one MessagePack value in `data`."""
+    value, end = _value(data, 0)
+    if end != len(data):
+        raise ValueError("bytes behind the value")
+    return value
+
+
+def _value(data: bytes, at: int) -> tuple[Any, int]:
+    first, at = data[at], at + 1
+    if first < 0x80:
+        return first, at
+    if first >= 0xE0:
+        return first - 256, at
+    if first < 0x90:
+        return _map(data, at, first & 0x0F)
+    if first < 0xA0:
+        return _array(data, at, first & 0x0F)
+    if first < 0xC0:
+        return data[at : at + (first & 0x1F)].decode(), at + (first & 0x1F)
+    if first in (0xC0, 0xC2, 0xC3):
+        return {0xC0: None, 0xC2: False, 0xC3: True}[first], at
+    if first in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB):
+        width = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}[first]
+        size = int.from_bytes(data[at : at + width], "big")
+        at += width
+        raw = data[at : at + size]
+        return (raw if first < 0xD0 else raw.decode()), at + size
+    if first == 0xCB:
+        return struct.unpack(">d", data[at : at + 8])[0], at + 8
+    if 0xCC <= first <= 0xCF:
+        width = 1 << (first - 0xCC)
+        return int.from_bytes(data[at : at + width], "big"), at + width
+    if 0xD0 <= first <= 0xD3:
+        width = 1 << (first - 0xD0)
+        return int.from_bytes(data[at : at + width], "big", signed=True), at + width
+    if first in (0xDC, 0xDD):
+        width = 2 if first == 0xDC else 4
+        size = int.from_bytes(data[at : at + width], "big")
+        return _array(data, at + width, size)
+    raise ValueError(f"byte {first:#x}")
+
+
+def _array(data: bytes, at: int, size: int) -> tuple[list[Any], int]:
+    items = []
+    for _ in range(size):
+        item, at = _value(data, at)
+        items.append(item)
+    return items, at
+
+
+def _map(data: bytes, at: int, size: int) -> tuple[dict[Any, Any], int]:
+    pairs, at = _array(data, at, 2 * size)
+    return dict(zip(pairs[0::2], pairs[1::2], strict=True)), at
+
+
+def sha256(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def verify(key: bytes, message: bytes, signature: bytes) -> None:
+    """Raise unless the signature is good."""
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+
+
+def read_entry(kind: int, body: bytes, signature: bytes) -> tuple[bytes, list[Any]]:
+    """Return an entry's id and fields (section 2)."""
+    fields = unpack(body)
+    message = b"sync1:entry\0" + bytes([kind]) + body
+    verify(fields[2], message, signature)
+    return sha256(message), fields
+
+
+def read_header(data: bytes) -> dict[str, Any]:
+    """Return the fields of a header (section 4.1)."""
+    names = (
+        "version suite namespace actor first_seq n_ops prev grant term index epoch root"
+    )
+    return dict(
+        zip(
+            names.split(), struct.unpack(">BB32s16sQI32s32sQQ16s32s", data), strict=True
+        )
+    )
+
+
+def read_payload(payload: bytes) -> tuple[bytes, list[Any], dict[str, Any]]:
+    """Return root, spine and parts (sections 4.2 and 4.3)."""
+    spine, salt, flat = unpack(payload)
+    hashes = [sha256(spine)]
+    parts: dict[str, Any] = {}
+    for index in range(0, len(flat), 2):
+        name, part = flat[index], flat[index + 1]
+        own = sha256(salt, (index // 2).to_bytes(4, "big"))
+        hashes.append(sha256(own, name.encode(), b"\0", part))
+        parts[name] = unpack(part)
+    return sha256(*hashes), unpack(spine), parts
+
+
+def read_changes(header: dict[str, Any], spine: list[Any]) -> list[list[int]]:
+    """Return [seq, n, hlc, number of deps] of each change."""
+    hlcs, deps, _, touches = spine
+    counts = {index: len(found) for index, found in deps}
+    seq, hlc, changes = header["first_seq"], 0, []
+    for index, flat in enumerate(touches):
+        hlc += hlcs[index]
+        n = sum(flat[1::2])
+        changes.append([seq, n, hlc, counts.get(index, 0)])
+        seq += n
+    assert seq == header["first_seq"] + header["n_ops"]
+    return changes
+
+
+def read_rows(body: bytes, namespace: bytes, device: bytes) -> list[bytes]:
+    """Return the ids of the rows of a data message (section 6.3)."""
+    ids: list[bytes] = []
+    for row in unpack(body):
+        if row[0] == 0:
+            ids.append(read_entry(row[1], row[2], row[3])[0])
+            continue
+        _, actor, seq, prev, grant, term, index, epoch, flat, signature = row
+        for n_ops, payload in zip(flat[0::2], flat[1::2], strict=True):
+            root, _, _ = read_payload(payload)
+            header = struct.pack(
+                ">BB32s16sQI32s32sQQ16s32s", 1, 1, namespace, actor, seq, n_ops, prev,
+                grant, term, index, epoch or bytes(16), root,
+            )  # fmt: skip
+            prev = sha256(header)
+            ids.append(prev)
+            seq += n_ops
+        verify(device, b"sync1:batch\0" + prev, signature)
+    return ids
