@@ -31,7 +31,7 @@ simulate: venv  ## make simulate SEEDS=1000
 	$(BIN)/python -m syncengine.testing --seeds $(SEEDS)
 
 bench: venv  ## figures against peers in one run; writes benchmarks/RESULTS.md
-	$(BIN)/python -m pip install --quiet '.[bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks --write
 
 clean:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from syncengine import values
 from syncengine.clock import ms_from_hlc
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import ContainerId, Operation, Type
@@ -23,13 +22,14 @@ from syncengine.ids import (
     base32,
     check_collection,
     document_id,
+    from_base32,
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
 from syncengine.replication.address import parse_address
 from syncengine.replication.namespace import Draft, Namespace
 from syncengine.replication.transaction import Transaction
-from syncengine.trust.invite import SECRET_BYTES, Invite
+from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
 from syncengine.trust.membership import (
     OPS_BY_NAME,
     Entry,
@@ -290,11 +290,9 @@ class Space:
         accept_by = replica.clock.now_ms() + int(expires.total_seconds() * 1000)
         secret = replica.entropy.bytes(SECRET_BYTES)
         namespace = engine.keeper.namespace
-        # The key is named by the grant, and the grant by the invite: the key first.
-        draft = Invite(namespace, entry_id(_NO_ENTRY), secret, accept_by, 0, address)
         async with engine.turn:
             entry = self._issue(
-                DeviceId(draft.key(replica.scheme).public),
+                DeviceId(invite_key(secret, replica.scheme).public),
                 ops,
                 is_invite=True,
                 accept_by_ms=accept_by,
@@ -307,8 +305,6 @@ class Space:
     async def grant_device(self, device: str, ops: str = "write") -> None:
         """Grant `ops` (read, write or admin) to a known device, by its id."""
         self.check_usable()
-        from syncengine.ids import from_base32
-
         async with self.engine.turn:
             self._issue(DeviceId(from_base32(device)), ops)
         await self.engine.flush()
@@ -369,9 +365,6 @@ class Space:
             )
             for device, record in sorted(keeper.peers.items())
         ]
-
-
-_NO_ENTRY = Entry(2, b"", b"")
 
 
 class Live(Generic[D]):
@@ -474,6 +467,3 @@ class Live(Generic[D]):
             if edits and not self._writing:
                 for listener in listeners:
                     listener(edits)
-
-
-__all__ = ["Live", "LostValue", "PeerStatus", "Space", "values"]

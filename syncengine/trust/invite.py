@@ -47,8 +47,7 @@ class Invite:
 
     def key(self, scheme: Scheme) -> PrivateKey:
         """Return the key that signs the newcomer's grant."""
-        seed = hashlib.sha256(b"sync1:invite\0" + self.secret).digest()
-        return scheme.private_key(seed)
+        return invite_key(self.secret, scheme)
 
     def qr(self) -> str:
         """Return the invite as a QR code for a terminal (needs `segno`)."""
@@ -59,6 +58,11 @@ class Invite:
         out = io.StringIO()
         segno.make(str(self), error="l").terminal(out=out, compact=True)
         return out.getvalue()
+
+
+def invite_key(secret: bytes, scheme: Scheme) -> PrivateKey:
+    """Return the key that an invite with this secret speaks for."""
+    return scheme.private_key(hashlib.sha256(b"sync1:invite\0" + secret).digest())
 
 
 def parse(text: str) -> Invite:
