@@ -70,6 +70,9 @@ FORK_BRANCHES_MAX = 8
 # comes: the most by which a wrong clock wins against an honest one.
 CLOCK_AHEAD_MS_MAX = 60_000
 
+# How often to look whether a change from the future is due.
+DUE_SECONDS_MAX = 10.0
+
 # --- frames and sessions --------------------------------------------------------
 
 # One sealed frame. Small enough that a ping never waits long behind one.

@@ -380,7 +380,9 @@ class Namespace:
             return
         delay = (due - limits.CLOCK_AHEAD_MS_MAX - self.clock.now_ms()) / 1000
         loop = asyncio.get_running_loop()
-        self._due_timer = loop.call_later(max(0.0, delay) + 0.001, self._due)
+        # Not longer: somebody may set the clock right in the meantime.
+        delay = min(max(0.0, delay) + 0.001, limits.DUE_SECONDS_MAX)
+        self._due_timer = loop.call_later(delay, self._due)
 
     def _due(self) -> None:
         self._due_timer = None

@@ -213,6 +213,7 @@ class _Life:
         weather.drop = weather.duplicate = weather.reorder = weather.delay_tail = 0.0
         for node in world.nodes.values():
             node.disk.full = False
+            node.clock.skew_ms, node.clock.rate = 0, 1.0
             if not node.is_up:
                 await self._start(node)
 
