@@ -129,7 +129,8 @@ class Delivery:
                 del self._until[actor]
                 self._candidates.append(actor)
         while self._candidates:
-            actor = self._candidates.popleft()
+            # Taken away when done with: whoever iterates may be cancelled between.
+            actor = self._candidates[0]
             queue = self._queues.get(actor)
             while queue:
                 queued = queue[0]
@@ -147,6 +148,7 @@ class Delivery:
                 yield ready
             if queue is not None and not queue:
                 del self._queues[actor]
+            self._candidates.popleft()
 
     def _check(self, actor: ActorId, queued: _Queued, now_ms: int) -> Ready | None:
         assert queued.heads is not None
