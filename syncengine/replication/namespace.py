@@ -384,6 +384,11 @@ class Namespace:
         delay = min(max(0.0, delay) + 0.001, limits.DUE_SECONDS_MAX)
         self._due_timer = loop.call_later(delay, self._due)
 
+    def apply_soon(self) -> None:
+        """Look at what was stored and not applied when the state was read."""
+        if self.delivery.waiting_count:
+            self._due()
+
     def _due(self) -> None:
         self._due_timer = None
         self._due_task = asyncio.ensure_future(self._take_due())
@@ -852,6 +857,7 @@ class Namespace:
         self._settled.set()
         self.generation += 1
         self.load()
+        self.apply_soon()
         if self.live and self._outbox_count:
             self._seal_later(limits.STORE_RETRY_SECONDS)
 

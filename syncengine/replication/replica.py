@@ -91,6 +91,7 @@ class Replica:
             space = self._add(ns, NamespaceId(name), called)
             space.engine.load()
             space.engine.committed_position = space.engine.keeper.position
+            space.engine.apply_soon()
             if self._opened.restored and space.engine.actor is not None:
                 log.warning(
                     "%s was restored or copied; %s goes on under a new actor",

@@ -18,7 +18,7 @@ PAST = {
     3: "a failed commit rolled the clock back: one stamp twice",
     5: "a clock set back by an hour stopped everything for an hour",
     15: "a handshake that timed out was taken for an impostor",
-    733188: "a cancelled link forgot what was ready to be applied",
+    733188: "what was stored and unapplied at a restart waited for the next batch",
     155: "a rebuild counted the outbox of a commit under way",
 }
 
