@@ -155,7 +155,7 @@ class HubOpening:
 
     def __init__(self, path: str, admit: "Admit"):
         self._path = path
-        self._admit = admit
+        self._admit: Admit = admit
         self._hub: Hub | None = None
 
     def __await__(self) -> Any:

@@ -6,8 +6,9 @@ as MessagePack; the canonical form sorts map keys, so equal values are equal byt
 """
 
 import math
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -31,6 +32,15 @@ DECODE_ERRORS = (
 )
 
 
+# `type` itself; this name tells strict checkers that the result is known.
+kind_of: Callable[[object], type[object]] = type
+
+
+def is_list(raw: object) -> TypeGuard[list[Any]]:
+    """Tell whether `raw`, fresh from a decoder, is an array."""
+    return type(raw) is list
+
+
 def decode(data: bytes | memoryview) -> Any:
     """Return the value in `data`; raises one of `DECODE_ERRORS`."""
     return _decoder.decode(data)
@@ -42,7 +52,7 @@ def canonical(value: Value) -> bytes:
 
 
 def _normal(value: Value) -> Value:
-    kind = type(value)
+    kind = kind_of(value)
     if kind is float:
         return value + 0.0  # -0.0 + 0.0 is 0.0
     if kind is list:
@@ -54,7 +64,7 @@ def _normal(value: Value) -> Value:
 
 def check(value: Value, path: str, depth: int = 0) -> None:
     """Raise `Invalid`, naming `path`, unless `value` can be stored."""
-    kind = type(value)
+    kind = kind_of(value)
     if kind is str:
         check_text(value, path)
     elif kind is int:

@@ -54,7 +54,7 @@ def _value(data: bytes, at: int) -> tuple[Any, int]:
 
 
 def _array(data: bytes, at: int, size: int) -> tuple[list[Any], int]:
-    items = []
+    items: list[Any] = []
     for _ in range(size):
         item, at = _value(data, at)
         items.append(item)
@@ -112,7 +112,8 @@ def read_changes(header: dict[str, Any], spine: list[Any]) -> list[list[int]]:
     """Return [seq, n, hlc, number of deps] of each change."""
     hlcs, deps, _, touches = spine
     counts = {index: len(found) for index, found in deps}
-    seq, hlc, changes = header["first_seq"], 0, []
+    seq, hlc = header["first_seq"], 0
+    changes: list[list[int]] = []
     for index, flat in enumerate(touches):
         hlc += hlcs[index]
         n = sum(flat[1::2])

@@ -14,15 +14,15 @@ class MemoryConnection:
 
     def __init__(self) -> None:
         self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_FRAMES)
-        self._other: MemoryConnection
+        self.other: MemoryConnection
         self._closed = asyncio.Event()
         self.reason = ""
 
     async def send(self, frame: bytes) -> None:
-        if self._closed.is_set() or self._other._closed.is_set():
+        if self._closed.is_set() or self.other._closed.is_set():
             raise ConnectionLost("the pipe is closed")
-        put = asyncio.ensure_future(self._other._incoming.put(frame))
-        gone = asyncio.ensure_future(self._other._closed.wait())
+        put = asyncio.ensure_future(self.other._incoming.put(frame))
+        gone = asyncio.ensure_future(self.other._closed.wait())
         try:
             await asyncio.wait({put, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -47,7 +47,7 @@ class MemoryConnection:
     async def close(self, code: int, reason: str) -> None:
         if not self._closed.is_set():
             self._closed.set()
-            other = self._other
+            other = self.other
             if not other._closed.is_set():
                 other.reason = reason
                 try:
@@ -59,5 +59,5 @@ class MemoryConnection:
 def pair() -> tuple[MemoryConnection, MemoryConnection]:
     """Return two connected ends."""
     one, two = MemoryConnection(), MemoryConnection()
-    one._other, two._other = two, one
+    one.other, two.other = two, one
     return one, two

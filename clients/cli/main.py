@@ -205,15 +205,11 @@ async def invite(
     """Invite a device into the namespace."""
     async with context.open() as replica:
         space = await context.space(replica)
-        address = address or context.settings.address
-        if address is None:
-            known = replica.invited_addresses()
-            address = known[0] if known else ""
-        made = await space.invite(
-            ops, hub=address, expires=_duration(expires), uses=uses
-        )
-        if address and not offline:
-            async with transport.connect(replica, address) as link:
+        known = replica.invited_addresses()
+        hub = address or context.settings.address or next(iter(known), "")
+        made = await space.invite(ops, hub=hub, expires=_duration(expires), uses=uses)
+        if hub and not offline:
+            async with transport.connect(replica, hub) as link:
                 await _within(link.synced(), link)
         elif not offline:
             context.out.note(
@@ -312,7 +308,7 @@ async def get(context: Context, path: str) -> None:
 
 def _step(value: Any, step: str, path: str) -> Any:
     try:
-        return value[int(step)] if isinstance(value, list) else value[step]
+        return value[int(step) if isinstance(value, list) else step]
     except (KeyError, IndexError, ValueError, TypeError):
         raise NotFound(f"there is no {path}") from None
 
@@ -335,12 +331,13 @@ async def put(
     parse_document_id(path)
     if not assignments and not delete:
         raise Invalid("nothing to write: give FIELD=VALUE or --delete")
-    parsed = []
+    parsed: list[tuple[str, str | None, str, str]] = []
     for assignment in assignments:
         match = _ASSIGNMENT.fullmatch(assignment)
         if match is None:
             raise Invalid(f"{assignment!r} is not FIELD=VALUE")
-        parsed.append(match.groups())
+        field, kind, operator, raw = match.groups()
+        parsed.append((field, kind, operator, raw))
     async with context.open() as replica:
         space = await context.space(replica)
         async with space.transaction() as tx:
@@ -416,7 +413,7 @@ async def status(context: Context) -> None:
             ((position,),) = read(
                 "SELECT position FROM _sync_namespace WHERE ns = ?", ns
             )
-            peers = [
+            peers: list[dict[str, Any]] = [
                 {
                     "peer": base32(peer),
                     "behind": max(0, position - acked),
@@ -483,7 +480,7 @@ async def doctor(context: Context, files: tuple[str, ...]) -> int:
                 ],
             }
         )
-    lines = []
+    lines: list[str] = []
     for report in reports:
         lines.append(f"{report['file']}: {'clean' if report['clean'] else 'NOT clean'}")
         lines += [

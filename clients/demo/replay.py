@@ -58,11 +58,12 @@ def plans(
     edits: list[list[Any]] = [[] for _ in range(agents)]
     known = [[0] * agents for _ in range(agents)]  # what an agent saw last
     for index, txn in enumerate(txns):
-        agent = txn["agent"]
-        seen = [0] * agents
-        for parent in txn["parents"]:
-            seen = [max(pair) for pair in zip(seen, versions[parent], strict=True)]
-            who = txns[parent]["agent"]
+        agent: int = txn["agent"]
+        parents: list[int] = txn["parents"]
+        seen: list[int] = [0] * agents
+        for parent in parents:
+            seen = [*map(max, seen, versions[parent])]
+            who: int = txns[parent]["agent"]
             seen[who] = max(seen[who], ends[parent])
         size = sum(deleted + len(inserted) for _, deleted, inserted in txn["patches"])
         needs = [
@@ -70,7 +71,7 @@ def plans(
             for other in range(agents)
             if other != agent and seen[other] > known[agent][other]
         ]
-        known[agent] = [max(pair) for pair in zip(known[agent], seen, strict=True)]
+        known[agent] = [*map(max, known[agent], seen)]
         end = next_seq[agent] + size - 1 if size else seen[agent]
         ends.append(end)
         next_seq[agent] += size

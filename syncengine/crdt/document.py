@@ -9,7 +9,7 @@ Laws (`tests/syncengine/crdt/test_document.py`): any causal order of the same ch
 leaves the same visible state; `undo` takes a change back without a trace.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol
 from weakref import ref
 
@@ -18,7 +18,6 @@ from syncengine.crdt import counter, register
 from syncengine.crdt import set as add_wins
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import (
-    KNOWN_ACTIONS,
     NESTABLE,
     Action,
     ContainerId,
@@ -95,6 +94,9 @@ class Viewer(Protocol):
     def capture(self, container: ContainerId) -> None: ...
 
 
+_POSITIONAL = frozenset(range(Action.TEXT_INSERT, Action.LIST_PUT + 1))
+
+
 class Document:
     """The state of one document.
 
@@ -134,14 +136,29 @@ class Document:
         """
         try:
             action = op[0]
-            if action == Action.SET:
-                self._apply_set(op, stamp, seen)
-            elif action in KNOWN_ACTIONS:
-                _APPLY[action](self, op, stamp, seen)
-            elif type(action) is int and action > 0:
-                raise UnknownOperation(f"action {action}")
-            else:
-                raise InvalidOperation("an action is a number")
+            match action:
+                case Action.SET:
+                    self._apply_set(op, stamp, seen)
+                case _ if action in _POSITIONAL:
+                    self._apply_positional(op, stamp, seen)
+                case Action.TOUCH:
+                    self._apply_touch(op, stamp, seen)
+                case Action.MAKE:
+                    self._apply_make(op, stamp, seen)
+                case Action.DELETE:
+                    self._apply_delete(op, stamp, seen)
+                case Action.DROP:
+                    self._apply_drop(op, stamp, seen)
+                case Action.INCREMENT:
+                    self._apply_increment(op, stamp, seen)
+                case Action.ADD:
+                    self._apply_add(op, stamp, seen)
+                case Action.REMOVE:
+                    self._apply_remove(op, stamp, seen)
+                case int() if action > 0:
+                    raise UnknownOperation(f"action {action}")
+                case _:
+                    raise InvalidOperation("an action is a number")
         except InvalidOperation:
             raise
         except Invalid as error:
@@ -300,7 +317,7 @@ class Document:
             values.check_text(what, "")
             kind, content = INS, what
         elif action == Action.LIST_INSERT:
-            if type(what) is not list or not what:
+            if not values.is_list(what) or not what:
                 raise InvalidOperation("an insertion into a list is a list")
             for value in what:
                 values.check(value, "")
@@ -585,19 +602,6 @@ class Document:
 
 
 _MISSING: Any = object()
-
-_POSITIONAL = frozenset(range(Action.TEXT_INSERT, Action.LIST_PUT + 1))
-
-_APPLY: Mapping[int, Callable[[Document, Operation, Stamp, Seen], None]] = {
-    Action.TOUCH: Document._apply_touch,
-    Action.MAKE: Document._apply_make,
-    Action.DELETE: Document._apply_delete,
-    Action.DROP: Document._apply_drop,
-    Action.INCREMENT: Document._apply_increment,
-    Action.ADD: Document._apply_add,
-    Action.REMOVE: Document._apply_remove,
-    **dict.fromkeys(_POSITIONAL, Document._apply_positional),
-}
 
 
 def element_key(value: Any, path: str) -> bytes:

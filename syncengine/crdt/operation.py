@@ -71,7 +71,6 @@ TYPE_OF_ACTION: dict[int, Type] = {
     Action.LIST_PUT: Type.LIST,
 }
 
-KNOWN_ACTIONS = frozenset(range(Action.LIST_PUT + 1))
 NESTABLE = frozenset({Type.MAP, Type.COUNTER, Type.SET, Type.LIST, Type.TEXT})
 
 Operation = list[Any]
@@ -126,7 +125,7 @@ def resolve(raw: Any, action: int, author: ActorId) -> ContainerId:
         if TYPE_OF_ACTION.get(action) is Type.MAP:
             return None
         raise InvalidOperation("the document itself is a map")
-    kind = type(raw)
+    kind = values.kind_of(raw)
     if kind is str:
         values.check_key(raw, "")
         return (raw, int(TYPE_OF_ACTION[action]))

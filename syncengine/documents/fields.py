@@ -5,6 +5,10 @@ default. In a draft they write operations; in a snapshot a write raises
 `FrozenDocument`.
 """
 
+# Bound views and drafts share protected parts across this package: an underscore keeps
+# a user's own field names free.
+# pyright: reportPrivateUsage=false
+
 from collections.abc import (
     Iterable,
     Iterator,
@@ -13,7 +17,7 @@ from collections.abc import (
     MutableSet,
 )
 from datetime import datetime
-from typing import Any, Generic, SupportsIndex, TypeVar, overload
+from typing import Any, Generic, SupportsIndex, TypeVar, cast, overload
 
 from syncengine import values
 from syncengine.crdt.document import element_key
@@ -388,7 +392,8 @@ class List(_Bound, MutableSequence[T], Generic[T]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, list | List):
-            return [plain_value(i) for i in self] == [plain_value(i) for i in other]
+            theirs = cast(Iterable[Any], other)
+            return list(map(plain_value, self)) == list(map(plain_value, theirs))
         return NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # a draft's list changes
@@ -531,7 +536,7 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, Map):
         return value.to_dict()
     if isinstance(value, List | Set):
-        return [plain_value(item) for item in value]
+        return list(map(plain_value, cast(Iterable[Any], value)))
     if isinstance(value, Text):
         return str(value)
     return value

@@ -5,13 +5,26 @@ is never instantiated by hand: `tx.create` and `tx.get` give drafts, `space.get`
 gives snapshots, of the same class.
 """
 
+# Bound views and drafts share protected parts across this package: an underscore keeps
+# a user's own field names free.
+# pyright: reportPrivateUsage=false
+
 import inspect
 import re
 import sys
 import types
 import typing
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin
+from typing import (
+    Any,
+    ClassVar,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 import msgspec
 
@@ -124,7 +137,7 @@ class _Field:
             view.emit(Action.SET, None, self.name, self.checked(value, path))
             return
         if isinstance(value, Counter | List | Set | Text) and (
-            getattr(value, "_view", None) is view
+            getattr(cast(object, value), "_view", None) is view
             and value._container == self.container
             and self.type is not Type.COUNTER
         ):
@@ -257,13 +270,6 @@ class Document(metaclass=_DocumentMeta):
             f"tx.create({cls.__name__}, id, ...)"
         )
 
-    @classmethod
-    def _of(cls: type["D"], view: View, pending: bool = False) -> "D":
-        document = object.__new__(cls)
-        object.__setattr__(document, "_view", view)
-        object.__setattr__(document, "_pending", pending)
-        return document
-
     if typing.TYPE_CHECKING:
         _view: ClassVar[View]
         _pending: ClassVar[bool]
@@ -309,6 +315,19 @@ class Document(metaclass=_DocumentMeta):
 D = TypeVar("D", bound=Document)
 
 
+def collection_of(kind: type[Document]) -> str:
+    """Return the first part of the names of `kind`'s documents."""
+    return kind._collection
+
+
+def typed(kind: type[D], view: View, *, pending: bool = False) -> D:
+    """Return a document as a `kind`: a draft or a snapshot, as its view is."""
+    document = object.__new__(kind)
+    object.__setattr__(document, "_view", view)
+    object.__setattr__(document, "_pending", pending)
+    return document
+
+
 def create(kind: type[Document], view: View, fields: dict[str, Any]) -> None:
     """Write the first values of a new document; raises `Invalid`."""
     unknown = fields.keys() - kind._fields.keys()
@@ -338,7 +357,7 @@ def untyped(view: View) -> Map:
 
 def _plain_field(value: Any) -> Any:
     if isinstance(value, List | Set):
-        return [_plain_field(item) for item in value]
+        return list(map(_plain_field, cast(Iterable[Any], value)))
     if isinstance(value, Map):
         return value.to_dict()
     if isinstance(value, Text):

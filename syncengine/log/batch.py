@@ -330,10 +330,11 @@ class Parts:
                     groups = values.decode(raw)
                 except values.DECODE_ERRORS as error:
                     raise ValueError("a part is not MessagePack") from error
-                if not isinstance(groups, list):
+                if not values.is_list(groups):
                     raise ValueError("a part is an array")
                 self._decoded[part] = groups
-            if group >= len(groups) or not isinstance(groups[group], list):
+            ops = groups[group] if group < len(groups) else None
+            if not values.is_list(ops):
                 raise ValueError("a part holds what its spine tells")
-            found.append(Touch(DocumentId(name), groups[group], n))
+            found.append(Touch(DocumentId(name), ops, n))
         return found

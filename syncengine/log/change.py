@@ -59,7 +59,7 @@ def parse_meta(raw: Any) -> Meta:
     """Return the meta in `raw`; raises `ValueError` when it is malformed."""
     if raw is None:
         return NO_META
-    if not isinstance(raw, list):
+    if not values.is_list(raw):
         raise ValueError("meta is an array")
     schema, operation_id, origin = [*raw, None, None, None][:3]
     if schema is not None and type(schema) is not int:

@@ -33,7 +33,7 @@ class Applied:
 
     seq: int = 0
     hlc: int = 0
-    seen: dict[ActorId, int] = field(default_factory=dict)
+    seen: dict[ActorId, int] = field(default_factory=dict[ActorId, int])
 
 
 class History(Protocol):

@@ -112,7 +112,7 @@ class Hub:
         self.entropy = entropy
         self.scheme = scheme
         self.instance = entropy.bytes(16)
-        self._admit = admit
+        self._admit: Admit = admit
         self.writer = Writer(opened.store)
         self._task = asyncio.create_task(self.writer.run())
         self._relays: dict[NamespaceId, Relay] = {}

@@ -76,13 +76,15 @@ NO_HEAD = Head(0, NO_BATCH)
 class Admission:
     """What became of rows that were offered."""
 
-    stored: list[tuple[int, Row]] = field(default_factory=list)
+    stored: list[tuple[int, Row]] = field(default_factory=list[tuple[int, Row]])
     """(position, row) of what is new"""
-    missing: list[tuple[ActorId, int]] = field(default_factory=list)
+    missing: list[tuple[ActorId, int]] = field(
+        default_factory=list[tuple[ActorId, int]]
+    )
     """(actor, first seq that is lacking) where a predecessor is not stored"""
-    refused: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list[str])
     """why others were refused: the peer should not have sent them"""
-    forks: set[ActorId] = field(default_factory=set)
+    forks: set[ActorId] = field(default_factory=set[ActorId])
     """actors that were proved to equivocate by what came"""
 
 
@@ -565,9 +567,9 @@ class Keeper:
 
     def tips(self) -> list[tuple[ActorId, int, BatchId]]:
         """Return the stored frontier: (actor, seq, head batch), sorted."""
-        tips = [(actor, *head) for actor, head in self.heads.items()]
+        tips = [(actor, head.seq, head.id) for actor, head in self.heads.items()]
         tips += [
-            (actor, *head)
+            (actor, head.seq, head.id)
             for actor, branches in self.branches.items()
             for head in branches.values()
         ]

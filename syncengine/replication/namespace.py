@@ -81,9 +81,11 @@ class Draft:
     generation: int
     hlc: int
     first_seq: int
-    undo: list[Any] = field(default_factory=list)
-    touches: list[Touch] = field(default_factory=list)
-    documents: dict[DocumentId, Document] = field(default_factory=dict)
+    undo: list[Any] = field(default_factory=list[Any])
+    touches: list[Touch] = field(default_factory=list[Touch])
+    documents: dict[DocumentId, Document] = field(
+        default_factory=dict[DocumentId, Document]
+    )
     n: int = 0
 
 
@@ -416,7 +418,7 @@ class Namespace:
         again = False
         for ready in self.delivery.ready(self.clock.now_ms()):
             try:
-                again |= self._apply(ready)
+                again |= self.apply(ready)
             except NeedsReplay:
                 again = True
             count += 1
@@ -426,7 +428,7 @@ class Namespace:
             await self.rebuild()
         return count
 
-    def _apply(self, ready: Ready) -> bool:
+    def apply(self, ready: Ready) -> bool:
         """Give a change its effect, or none; tell whether to rebuild.
 
         Raises `NeedsReplay`, remembered in `documents.keep`, when a void change
@@ -655,7 +657,7 @@ class Namespace:
                 if isinstance(row, Batch):
                     self.delivery.queue(self.keeper.branch_of(row), row)
             for ready in self.delivery.ready(self.clock.now_ms()):
-                self._apply(ready)
+                self.apply(ready)
         self._grown.discard(self.actor)
         for change in [*outbox, *(change for change, _ in new)]:
             self._apply_own_again(change)

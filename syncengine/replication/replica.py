@@ -88,7 +88,7 @@ class Replica:
         for ns, name, called in self.store.read(
             "SELECT ns, id, name FROM _sync_namespace"
         ):
-            space = self._add(ns, NamespaceId(name), called)
+            space = self.add_space(ns, NamespaceId(name), called)
             space.engine.load()
             space.engine.committed_position = space.engine.keeper.position
             space.engine.apply_soon()
@@ -262,7 +262,7 @@ class Replica:
         writes = Writes()
         writes.add(sql.ADD_NAMESPACE, self._last_ns, namespace, name, address)
         await self.store.commit(writes)
-        space = self._add(self._last_ns, namespace, name)
+        space = self.add_space(self._last_ns, namespace, name)
         space.engine.load()
         return space
 
@@ -272,7 +272,7 @@ class Replica:
         await self.store.commit(writes)
         space.name = name
 
-    def _add(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
+    def add_space(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
         clock = HybridClock(self.clock)
         engine = Namespace(

@@ -157,7 +157,7 @@ class Space:
         if isinstance(kind, str):
             name = parse_document_id(kind)
         else:
-            name = document_id(kind._collection, id)
+            name = document_id(model.collection_of(kind), id)
         document = self.engine.documents.find(name)
         if document is None or not document.visible:
             if default is not _MISSING:
@@ -169,7 +169,7 @@ class Space:
         view = View(document, None)
         if isinstance(kind, str):
             return model.untyped(view)
-        return kind._of(view, self._is_pending(document))
+        return model.typed(kind, view, pending=self._is_pending(document))
 
     def _is_pending(self, document: State) -> bool:
         actor = self.engine.actor
@@ -189,7 +189,7 @@ class Space:
     async def documents(self, kind: Any, prefix: str = "") -> AsyncIterator[Any]:
         """Yield snapshots in id order: typed, or (id, map) of a collection's name."""
         self.check_usable()
-        collection = kind if isinstance(kind, str) else kind._collection
+        collection = kind if isinstance(kind, str) else model.collection_of(kind)
         check_collection(collection)
         for name in list(self.engine.documents.names(collection, prefix)):
             document = self.engine.documents.find(name)
@@ -217,7 +217,7 @@ class Space:
         name = (
             parse_document_id(kind)
             if isinstance(kind, str)
-            else document_id(kind._collection, id or "")
+            else document_id(model.collection_of(kind), id or "")
         )
         document = self.engine.documents.find(name)
         if document is None:
@@ -379,7 +379,7 @@ class Live(Generic[D]):
     def __init__(self, space: Space, kind: Any, id: str):
         self._space = space
         self._kind = kind
-        self._name = document_id(self._kind._collection, id)
+        self._name = document_id(model.collection_of(self._kind), id)
         self._listeners: dict[str, list[Callable[[list[Edit]], Any]]] = {}
         self._view: View | None = None
         self._writing = False
@@ -393,7 +393,7 @@ class Live(Generic[D]):
             if document is None or not document.visible:
                 raise NotFound(f"there is no {self._name}")
             self._view = View(document, self)
-            self.doc = self._kind._of(self._view)
+            self.doc = model.typed(self._kind, self._view)
             engine.on_changed.append(self._changed)
         return self
 
@@ -461,7 +461,7 @@ class Live(Generic[D]):
             return
         if document is not self._view.document:
             self._view = View(document, self)
-            self.doc = self._kind._of(self._view)
+            self.doc = model.typed(self._kind, self._view)
         for field, listeners in self._listeners.items():
             edits = self._sequence(field).take_edits()
             if edits and not self._writing:

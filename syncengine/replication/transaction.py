@@ -215,11 +215,11 @@ class Transaction:
         Two devices may both create it while offline: that is one document then.
         """
         cls = _class(kind)
-        view = self._view(document_id(cls._collection, id))
+        view = self._view(document_id(model.collection_of(cls), id))
         if view.exists:
             raise AlreadyExists(f"{view.document.name} exists; use tx.get to edit it")
         model.create(cls, view, fields)
-        return cls._of(view)  # type: ignore[return-value]  # `kind` makes D
+        return model.typed(cls, view)  # type: ignore[return-value]  # `kind` makes D
 
     @overload
     def get(self, kind: Callable[..., D], id: str) -> D: ...
@@ -228,12 +228,12 @@ class Transaction:
     def get(self, kind: Any, id: str, default: Any = _MISSING) -> Any:
         """Return the draft of a document; raises `NotFound` without a default."""
         cls = _class(kind)
-        view = self._view(document_id(cls._collection, id))
+        view = self._view(document_id(model.collection_of(cls), id))
         if not view.exists:
             if default is not _MISSING:
                 return default
             raise NotFound(f"there is no {view.document.name}; tx.create makes it")
-        return cls._of(view)
+        return model.typed(cls, view)
 
     def delete(self, kind: Any, id: str | None = None) -> None:
         """Delete a document: `tx.delete(Note, "old")` or `tx.delete("notes/old")`.
@@ -245,7 +245,7 @@ class Transaction:
             name = parse_document_id(kind)
         else:
             assert id is not None, "a typed document is deleted by its id"
-            name = document_id(_class(kind)._collection, id)
+            name = document_id(model.collection_of(_class(kind)), id)
         view = self._view(name)
         if not view.exists:
             raise NotFound(f"there is no {name}")

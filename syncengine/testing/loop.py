@@ -10,9 +10,10 @@ import asyncio
 import heapq
 import random
 from asyncio import events
+from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 
 class Life:
@@ -42,12 +43,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.now
 
     def _run_once(self) -> None:
-        scheduled: list[Any] = self._scheduled  # type: ignore[attr-defined]  # the base class's own
-        ready: Any = self._ready  # type: ignore[attr-defined]  # the same
+        # What the base class keeps, and its handles, are known to no type checker.
+        scheduled = cast(list[Any], self._scheduled)  # type: ignore[attr-defined]
+        ready = cast(deque[Any], self._ready)  # type: ignore[attr-defined]
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
         if not ready:
-            if self._stopping:  # type: ignore[attr-defined]  # the same
+            if self._stopping:  # type: ignore[attr-defined]
                 return
             if not scheduled:
                 raise RuntimeError("nothing can ever happen again: a deadlock")
@@ -63,7 +65,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            life = handle._context.get(LIFE) if handle._context else None
+            life: Life | None = handle._context.get(LIFE) if handle._context else None
             if life is not None and life.over:
                 self._dead.append(handle)
                 continue

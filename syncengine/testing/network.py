@@ -8,6 +8,7 @@ closes, and the link comes back.
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,10 @@ class Weather:
         )
 
 
+# What a machine does when it is dialled: it makes its end, in its life, and serves it.
+Accept = Callable[[Callable[[Life], "SimConnection"]], "SimConnection"]
+
+
 class SimConnection:
     """One end of a connection."""
 
@@ -50,13 +55,13 @@ class SimConnection:
         self.number = network.numbered()
         self.names: frozenset[str] = frozenset()
         self._network = network
-        self._life = life
+        self.life = life
         self._inbox: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self.closed = False
         self.reason = ""
         self.other: SimConnection
-        self._busy_until = 0.0
+        self.busy_until = 0.0
 
     async def send(self, frame: bytes) -> None:
         await self._network.breathe()
@@ -76,7 +81,7 @@ class SimConnection:
         self._network.shut(self, reason, politely=True)
 
     def deliver(self, frame: bytes) -> None:
-        if not self.closed and not (self._life and self._life.over):
+        if not self.closed and not (self.life and self.life.over):
             self._inbox.append(frame)
             self._arrived.set()
 
@@ -113,8 +118,8 @@ class Network:
         if self._loop.random.random() < 0.3:
             await asyncio.sleep(0)
 
-    def listen(self, name: str, accept: Any) -> None:
-        """Let `accept(connection)` serve whoever dials `name`."""
+    def listen(self, name: str, accept: "Accept") -> None:
+        """Let `accept(make)` serve whoever dials `name`, with the end it makes."""
         self._listeners[name] = accept
 
     def unlisten(self, name: str) -> None:
@@ -127,7 +132,11 @@ class Network:
         if accept is None or frozenset((source, target)) in self.parted:
             raise ConnectionLost(f"{target} cannot be reached")
         ours = SimConnection(self, LIFE.get())
-        theirs = accept(lambda life: SimConnection(self, life))
+
+        def make(life: Life) -> SimConnection:
+            return SimConnection(self, life)
+
+        theirs = accept(make)
         ours.other, theirs.other = theirs, ours
         ours.names = theirs.names = frozenset((source, target))
         self._connections |= {ours, theirs}
@@ -146,9 +155,9 @@ class Network:
         target = source.other
         if chance.random() < weather.drop:
             return
-        when = max(self._loop.now + self._delay(), source._busy_until)
+        when = max(self._loop.now + self._delay(), source.busy_until)
         if chance.random() >= weather.reorder:
-            source._busy_until = when
+            source.busy_until = when
         copies = 2 if chance.random() < weather.duplicate else 1
         for _ in range(copies):
             self._loop.call_at(when, target.deliver, frame)
@@ -156,7 +165,7 @@ class Network:
     def shut(self, end: SimConnection, reason: str, *, politely: bool) -> None:
         end.lose(reason)
         other = end.other
-        when = max(self._loop.now + self._delay(), end._busy_until)
+        when = max(self._loop.now + self._delay(), end.busy_until)
         if politely:
             self._loop.call_at(when, other.lose, reason)
         else:
@@ -185,7 +194,7 @@ class Network:
     def end_of(self, life: Life) -> None:
         """A machine crashed: its ends are gone, the others learn it (or not)."""
         for end in self._all():
-            if end._life is life:
+            if end.life is life:
                 end.closed = True
                 if self._loop.random.random() < 0.8:
                     end.other.lose("reset")

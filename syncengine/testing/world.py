@@ -279,18 +279,18 @@ class World:
         assert node.replica is not None
         for space in node.replica.spaces():
             self._watch_space(node, space)
-        add = node.replica._add
+        add = node.replica.add_space
 
         def added(ns: int, namespace: NamespaceId, name: str | None) -> Space:
             space = add(ns, namespace, name)
             self._watch_space(node, space)
             return space
 
-        node.replica._add = added  # type: ignore[method-assign]  # to see new ones too
+        node.replica.add_space = added  # type: ignore[method-assign]  # to see new ones too
 
     def _watch_space(self, node: Node, space: Space) -> None:
         engine = space.engine
-        apply, finish = engine._apply, engine.finish
+        apply, finish = engine.apply, engine.finish
 
         def checked_apply(ready: Any) -> bool:
             applied = engine.delivery.applied
@@ -307,7 +307,7 @@ class World:
                 self.stamped(node, change.actor, change.seq, change.hlc)
             return change
 
-        engine._apply = checked_apply  # type: ignore[method-assign]  # see above
+        engine.apply = checked_apply  # type: ignore[method-assign]  # see above
         engine.finish = checked_finish  # type: ignore[method-assign]  # see above
 
     def stamped(self, node: Node, actor: ActorId, seq: int, hlc: int) -> None:
@@ -423,7 +423,7 @@ async def assert_converged(world: World, within: float = CONVERGE_SECONDS) -> No
     deadline = world.loop.now + within
     while True:
         world.check_failures()
-        versions = []
+        versions: list[tuple[tuple[ActorId, int], ...]] = []
         pending = False
         for node in world.replicas():
             assert node.replica is not None, f"{node.name} is down"
@@ -444,7 +444,7 @@ async def assert_converged(world: World, within: float = CONVERGE_SECONDS) -> No
 
 
 def _why(world: World) -> str:
-    lines = []
+    lines: list[str] = []
     for node in world.replicas():
         if node.replica is None:
             lines.append(f"{node.name} down")

@@ -328,7 +328,7 @@ class Membership:
                 raise InvalidEntry("the genesis of another namespace")
         elif namespace != self.namespace:
             raise InvalidEntry("an entry of another namespace")
-        if not isinstance(issuer, bytes) or not isinstance(heads, list):
+        if not isinstance(issuer, bytes) or not values.is_list(heads):
             raise InvalidEntry("an entry names its issuer and heads")
         if len(heads) > limits.HEADS_MAX or not all(
             isinstance(head, bytes) and len(head) == 32 for head in heads
@@ -371,7 +371,7 @@ class Membership:
         suite, owners, threshold, salt, *_ = rest
         if suite != SUITE:
             raise InvalidEntry(f"suite {suite!r} is not known")
-        if not isinstance(owners, list) or not 1 <= len(owners) <= 8:
+        if not values.is_list(owners) or not 1 <= len(owners) <= 8:
             raise InvalidEntry("a namespace has 1 to 8 owners")
         if not all(
             isinstance(owner, bytes) and self._scheme.is_good_key(owner)

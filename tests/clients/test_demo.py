@@ -1,5 +1,7 @@
 """The demo and the replay, whole: processes, kills, fresh readers."""
 
+# pyright: reportPrivateUsage=false
+
 import json
 import subprocess
 import sys
@@ -76,6 +78,9 @@ def test_concurrency_is_counted_from_what_was_seen(
     seen_by_b: dict[ActorId, int], expected: int
 ) -> None:
     a, b = ActorId(b"a"), ActorId(b"b")
-    chains = {a: [(1, 1, {}), (2, 2, {})], b: [(1, 1, seen_by_b)]}
+    chains: dict[ActorId, list[tuple[int, int, dict[ActorId, int]]]] = {
+        a: [(1, 1, {}), (2, 2, {})],
+        b: [(1, 1, seen_by_b)],
+    }
 
-    assert _concurrent(chains) == expected  # type: ignore[arg-type]  # empty dicts
+    assert _concurrent(chains) == expected

@@ -1,7 +1,9 @@
 """A simulator is worth what it catches: each bug is planted and must be found."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -75,7 +77,10 @@ def double_apply(patch: pytest.MonkeyPatch) -> None:
 
 
 def tie_by_arrival(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(register, "_ordered", lambda entries: tuple(entries)[::-1])
+    def by_arrival(entries: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(entries)[::-1]
+
+    patch.setattr(register, "_ordered", by_arrival)
 
 
 def high_water_not_stored(patch: pytest.MonkeyPatch) -> None:

@@ -97,10 +97,10 @@ class Segment:
     end: int
     only_b: bool
     void: bool = False
-    parents: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list[int])
     ancestors: int = 0
-    inserted: list[Span] = field(default_factory=list)
-    deleted: list[Span] = field(default_factory=list)
+    inserted: list[Span] = field(default_factory=list[Span])
+    deleted: list[Span] = field(default_factory=list[Span])
 
 
 class Tracker:

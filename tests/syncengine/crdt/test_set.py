@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncengine.crdt import set as add_wins
+from syncengine.ids import ActorId
 from tests.strategies import ACTORS, versions
 
 A, B, *_ = ACTORS
@@ -23,7 +24,9 @@ def test_a_concurrent_add_survives() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(ACTORS), st.integers(1, 9)), versions)
-def test_removing_twice_is_removing_once(dots: dict, seen: dict) -> None:  # type: ignore[type-arg]  # ids to seqs
+def test_removing_twice_is_removing_once(
+    dots: dict[ActorId, int], seen: dict[ActorId, int]
+) -> None:
     once = add_wins.unseen(dots, seen)
 
     assert add_wins.unseen(once, seen) == once

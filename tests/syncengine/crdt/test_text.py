@@ -3,15 +3,17 @@
 import pytest
 
 from syncengine.crdt.operation import InvalidOperation
+from syncengine.crdt.register import Seen
 from syncengine.crdt.sequence.oplog import DEL, INS
 from syncengine.crdt.sequence.state import NeedsReplay, difference
 from syncengine.crdt.text import TextState
+from syncengine.ids import Stamp
 from tests.strategies import ACTORS
 
 A, B, C, _ = ACTORS
 
 
-def insert(text: TextState, pos: int, what: str, stamp: tuple, seen: dict) -> None:  # type: ignore[type-arg]  # short
+def insert(text: TextState, pos: int, what: str, stamp: Stamp, seen: Seen) -> None:
     text.apply(INS, pos, len(what), what, stamp, seen, None)
 
 

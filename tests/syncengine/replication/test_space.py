@@ -1,5 +1,7 @@
 """Transactions: turns, groups, retries, cancellation, editors."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import logging
 from pathlib import Path

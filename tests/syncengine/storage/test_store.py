@@ -1,5 +1,7 @@
 """Both stores keep the same promises."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path

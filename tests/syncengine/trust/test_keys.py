@@ -1,5 +1,7 @@
 """When a signature counts: the edge cases that libraries disagree about."""
 
+# pyright: reportPrivateUsage=false
+
 import pytest
 
 from syncengine.trust.keys import _P, _SMALL_ORDER_Y, _Y8, ED25519

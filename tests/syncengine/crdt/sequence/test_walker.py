@@ -1,6 +1,8 @@
 """Merging texts: conformance, recorded sessions, and random histories against a slow,
 obviously right model."""
 
+# pyright: reportPrivateUsage=false
+
 import gzip
 import json
 import random
@@ -40,14 +42,17 @@ def push(
 @pytest.mark.parametrize("part", range(7))
 def test_conformance(shared: Path, part: int) -> None:
     raw = gzip.open(shared / "eg-walker-conformance" / "cases.json.gz").read()
-    cases = json.loads(raw)
+    cases: list[dict[str, Any]] = json.loads(raw)
     assert len(cases) == 700
     for number, case in list(enumerate(cases))[part::7]:
         text = TextState()
         for txn in case["txns"]:
-            actor = ActorId(txn["agent"].encode().ljust(16, b"\0"))
-            seq, parents = txn["seqStart"], tuple(txn["parents"])
-            for pos, deleted, inserted in txn["ops"]:
+            agent: str = txn["agent"]
+            actor = ActorId(agent.encode().ljust(16, b"\0"))
+            seq: int = txn["seqStart"]
+            parents: tuple[int, ...] = tuple(txn["parents"])
+            ops: list[tuple[int, int, str]] = txn["ops"]
+            for pos, deleted, inserted in ops:
                 if deleted:
                     push(text, DEL, (pos, deleted, None), actor, seq, parents)
                     seq, parents = seq + deleted, (text.log.n - 1,)
@@ -261,9 +266,9 @@ def by_model(writers: list[Writer]) -> str:
                     known_at[name] = (set(), {victim})
             done[actor] = seq + n - 1
             changes.pop(0)
-    every = list(known_at.values())
     return model.text(
-        set().union(*(a for a, _ in every)), set().union(*(d for _, d in every))
+        {name for added, _ in known_at.values() for name in added},
+        {name for _, removed in known_at.values() for name in removed},
     )
 
 

@@ -1,0 +1,39 @@
+"""Mistakes an application makes; each marked line must be reported by both checkers.
+
+Never run, only read by `test_bad.py`.
+"""
+
+import syncengine
+from syncengine import Counter, Document, List, Set, Text
+
+
+class Note(Document, collection="note"):
+    title: str
+    body: Text = Text()
+    votes: Counter = Counter()
+    tags: Set[str] = Set()
+    todo: List[str] = List()
+    size: int = 0
+
+
+async def mistakes(space: syncengine.Space) -> None:
+    async with space.transaction() as tx:
+        tx.create(Note, "a")  # bad: title has no default
+        tx.create(Note, "a", title=1)  # bad: title is text
+        tx.create(Note, "a", title="x", colour="red")  # bad: no such field
+        tx.create(Note, 7, title="x")  # bad: an id is text
+        note = tx.get(Note, "a")
+        note.title = 3  # bad: title is text
+        note.size = "big"  # bad: size is a number
+        note.tags.add(5)  # bad: tags are text
+        note.todo.append(b"x")  # bad: an item is text
+        note.body.insert("x", 0)  # bad: position first
+        note.votes += "one"  # bad: a counter counts
+        print(note.headline)  # bad: no such field
+    with space.transaction():  # bad: a transaction is awaited
+        pass
+    snapshot = await space.get(Note, "a")
+    length: int = snapshot.title  # bad: title is text
+    nothing: Note = await space.get(Note, "a", None)  # bad: it may be None
+    print(length, nothing)
+    space.get(Note, "a").title  # bad: a coroutine has no title
