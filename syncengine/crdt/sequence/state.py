@@ -270,7 +270,7 @@ class Sequence(ABC):
             n,
             tuple(heads),
             [(ActorId(actor), seq) for actor, seq in ids],
-            lambda: [segment for _, segment in load_log()],
+            lambda: [log for key, log in load_log() if _first_lv(key) < n],
         )
         self._load_shown(shown, cells)
         if VOID in cells:
@@ -279,6 +279,11 @@ class Sequence(ABC):
             self._contents = [(lv, self._decode_content(raw)) for lv, raw in contents]
             self.log.load()
             self._runs, self._sets = replay(self.log, self.voids)
+
+
+def _first_lv(key: bytes) -> int:
+    """Return where a stored segment begins: those from `n` on are in memory too."""
+    return int.from_bytes(key[len(LOG) :], "big")
 
 
 def difference(before: Any, after: Any) -> tuple[int, int, Any]:

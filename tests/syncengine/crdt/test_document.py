@@ -21,6 +21,29 @@ from tests.strategies import ACTORS
 NAME = DocumentId("page/1")
 
 
+class Kept:
+    """Stored cells, as a store would hand them back."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[bytes, bytes], bytes] = {}
+
+    def take(self, document: Document) -> None:
+        for container, (key, state) in document.take_cells():
+            if state is None:
+                self.cells.pop((container, key), None)
+            else:
+                self.cells[(container, key)] = state
+
+    def read(
+        self, container: bytes, start: bytes = b"", stop: bytes = b"\xff" * 8
+    ) -> Any:
+        return [
+            (key, state)
+            for (at, key), state in sorted(self.cells.items())
+            if at == container and start <= key < stop
+        ]
+
+
 class Author:
     """A replica of one document that writes random operations."""
 
@@ -30,6 +53,17 @@ class Author:
         self.version: dict[ActorId, int] = {}
         self.clock = 0
         self.changes: list[tuple[int, int, list[Any], dict[ActorId, int]]] = []
+        self.kept = Kept()
+
+    def commit(self) -> None:
+        self.kept.take(self.document)
+
+    def restart(self) -> None:
+        """Go on with what is stored; each container is read when it is asked for."""
+        self.commit()
+        touches = self.document.touches
+        self.document = Document(NAME, self.kept)
+        self.document.touches = touches
 
     def write(self, chance: random.Random) -> None:
         self.clock += chance.randint(1, 3)
@@ -107,14 +141,19 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
     return chance.choice(choices)()
 
 
+@pytest.mark.parametrize("restarts", [0, 0.3])
 @pytest.mark.parametrize("part", range(4))
-def test_every_order_of_delivery_leaves_the_same_state(part: int) -> None:
+def test_every_order_of_delivery_leaves_the_same_state(
+    part: int, restarts: float
+) -> None:
     for seed in range(part * 100, part * 100 + 60):
         chance = random.Random(seed)
         authors = [Author(actor) for actor in ACTORS[:3]]
         for _ in range(45):
             author = chance.choice(authors)
-            if chance.random() < 0.6:
+            if chance.random() < restarts:
+                chance.choice((author.commit, author.restart))()
+            elif chance.random() < 0.6:
                 author.write(chance)
             else:
                 author.receive(chance.choice(authors), chance)
@@ -125,41 +164,16 @@ def test_every_order_of_delivery_leaves_the_same_state(part: int) -> None:
         assert len(shown) == 1, f"seed {seed}"
 
 
-class Kept:
-    """Stored cells, as a store would hand them back."""
-
-    def __init__(self) -> None:
-        self.cells: dict[tuple[bytes, bytes], bytes] = {}
-
-    def take(self, document: Document) -> None:
-        for container, (key, state) in document.take_cells():
-            if state is None:
-                self.cells.pop((container, key), None)
-            else:
-                self.cells[(container, key)] = state
-
-    def read(
-        self, container: bytes, start: bytes = b"", stop: bytes = b"\xff" * 8
-    ) -> Any:
-        return [
-            (key, state)
-            for (at, key), state in sorted(self.cells.items())
-            if at == container and start <= key < stop
-        ]
-
-
 @pytest.mark.parametrize("seed", range(40))
 def test_a_stored_document_is_the_same_document(seed: int) -> None:
     chance = random.Random(seed)
-    author, kept = Author(ACTORS[0]), Kept()
+    author = Author(ACTORS[0])
     for _ in range(40):
         author.write(chance)
-        kept.take(author.document)
+        author.commit()
         if chance.random() < 0.3:
-            touches = author.document.touches
-            author.document = Document(NAME, kept)
-            author.document.touches = touches
-    again = Document(NAME, kept)
+            author.restart()
+    again = Document(NAME, author.kept)
 
     assert again.canonical() == author.document.canonical()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from syncengine.crdt.sequence import walker
+from syncengine.crdt.sequence import oplog, walker
 from syncengine.crdt.sequence.oplog import DEL, INS
 from syncengine.crdt.sequence.walker import merge
 from syncengine.crdt.text import TextState
@@ -169,6 +169,24 @@ class Writer:
         self.changes: list[
             tuple[int, int, int, int, str | None, dict[ActorId, int]]
         ] = []
+        self.disk: dict[bytes, bytes] = {}
+
+    def store(self) -> None:
+        for key, state in self.text.cells():
+            if state is None:
+                self.disk.pop(key, None)
+            else:
+                self.disk[key] = state
+
+    def restart(self) -> None:
+        """Go on with what is stored; the log is fetched when it is asked for."""
+        self.store()
+        if b"h" in self.disk:
+            self.text = TextState()
+            self.text.load(
+                {key: state for key, state in self.disk.items() if key[:1] != b"l"},
+                lambda: sorted((k, v) for k, v in self.disk.items() if k[:1] == b"l"),
+            )
 
     def receive(self, other: "Writer", one: Any, undo: bool) -> None:
         seq, kind, pos, n, content, seen = one
@@ -186,13 +204,18 @@ class Writer:
         self.version[other.actor] = seq + n - 1
 
 
-def history(seed: int, writers: int, steps: int) -> list[Writer]:
-    """Return replicas after random typing and partial, random delivery."""
+def history(seed: int, writers: int, steps: int, stored: float = 0) -> list[Writer]:
+    """Return replicas after random typing and partial, random delivery.
+
+    `stored`: how often one commits, or restarts from what it committed.
+    """
     chance = random.Random(seed)
     all_ = [Writer(actor) for actor in ACTORS[:writers]]
     for _ in range(steps):
         writer = chance.choice(all_)
-        if chance.random() < 0.5:
+        if chance.random() < stored:
+            chance.choice((writer.store, writer.restart))()
+        elif chance.random() < 0.5:
             length = writer.text.length
             seq = writer.version.get(writer.actor, 0) + 1
             if length and chance.random() < 0.35:
@@ -280,6 +303,18 @@ def test_random_histories_converge_to_what_the_model_says(
     monkeypatch.setattr(walker, "BLOCK_SPANS_MAX", block)
     for seed in range(part * 100, part * 100 + 40):
         writers = history(seed, writers=3, steps=25)
+        texts = {str(writer.text) for writer in writers}
+        assert texts == {by_model(writers)}, f"seed {seed}"
+
+
+@pytest.mark.parametrize("segment", [2, 64])
+@pytest.mark.parametrize("part", range(2))
+def test_random_histories_converge_over_commits_and_restarts(
+    part: int, segment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oplog, "SEGMENT_RUNS", segment)
+    for seed in range(part * 100, part * 100 + 60):
+        writers = history(seed, writers=3, steps=40, stored=0.3)
         texts = {str(writer.text) for writer in writers}
         assert texts == {by_model(writers)}, f"seed {seed}"
 
