@@ -178,6 +178,9 @@ class DivergenceDetected(SyncError):
     """Two replicas with the same changes show different documents."""
 
     def __init__(self, path: str, peer: str):
-        super().__init__(f"{path} differs from what {peer} shows for the same changes")
+        super().__init__(
+            f"{path} differs from what device {peer} shows for the same changes; run "
+            "`syncengine doctor` on both files to learn which one is damaged"
+        )
         self.path = path
         self.peer = peer

@@ -73,6 +73,17 @@ CLOCK_AHEAD_MS_MAX = 60_000
 # How often to look whether a change from the future is due.
 DUE_SECONDS_MAX = 10.0
 
+# --- audit ----------------------------------------------------------------------
+
+# Quiet for so long, members compare what they show: not while somebody types.
+AUDIT_SECONDS = 5.0
+
+# Documents hashed before others get a turn of the event loop: about 5 ms.
+AUDIT_SLICE = 100
+
+# Digests heard and not looked at yet; later ones replace earlier ones.
+STATES_WAITING_MAX = 16
+
 # --- frames and sessions --------------------------------------------------------
 
 # One sealed frame. Small enough that a ping never waits long behind one.

@@ -150,7 +150,7 @@ class Idle(Message, frozen=True, tag=23):
 
 
 class StateDigest(Message, frozen=True, tag=24):
-    """Members: what I show for what I have applied; `author` made this message.
+    """Members: what I show of [low, high) for what I have applied. Signed by `author`.
 
     A hub hands it on to the others of the namespace and keeps nothing of it.
     """
@@ -162,6 +162,7 @@ class StateDigest(Message, frozen=True, tag=24):
     high: Annotated[str, msgspec.Meta(max_length=400)]
     count: Count
     digest: Bytes32
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
 class Ping(Message, frozen=True, tag=30):

@@ -159,7 +159,8 @@ class Conversation:
             case Frontier():
                 self._channel(event.channel).frontier_received(event)
             case StateDigest():
-                self._hear_state(self._channel(event.channel), event)
+                channel = self._channel(event.channel)
+                channel.hosted.hear_state(event, channel)
             case Leave():
                 channel_ = self.channels.pop(event.channel, None)
                 if channel_ is not None:
@@ -199,11 +200,6 @@ class Conversation:
         else:
             channel.stored(message)
         self._wake.set()
-
-    def _hear_state(self, channel: Channel, message: StateDigest) -> None:
-        answer = channel.hosted.hear_state(message)
-        if answer is not None:
-            self.send(answer)
 
     # --- writing ------------------------------------------------------------------
 
@@ -257,8 +253,7 @@ class Conversation:
         self.channels[channel.number] = channel
         hosted = channel.hosted
         hosted.log_grew.listen(self.wake)
-        hosted.live += 1
-        hosted.seal_now()
+        hosted.opened(channel)
         self.wake()
 
     def _leave(self, channel: Channel) -> None:
@@ -267,7 +262,7 @@ class Conversation:
         channel.record.acked = max(channel.record.acked, channel.confirmed)
         hosted = channel.hosted
         hosted.log_grew.unlisten(self.wake)
-        hosted.live -= 1
+        hosted.closed(channel)
         hosted.in_flight.discard(channel)
         channel.record.seen_ms = self.host.clock.now_ms()
         hosted.keeper.peer_changed(channel.device)

@@ -1,5 +1,6 @@
 """The documents of one namespace that are decoded in memory, and their rows."""
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -42,6 +43,7 @@ class Documents:
         self._rows: dict[DocumentId, int] = {}
         self._dirty: dict[Document, int] = {}  # -> stamp of the last change (ms)
         self._unwritten: dict[Document, int] = {}  # -> groups that hold it
+        self._digests: dict[int, bytes] = {}  # of rows, to be written
         self.fresh = False  # in a rebuild nothing stored is looked at
         self.keep: dict[DocumentId, frozenset[ContainerId]] = {}
 
@@ -89,6 +91,7 @@ class Documents:
     def changed(self, document: Document, ms: int) -> None:
         """Note that `document` has something to write."""
         self._dirty[document] = ms
+        self._digests.pop(self._rows.get(document.name, 0), None)
 
     def collect(self, writes: Writes) -> list[Document]:
         """Add the rows and cells of changed documents to `writes`."""
@@ -134,6 +137,9 @@ class Documents:
                 document.conflicts = []
             self._unwritten[document] = self._unwritten.get(document, 0) + 1
         self._dirty.clear()
+        for row, digest in self._digests.items():
+            writes.add(sql.SET_DIGEST, digest, row)
+        self._digests.clear()
         return group
 
     def written(self, group: list[Document]) -> None:
@@ -159,6 +165,7 @@ class Documents:
         self._rows.clear()
         self._dirty.clear()
         self._unwritten.clear()
+        self._digests.clear()
 
     def names(self, collection: str, prefix: str) -> Iterator[DocumentId]:
         """Yield the visible documents of a collection in id order."""
@@ -177,6 +184,43 @@ class Documents:
                 (stored.add if document.visible else stored.discard)(key)
         for key in sorted(stored):
             yield DocumentId(f"{collection}/{key}")
+
+    def digests(
+        self, low: str, high: str, count: int
+    ) -> list[tuple[DocumentId, bytes]] | None:
+        """Return (name, digest) of up to `count` visible documents in [low, high).
+
+        All that is shown must be on disk. None when one of them was written by a
+        newer version: nobody here knows what it shows.
+        """
+        collection, _, key = low.partition("/")
+        rows = self._store.read(sql.DIGESTS, self._ns, collection, key, count)
+        found: list[tuple[DocumentId, bytes]] = []
+        for row, collection, key, upgrade, stored in rows:
+            name = DocumentId(f"{collection}/{key}")
+            if name >= high:
+                break
+            if upgrade:
+                return None
+            digest = stored or self._digests.get(row)
+            if digest is None:
+                digest = self._digests[row] = self._digest(name)
+            found.append((name, digest))
+        return found
+
+    @property
+    def has_new_digests(self) -> bool:
+        """Whether the next commit keeps somebody from hashing again."""
+        return bool(self._digests)
+
+    def _digest(self, name: DocumentId) -> bytes:
+        passing = name not in self._cache
+        document = self.find(name)
+        assert document is not None, "it has a row"
+        shown = hashlib.sha256(name.encode() + b"\0" + document.canonical())
+        if passing:  # nobody asked for it: it does not displace what somebody did
+            del self._cache[name], self._rows[name]
+        return shown.digest()
 
     def in_memory(self) -> list[DocumentId]:
         """Return the documents that are decoded now."""

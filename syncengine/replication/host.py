@@ -40,13 +40,18 @@ class Signal:
         self._listeners.remove(listener)
 
 
+class Told(Protocol):
+    """Somebody who can be told what a member shows: a channel."""
+
+    def tell(self, message: StateDigest) -> None: ...
+
+
 class Hosted(Protocol):
     """A namespace's log at its keeper, as links see it."""
 
     keeper: Keeper
     committed_position: int
     """Up to where rows may leave: what is beyond is not on disk yet."""
-    live: int
     in_flight: set[object]
     log_grew: Signal
     progress: Signal
@@ -62,6 +67,12 @@ class Hosted(Protocol):
         """Return a future that is done when all that is here now is on disk."""
         ...
 
+    def opened(self, channel: Told) -> None:
+        """A link begins to carry this namespace."""
+        ...
+
+    def closed(self, channel: Told) -> None: ...
+
     def seal_now(self) -> None:
         """Put own changes into batches with the next commit."""
         ...
@@ -72,13 +83,8 @@ class Hosted(Protocol):
 
     async def retire_actor(self) -> None: ...
 
-    def state_digest(self) -> StateDigest | None:
-        """Return what is shown for what is applied; None at a hub, or while
-        something is pending."""
-        ...
-
-    def hear_state(self, message: StateDigest) -> StateDigest | None:
-        """A member told its digest; return an answer, if there is one."""
+    def hear_state(self, message: StateDigest, source: Told) -> None:
+        """A member told what it shows: see `replication.audit`."""
         ...
 
 

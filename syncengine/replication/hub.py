@@ -16,7 +16,7 @@ from syncengine.log.run import Row
 from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Open, StateDigest
 from syncengine.replication.address import TICKET_BYTES
-from syncengine.replication.host import Signal
+from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.opening import Opened
 from syncengine.replication.writer import Writer
@@ -37,7 +37,7 @@ class Relay:
         self.keeper = keeper
         self._is_new = is_new  # no file knows it yet
         self.committed_position = keeper.position
-        self.live = 0
+        self.channels: list[Told] = []
         self.in_flight: set[object] = set()
         self.log_grew = Signal()
         self.progress = Signal()
@@ -76,6 +76,12 @@ class Relay:
     def failed(self, token: int, error: Exception) -> None:
         self.keeper.load()
 
+    def opened(self, channel: Told) -> None:
+        self.channels.append(channel)
+
+    def closed(self, channel: Told) -> None:
+        self.channels.remove(channel)
+
     def seal_now(self) -> None:
         """A hub writes no changes of its own."""
 
@@ -85,11 +91,11 @@ class Relay:
     async def retire_actor(self) -> None:
         raise AssertionError("a hub has no actor")
 
-    def state_digest(self) -> StateDigest | None:
-        return None
-
-    def hear_state(self, message: StateDigest) -> StateDigest | None:
-        return None
+    def hear_state(self, message: StateDigest, source: Told) -> None:
+        for channel in self.channels:
+            if channel is not source:
+                channel.tell(message)
+        self.log_grew.set()
 
 
 class Hub:

@@ -55,8 +55,9 @@ from syncengine.log.change import (
 from syncengine.log.delivery import Applied, Delivery, Ready
 from syncengine.log.run import Row
 from syncengine.protocol.messages import StateDigest
+from syncengine.replication.audit import Audit
 from syncengine.replication.documents import Documents
-from syncengine.replication.host import Signal
+from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.writer import Writer
 from syncengine.storage.sql import statements as sql
@@ -128,7 +129,7 @@ class Namespace:
         self.grant: EntryId | None = None
         self.next_seq = 1
         self.generation = 0
-        self.live = 0  # links over which this namespace is open
+        self.channels: list[Told] = []
         self.in_flight: set[object] = set()  # channels that wait for our data's ack
         self.log_grew = Signal()  # rows were committed: links have something to send
         self.progress = Signal()  # sealed or acknowledged further
@@ -136,6 +137,7 @@ class Namespace:
         self._settled = Signal()
         self.on_changed: list[Callable[[Document], None]] = []
         self._reset()
+        self.audit = Audit(keeper, self.documents, self.turn, entropy, key, self)
 
     def _reset(self) -> None:
         self.delivery = Delivery(self.keeper)
@@ -411,6 +413,7 @@ class Namespace:
                 timer.cancel()
         if self._due_task is not None:
             self._due_task.cancel()
+        self.audit.stop()
 
     async def _apply_ready(self) -> int:
         """Apply what can be; return how many changes that was."""
@@ -805,13 +808,13 @@ class Namespace:
             writes.clear(sql.CLEAR_OUTBOX, ns)
             self._clear_outbox = False
             self._outbox_count = 0
-        if self.live and (not self.in_flight or self._seal_due):
+        if self.channels and (not self.in_flight or self._seal_due):
             self._seal(writes)
         for change, encoded in self._new:
             writes.add(sql.PUT_OUTBOX, ns, change.seq, encoded)
         self._outbox_count += len(self._new)
         self._new.clear()
-        if self.live and self._outbox_count:
+        if self.channels and self._outbox_count:
             self._seal_later()
         self.keeper.collect(writes)
         group = self.documents.collect(writes)
@@ -849,6 +852,7 @@ class Namespace:
         if token.position > self.committed_position:
             self.committed_position = token.position
             self.log_grew.set()
+            self.audit.changed()
         self.progress.set()
 
     committed_position = 0
@@ -860,7 +864,7 @@ class Namespace:
         self.generation += 1
         self.load()
         self.apply_soon()
-        if self.live and self._outbox_count:
+        if self.channels and self._outbox_count:
             self._seal_later(limits.STORE_RETRY_SECONDS)
 
     def _seal_later(self, delay: float = limits.SEAL_DELAY_SECONDS) -> None:
@@ -874,7 +878,7 @@ class Namespace:
         if self._seal_timer is not None:
             self._seal_timer.cancel()
             self._seal_timer = None
-        if self.live and (self._outbox_count or self._new):
+        if self.channels and (self._outbox_count or self._new):
             self._seal_due = True
             self.writer.flush(self)
 
@@ -916,11 +920,16 @@ class Namespace:
         else:
             self._new = [(change, encode_change(change)) for change in left]
 
-    def state_digest(self) -> StateDigest | None:
-        return None
+    def opened(self, channel: Told) -> None:
+        self.channels.append(channel)
+        self.seal_now()
+        self.audit.changed()
 
-    def hear_state(self, message: StateDigest) -> StateDigest | None:
-        return None
+    def closed(self, channel: Told) -> None:
+        self.channels.remove(channel)
+
+    def hear_state(self, message: StateDigest, source: Told) -> None:
+        self.audit.hear(message)
 
     def pending_count(self) -> int:
         """How many own changes no batch holds yet."""

@@ -8,13 +8,22 @@ peer costs a cursor, not a queue.
 import zlib
 from collections import deque
 
+from msgspec.structs import replace
+
 from syncengine import limits
 from syncengine.errors import ProtocolError
 from syncengine.ids import ActorId, BatchId, DeviceId, EntryId
 from syncengine.log.batch import Batch
 from syncengine.log.run import Row, decode_rows, encode_rows
 from syncengine.protocol.codes import Code
-from syncengine.protocol.messages import Ack, Data, Frontier, Idle, LinkMessage
+from syncengine.protocol.messages import (
+    Ack,
+    Data,
+    Frontier,
+    Idle,
+    LinkMessage,
+    StateDigest,
+)
 from syncengine.replication.host import Hosted
 from syncengine.trust.membership import entry_id
 
@@ -108,6 +117,11 @@ class Channel:
             and self.sent >= self.hosted.committed_position
             and self.keeper.position == self.hosted.committed_position
         )
+
+    def tell(self, message: StateDigest) -> None:
+        """Hand on what a member shows, unless the peer is slow: it is told again."""
+        if self.is_open and self.may_read and len(self._owed) < limits.WINDOW_MESSAGES:
+            self._owed.append(replace(message, channel=self.number))
 
     def next_message(self) -> LinkMessage | None:
         """Return the next message to send, or None when there is nothing to say."""

@@ -14,7 +14,13 @@ from syncengine.documents import model
 from syncengine.documents.fields import Map
 from syncengine.documents.model import Document
 from syncengine.documents.view import View
-from syncengine.errors import Invalid, NotFound, Refused, TransactionOpen
+from syncengine.errors import (
+    DivergenceDetected,
+    Invalid,
+    NotFound,
+    Refused,
+    TransactionOpen,
+)
 from syncengine.ids import (
     ActorId,
     DeviceId,
@@ -351,6 +357,14 @@ class Space:
     def pending(self) -> int:
         """How many own changes are in no batch yet."""
         return self.engine.pending_count()
+
+    @property
+    def divergences(self) -> list[DivergenceDetected]:
+        """Documents that another member shows otherwise, for the same changes.
+
+        Empty, or something is broken: run `syncengine doctor` on both files.
+        """
+        return list(self.engine.audit.found.values())
 
     def peers(self) -> list[PeerStatus]:
         """Return what each peer has, as last heard."""

@@ -385,6 +385,10 @@ class World:
             if isinstance(error, BaseException):
                 raise error
             raise AssertionError(message)
+        for node in self.replicas():
+            for space in node.replica.spaces() if node.replica else ():
+                for error in space.divergences:  # a false alarm, or worse
+                    raise Invariant("C1", f"{node.name}: {error}")
 
 
 @dataclass

@@ -43,6 +43,11 @@ PUT_ORIGIN = "INSERT OR IGNORE INTO _sync_origin VALUES (?, ?, ?, ?)"
 PUT_DOCUMENT = (
     "INSERT OR REPLACE INTO _sync_document VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+DIGESTS = (
+    "SELECT document, collection, id, upgrade, digest FROM _sync_document "
+    "WHERE ns = ? AND (collection, id) >= (?, ?) AND (visible OR upgrade) "
+    "ORDER BY collection, id LIMIT ?"
+)
 SET_DIGEST = "UPDATE _sync_document SET digest = ? WHERE document = ?"
 PUT_CELL = "INSERT OR REPLACE INTO _sync_cell VALUES (?, ?, ?, ?)"
 DROP_CELL = "DELETE FROM _sync_cell WHERE document = ? AND container = ? AND key = ?"

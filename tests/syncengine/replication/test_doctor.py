@@ -8,9 +8,15 @@ import pytest
 
 import syncengine
 from syncengine.errors import NotOurs
+from syncengine.protocol.messages import StateDigest
 from syncengine.replication.doctor import Finding, examine
 from syncengine.system import SystemClock, SystemEntropy
 from syncengine.trust.keys import ED25519
+
+
+class Deaf:
+    def tell(self, message: StateDigest) -> None:
+        """Nobody is there."""
 
 
 async def make(path: Path) -> None:
@@ -19,13 +25,14 @@ async def make(path: Path) -> None:
         space = await replica.namespace("home")
         engine = space.engine
         for number in range(6):
-            engine.live = int(number < 4)  # as with a link: changes are sealed
+            # As with a link, until the fourth: changes are sealed.
+            engine.channels = [Deaf()] if number < 4 else []
             async with space.transaction() as tx:
                 page = tx[f"note/{number % 2}"]
                 page["title"] = f"title {number}"
                 page.text("body").insert(0, f"line {number}\n")
                 page.list("items").append({"n": number})
-        engine.live = 0
+        engine.channels = []
 
 
 async def findings(path: Path) -> list[Finding]:
