@@ -44,18 +44,38 @@ class SteadyClock:
 
     Somebody who sets a clock back by an hour would otherwise keep this device from
     applying anything for an hour. Forward jumps are believed: after a suspend they
-    are right. A hub's handshake corrects both (`offset_ms`).
+    are right.
+
+    A hub tells its time, and is not trusted with it: it corrects this clock only as
+    far as the newest stamp signed by another member agrees. A hub that lies cannot
+    have changes stamped a century ahead (nobody could ever take that back), nor stop
+    this device from applying what members wrote.
     """
 
     def __init__(self, wall: Clock, monotonic: Callable[[], float]):
         self._wall = wall
         self._monotonic = monotonic
         self._ahead_ms = wall.now_ms() - int(monotonic() * 1000)
-        self.offset_ms = 0
+        self.hub_offset_ms = 0
+        self._seen_offset_ms: int | None = None
 
     def now_ms(self) -> int:
-        """Return milliseconds since 1970, corrected by what the hub told."""
+        """Return milliseconds since 1970, corrected where this machine is wrong."""
         return max(0, self.own_ms() + self.offset_ms)
+
+    @property
+    def offset_ms(self) -> int:
+        """By how much this machine's clock is corrected."""
+        hub, seen = self.hub_offset_ms, self._seen_offset_ms
+        if seen is None:
+            return min(hub, 0)
+        return max(min(hub, 0), min(seen, max(hub, 0)))
+
+    def saw(self, stamp_ms: int) -> None:
+        """Another member has signed that it was `stamp_ms`, at least."""
+        offset = stamp_ms - self.own_ms()
+        if self._seen_offset_ms is None or offset > self._seen_offset_ms:
+            self._seen_offset_ms = offset
 
     def own_ms(self) -> int:
         """Return the same by this machine alone."""
@@ -68,9 +88,12 @@ class SteadyClock:
 class HybridClock:
     """Stamps for one actor. `last` is the high-water mark to keep on disk."""
 
-    def __init__(self, wall: Clock, last: int = 0):
+    def __init__(
+        self, wall: Clock, last: int = 0, saw: Callable[[int], None] = lambda _: None
+    ):
         self._wall = wall
         self.last = last
+        self.saw = saw
 
     def now_ms(self) -> int:
         """Return the wall time."""

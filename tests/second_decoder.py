@@ -1,13 +1,24 @@
 """A second decoder, written from protocol.md alone: it imports nothing of ours.
 
-It has its own MessagePack, and checks ids, roots, links and signatures.
+It has its own MessagePack, checks ids, roots, links and signatures, and dials a hub.
 """
 
 import hashlib
+import os
 import struct
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.x25519 import (
+    X25519PrivateKey,
+    X25519PublicKey,
+)
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 
 def unpack(data: bytes) -> Any:
@@ -142,3 +153,74 @@ def read_rows(body: bytes, namespace: bytes, device: bytes) -> list[bytes]:
             seq += n_ops
         verify(device, b"sync1:batch\0" + prev, signature)
     return ids
+
+
+# --- one session (section 5) ----------------------------------------------------------
+
+
+def pack(value: Any) -> bytes:
+    """Return `value` as MessagePack; lengths in their longest form are legal too."""
+    if value is None:
+        return b"\xc0"
+    if isinstance(value, bool):
+        return b"\xc3" if value else b"\xc2"
+    if isinstance(value, int):
+        return bytes([value]) if value < 0x80 else b"\xcf" + value.to_bytes(8, "big")
+    if isinstance(value, bytes):
+        return b"\xc6" + len(value).to_bytes(4, "big") + value
+    if isinstance(value, str):
+        raw = value.encode()
+        return b"\xdb" + len(raw).to_bytes(4, "big") + raw
+    return b"\xdd" + len(value).to_bytes(4, "big") + b"".join(map(pack, value))
+
+
+def hkdf(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
+
+
+class Sealed:
+    """Frames in one direction."""
+
+    def __init__(self, key: bytes):
+        self.key = AESGCM(key)
+        self.count = 0
+
+    def nonce(self) -> bytes:
+        self.count += 1
+        return (self.count - 1).to_bytes(12, "big")
+
+    def seal(self, plain: bytes) -> bytes:
+        return self.key.encrypt(self.nonce(), b"\0" + plain, b"sync.v1")
+
+    def open(self, frame: bytes) -> bytes:
+        plain = self.key.decrypt(self.nonce(), frame, b"sync.v1")
+        assert plain[0] == 0, "a short message is one piece"
+        return plain[1:]
+
+
+class Dialler:
+    """The dialler's side of a handshake."""
+
+    def __init__(self, device: Ed25519PrivateKey, wanted: bytes):
+        self.device = device
+        self.wanted = wanted
+        self.exchange = X25519PrivateKey.generate()
+        public = self.exchange.public_key().public_bytes_raw()
+        self.hello = pack([1, 1, os.urandom(32), public, wanted])
+
+    def auth(self, challenge: bytes, opens: list[list[Any]]) -> bytes:
+        """Return AUTH for CHALLENGE; then `ours` and `theirs` are ready."""
+        body, signature = challenge[:-64], challenge[-64:]
+        tag, version, _, exchange, listener, self.lineage = unpack(body)
+        assert (tag, version, listener) == (2, 1, self.wanted)
+        th1 = sha256(b"sync1:hs\0", self.hello, body)
+        verify(listener, b"sync1:hs-hub\0" + th1, signature)
+        z = self.exchange.exchange(X25519PublicKey.from_public_bytes(exchange))
+        key = hkdf(z, th1, b"hs", 32)
+        public = self.device.public_key().public_bytes_raw()
+        auth = pack([3, public, os.urandom(16), opens])
+        th2 = sha256(th1, signature, auth)
+        proof = self.device.sign(b"sync1:hs-dev\0" + th2)
+        keys = hkdf(z, sha256(th2, proof), b"app", 64)
+        self.ours, self.theirs = Sealed(keys[:32]), Sealed(keys[32:])
+        return AESGCM(key).encrypt(bytes(12), auth + proof, b"sync.v1 auth")

@@ -18,13 +18,13 @@ from syncengine.crdt import counter, register
 from syncengine.crdt import set as add_wins
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import (
-    NESTABLE,
     Action,
     ContainerId,
     InvalidOperation,
     Operation,
     Type,
     UnknownOperation,
+    check_nestable,
     container_from_key,
     container_key,
     length,
@@ -167,7 +167,10 @@ class Document:
             raise InvalidOperation(f"malformed operation: {error}") from error
 
     def apply_void(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
-        """Let the positions of a void `op` count; raises `NeedsReplay`."""
+        """Let the positions of a void `op` count.
+
+        Raises `NeedsReplay`, or `UnknownOperation` when a newer version would count.
+        """
         try:
             action = op[0]
             if action not in _POSITIONAL:
@@ -189,8 +192,7 @@ class Document:
     def _apply_make(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         _, raw, key, type_, *_ = op
         hlc, actor, seq = stamp
-        if type_ not in NESTABLE:
-            raise UnknownOperation(f"container type {type_}")
+        check_nestable(type_)
         container = (actor, seq)
         touches = {actor: (seq, hlc)}
         entry = Entry(hlc, actor, seq, None, type_, container, touches)
@@ -332,10 +334,9 @@ class Document:
             if action == Action.LIST_SET:
                 values.check(what, "")
                 entry = Entry(hlc, actor, seq, what)
-            elif what in NESTABLE:
-                entry = Entry(hlc, actor, seq, None, what, (actor, seq))
             else:
-                raise UnknownOperation(f"container type {what}")
+                check_nestable(what)
+                entry = Entry(hlc, actor, seq, None, what, (actor, seq))
             content = [entry] if kind == INS else [(entry, seen)]
         if state is None:
             return None

@@ -86,8 +86,17 @@ class InvalidOperation(Invalid):
     """An operation that no replica gives effect: its whole change is void."""
 
 
-class UnknownOperation(SyntaxError):
+class UnknownOperation(Exception):
     """An operation of a newer version: its document waits for an upgrade."""
+
+
+def check_nestable(type_: Any) -> None:
+    """Raise unless a container of this type can be made."""
+    if type_ in NESTABLE:
+        return
+    if type(type_) is int and type_ > 0:
+        raise UnknownOperation(f"container type {type_}")
+    raise InvalidOperation("a container's type is a positive number")
 
 
 def container_key(container: ContainerId) -> bytes:

@@ -14,6 +14,7 @@ Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Channel = Annotated[int, msgspec.Meta(ge=0, lt=limits.NAMESPACES_PER_LINK_MAX)]
+EntryKind = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=500)]
 
 VERSION = 1
@@ -56,7 +57,7 @@ class Open(Message, frozen=True, tag=10):
     cursor: Count | None
     digest: Bytes32
     entries: Annotated[
-        list[tuple[Count, bytes, bytes]], msgspec.Meta(max_length=64)
+        list[tuple[EntryKind, bytes, bytes]], msgspec.Meta(max_length=64)
     ] = []
     ticket: bytes | None = None
 

@@ -217,7 +217,8 @@ class Keeper:
         for index, batch in enumerate(run):
             header = batch.header
             head = self.heads.get(header.actor, NO_HEAD)
-            if header.end <= head.seq and self.has(batch.id):
+            may_be_known = header.end <= head.seq or header.actor in self.branches
+            if may_be_known and self.has(batch.id):
                 continue
             if not verified:
                 device = self.membership.actors[header.actor]

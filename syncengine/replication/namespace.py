@@ -391,6 +391,8 @@ class Namespace:
     def apply_soon(self) -> None:
         """Look at what was stored and not applied when the state was read."""
         if self.delivery.waiting_count:
+            if self._due_timer is not None:
+                self._due_timer.cancel()
             self._due()
 
     def _due(self) -> None:
@@ -419,14 +421,21 @@ class Namespace:
         """Apply what can be; return how many changes that was."""
         count = 0
         again = False
-        for ready in self.delivery.ready(self.clock.now_ms()):
-            try:
-                again |= self.apply(ready)
-            except NeedsReplay:
-                again = True
-            count += 1
-            if count % SLICE_CHANGES == 0:
-                await asyncio.sleep(0)
+        while True:
+            for ready in self.delivery.ready(self.clock.now_ms()):
+                try:
+                    again |= self.apply(ready)
+                except NeedsReplay:
+                    again = True
+                count += 1
+                if count % SLICE_CHANGES == 0:
+                    await asyncio.sleep(0)
+            due = self.delivery.blocked_until_ms()
+            if due is None:
+                break
+            self.clock.saw(due)
+            if due > self.clock.now_ms() + limits.CLOCK_AHEAD_MS_MAX:
+                break
         if again:
             await self.rebuild()
         return count
@@ -439,6 +448,8 @@ class Namespace:
         """
         actor, head = ready.actor, ready.head
         self.clock.observe(head.hlc)
+        if self.keeper.membership.actors[ready.batch.header.actor] != self.key.public:
+            self.clock.saw(ms_from_hlc(head.hlc))
         self._grown.add(actor)
         self._changed_actors.add(actor)
         self._row_dirty = True
@@ -569,11 +580,14 @@ class Namespace:
             later = document.undo[mark:]
             del document.undo[mark:]
             document.take_back(later)
-            document.needs_upgrade = True
-            log.warning("%s was written by a newer version", document.name)
+            self._newer(document)
             return
         if seq != end:
             raise InvalidOperation("a change counts its operations wrongly")
+
+    def _newer(self, document: Document) -> None:
+        document.needs_upgrade = True
+        log.warning("%s was written by a newer version", document.name)
 
     def _count_void(self, ready: Ready, touches: list[Touch]) -> None:
         """Let the positions of a void change count for those who saw it."""
@@ -593,6 +607,10 @@ class Namespace:
                     document.apply_void(op, stamp, ready.seen)
                     seq += length(op)
                 except InvalidOperation:
+                    break
+                except UnknownOperation:
+                    self._newer(document)
+                    self._document_changed(document, ready.head.hlc)
                     break
                 except NeedsReplay:
                     self._keep(document, op, ready.actor)

@@ -274,7 +274,7 @@ class Replica:
 
     def add_space(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
-        clock = HybridClock(self.clock)
+        clock = HybridClock(self.clock, saw=self.clock.saw)
         engine = Namespace(
             keeper, self.writer, clock, self.entropy, self.key, self._new_row
         )
@@ -304,7 +304,7 @@ class Replica:
         )
 
     def told_time(self, now_ms: int) -> None:
-        """A listener told its clock: correct ours where it is far off."""
+        """A listener told its clock: note how far off ours is."""
         offset = now_ms - self.clock.own_ms()
         off = abs(offset) > CLOCK_OFF_MS
         if off and not self.clock_suspect:
@@ -313,12 +313,14 @@ class Replica:
                     f"this device's clock is off by {offset / 1000:.0f} s; set it right"
                 )
             log.warning(
-                "this device's clock is off by %.0f s; changes are stamped by the "
-                "hub's",
+                "this device's clock is %.0f s off the hub's; it is corrected as far "
+                "as other members' stamps agree",
                 offset / 1000,
             )
         self.clock_suspect = off
-        self.clock.offset_ms = offset if off else 0
+        self.clock.hub_offset_ms = offset if off else 0
+        for space in self._spaces.values():
+            space.engine.apply_soon()
 
     def link_began(self, link: Link) -> None:
         self.check_usable()

@@ -1,5 +1,6 @@
 """The clocks: stamps only ever grow."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,11 +60,30 @@ def test_a_jump_forward_is_believed_since_machines_sleep() -> None:
     assert clock.now_ms() == 13_600_000
 
 
-def test_a_hubs_word_corrects_the_clock() -> None:
+@pytest.mark.parametrize(
+    ("hub", "member", "corrected"),
+    [
+        (90_000, None, 0),  # nobody agrees with the hub
+        (90_000, 80_000, 80_000),
+        (90_000, 400_000, 90_000),  # a member far ahead convinces nobody alone
+        (0, 400_000, 0),
+        (90_000, -5_000, 0),  # members agree with us
+        (-90_000, None, -90_000),
+        (-90_000, -100_000, -90_000),
+        (-90_000, -3_000, -3_000),  # a hub that is behind what members signed lies
+        (-90_000, 5_000, 0),
+    ],
+)
+def test_a_hub_corrects_the_clock_as_far_as_members_agree(
+    hub: int, member: int | None, corrected: int
+) -> None:
     clock = SteadyClock(Hand(1_000_000), lambda: 0.0)
-    clock.offset_ms = 90_000
+    clock.hub_offset_ms = hub
+    if member is not None:
+        clock.saw(1_000_000 + member - 70_000)
+        clock.saw(1_000_000 + member)
 
-    assert clock.now_ms() == 1_090_000
+    assert clock.now_ms() == 1_000_000 + corrected
     assert clock.own_ms() == 1_000_000
 
 

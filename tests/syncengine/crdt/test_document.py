@@ -183,6 +183,7 @@ def test_a_stored_document_is_the_same_document(seed: int) -> None:
     [[], ["x"], [-1], [1, None, 7, 1], [1, None, "k", {1: 2}], [1, "f"], [5, "n", "x"],
      [8, "t", 0, ""], [8, "t", -1, "x"], [8, "t", 1, "x"], [9, "t", 0, 1], [9, "t", 0, 0],
      [8, None, 0, "x"], [1, [b"short", 1], "k", 1], [6, "s", "x" * 2000], [5, "n", True],
+     [2, None, "m", 0], [2, None, "m", "1"], [14, "l", 0, 0], [15, "l", 0, -1],
      [1, None, "k", float("nan")], [8, "t", 0, "\ud800"], [11, "l", 0, "text"]],
 )  # fmt: skip
 def test_malformed_operations_are_invalid_and_leave_nothing(op: list[Any]) -> None:

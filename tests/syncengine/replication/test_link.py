@@ -11,7 +11,6 @@ import pytest
 import syncengine
 import transport
 from syncengine import (
-    ConnectionLost,
     Hub,
     Invalid,
     InviteExpired,
@@ -24,42 +23,9 @@ from syncengine.log.batch import NO_BATCH, seal
 from syncengine.log.change import Change, Touch
 from syncengine.replication.address import Address
 from syncengine.replication.backoff import Backoff
-from syncengine.replication.conversation import Listening, Registry
 from syncengine.replication.link import Link
 from syncengine.system import SystemEntropy
-from transport.memory import MemoryConnection, pair
-
-
-class Wire:
-    """Dials a host over pipes; can be unplugged."""
-
-    def __init__(self, host: Any):
-        self.host = host
-        self.registry = Registry()
-        self.plugged = True
-        self.tasks: list[asyncio.Task[Any]] = []
-        self.ends: list[MemoryConnection] = []
-
-    async def dial(self, _: Address) -> MemoryConnection:
-        if not self.plugged:
-            raise ConnectionLost("unplugged")
-        ours, theirs = pair()
-        listening = Listening(self.host, theirs, self.registry)
-        self.tasks.append(asyncio.create_task(listening.run()))
-        self.ends.append(theirs)
-        return ours
-
-    async def cut(self) -> None:
-        for end in self.ends:
-            await end.close(1006, "cut")
-        self.ends.clear()
-
-    def link(self, replica: Replica) -> Link:
-        ticket = getattr(self.host, "ticket", None)
-        address = Address("ws://memory", DeviceId(self.host.key.public), ticket)
-        return Link(
-            replica, self.dial, address, lambda: [s.engine for s in replica.spaces()]
-        )
+from tests.wires import Wire
 
 
 @pytest.fixture
@@ -139,7 +105,7 @@ async def test_an_invite_is_used_once_and_the_other_is_told(
 
 
 async def test_an_expired_invite_is_told_here_and_there(
-    hub: Hub, founder: Replica, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, founder: Replica
 ) -> None:
     wire = Wire(hub)
     async with syncengine.open(":memory:") as other, wire.link(founder) as link:
@@ -148,7 +114,7 @@ async def test_an_expired_invite_is_told_here_and_there(
         await asyncio.sleep(0.05)
         with pytest.raises(InviteExpired):
             await other.join(invite)
-        monkeypatch.setattr(other.clock, "offset_ms", -60_000)
+        other.clock.hub_offset_ms = -60_000
         await other.join(invite)
         async with wire.link(other) as theirs:
             with pytest.raises(InviteExpired, match="new one"):
