@@ -86,7 +86,6 @@ UNTESTED = {
     "syncengine.replication.documents": "test_space.py",
     "syncengine.replication.host": "an interface",
     "syncengine.replication.hub": "test_link.py",
-    "syncengine.replication.keeper": "test_link.py and simulation",
     "syncengine.replication.namespace": "test_space.py and simulation",
     "syncengine.replication.opening": "test_replica.py",
     "syncengine.replication.peer": "test_link.py and simulation",
