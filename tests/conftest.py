@@ -16,19 +16,30 @@ def shared() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    table = {
-        name: outcomes
+    told: dict[str, int | dict[str, int]] = dict(
+        item
         for report in terminalreporter.stats.get("passed", [])
-        for key, (name, outcomes) in report.user_properties
-        if key == "mutants"
-    }
-    if table:
-        columns = sorted({outcome for row in table.values() for outcome in row})
-        total = sum(sum(row.values()) for row in table.values())
-        terminalreporter.write_line(f"{total} mutants: what became of them")
-        terminalreporter.write_line(f"{'':12}" + "".join(f"{c:>15}" for c in columns))
-        for name, row in table.items():
-            counts = "".join(f"{row.get(column, 0):15}" for column in columns)
-            terminalreporter.write_line(f"{name:12}{counts}")
+        for item in report.user_properties
+    )
+    mutants = {key: value for key, value in told.items() if isinstance(value, dict)}
+    if mutants:
+        total = sum(sum(row.values()) for row in mutants.values())
+        terminalreporter.write_line(f"{total} mutants, and what became of them")
+        _table(terminalreporter, mutants)
+    kills = {key: value for key, value in told.items() if isinstance(value, int)}
+    if kills:
+        terminalreporter.write_line(f"{sum(kills.values())} kills, by phase")
+        for phase, count in sorted(kills.items()):
+            terminalreporter.write_line(f"{phase:45}{count:5}")
     skipped = len(terminalreporter.stats.get("skipped", []))
     terminalreporter.write_line(f"skipped: {skipped}")
+
+
+def _table(
+    terminalreporter: pytest.TerminalReporter, rows: dict[str, dict[str, int]]
+) -> None:
+    columns = sorted({column for row in rows.values() for column in row})
+    terminalreporter.write_line(f"{'':12}" + "".join(f"{c:>14}" for c in columns))
+    for name, row in rows.items():
+        cells = "".join(f"{row.get(column, 0):14}" for column in columns)
+        terminalreporter.write_line(f"{name:12}{cells}")

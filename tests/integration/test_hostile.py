@@ -230,7 +230,7 @@ async def test_mutants(
     await asyncio.sleep(0)
 
     assert sum(stage.outcomes.values()) == done >= count
-    record_property("mutants", (kind.__name__, dict(stage.outcomes)))
+    record_property(kind.__name__, dict(stage.outcomes))
 
 
 async def _while_dialling(
