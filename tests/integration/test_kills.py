@@ -10,7 +10,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +18,8 @@ import pytest
 
 import syncengine
 import transport
-from syncengine.replication.doctor import examine
 from syncengine.storage.inline import InlineStore
-from syncengine.system import SystemClock, SystemEntropy
-from syncengine.trust.keys import ED25519
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.processes import child, findings, seen
 
 # Run before the program itself: it dies by SIGKILL at the NTH time it comes to PHASE.
 DIE = """
@@ -118,44 +113,23 @@ def start(
     nth = (
         chance.randint(1, 4) if phase == "during a catch-up" else chance.randint(5, 40)
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", DIE + program, *args],
-        env={
-            "PYTHONPATH": str(ROOT),
-            "PATH": "/usr/bin:/bin",
-            "PHASE": phase,
-            "NTH": str(nth),
-            "AFTER": str(chance.uniform(0, 0.004)),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    after = str(chance.uniform(0, 0.004))
+    return child(DIE + program, *args, PHASE=phase, NTH=str(nth), AFTER=after)
 
 
 def told_by(
-    child: "subprocess.Popen[str]", phase: str, seconds: float | None
+    writer: "subprocess.Popen[str]", phase: str, seconds: float | None
 ) -> set[str]:
     """Let a writer write until it dies or is killed; return what it was told."""
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
     if seconds is not None:
         time.sleep(seconds)
-        child.kill()
-    told = set(child.stdout.read().split("\n")[:-1])
-    child.stdout.close()
-    assert child.wait() == -9, f"it was killed {phase}"
+        writer.kill()
+    told = set(writer.stdout.read().split("\n")[:-1])
+    writer.stdout.close()
+    assert writer.wait() == -9, f"it was killed {phase}"
     return told
-
-
-async def seen(path: Path) -> set[str]:
-    async with syncengine.open(str(path)) as replica:
-        space = await replica.namespace("home", create=False)
-        page = await space.get("marks/all")
-        marks = set(page.set("seen"))
-        log = str(page.text("log"))
-        assert all(mark in log for mark in marks), "half a transaction"
-        return marks
 
 
 @pytest.mark.timeout(3600)
@@ -167,16 +141,13 @@ async def test_a_killed_writer_keeps_what_it_was_told(
     path = tmp_path / "a.db"
     ledger: set[str] = set()
     for run in range(EACH):
-        child = start(WRITER, phase, chance, str(path), "", str(run))
+        writer = start(WRITER, phase, chance, str(path), "", str(run))
         after = chance.uniform(0.02, 0.3) if phase == ANYWHERE else None
-        ledger |= told_by(child, phase, after)
+        ledger |= told_by(writer, phase, after)
     assert len(ledger) > 10 * EACH
 
     assert ledger <= await seen(path)
-    found = await examine(
-        str(path), clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
-    )
-    assert found == []
+    assert await findings(path) == []
     record_property(f"writer {phase}", EACH)
 
 
@@ -206,8 +177,8 @@ async def test_a_device_killed_during_a_catch_up_keeps_what_it_was_told(
             path = tmp_path / f"device{run}.db"
             async with syncengine.open(str(path)) as device:
                 await device.join(str(invite), name="home")
-            child = start(WRITER, phase, chance, str(path), server.address, str(run))
-            told = await asyncio.to_thread(told_by, child, phase, None)
+            writer = start(WRITER, phase, chance, str(path), server.address, str(run))
+            told = await asyncio.to_thread(told_by, writer, phase, None)
             ledger |= told
             assert told <= await seen(path)
     record_property(f"writer {phase}", EACH)
@@ -267,8 +238,8 @@ def _until_the_hub_dies(
     assert hub.wait(5) == -9, f"the hub was killed {phase}"
     writer.kill()
     told |= set(writer.stdout.read().split("\n")[:-1])
-    for child in (hub, writer):
-        child.wait()
-        assert child.stdout is not None
-        child.stdout.close()
+    for process in (hub, writer):
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
     return told
