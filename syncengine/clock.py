@@ -80,8 +80,15 @@ class SteadyClock:
     def own_ms(self) -> int:
         """Return the same by this machine alone."""
         wall, monotonic = self._wall.now_ms(), int(self._monotonic() * 1000)
-        if wall >= self._ahead_ms + monotonic - SET_BACK_MS:
+        jump = wall - monotonic - self._ahead_ms
+        if jump >= -SET_BACK_MS:
             self._ahead_ms = wall - monotonic
+        if jump > SET_BACK_MS:
+            # Set right, or back from a sleep: what was to be corrected may be gone,
+            # and the next handshake tells.
+            self.hub_offset_ms = min(
+                self.hub_offset_ms, max(0, self.hub_offset_ms - jump)
+            )
         return self._ahead_ms + monotonic
 
 

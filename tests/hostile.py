@@ -48,6 +48,7 @@ from syncengine.protocol.messages import (
     Ready,
     Refusal,
     StateDigest,
+    Void,
 )
 from syncengine.protocol.session import Authenticated, Challenged, Session
 from syncengine.protocol.states import State
@@ -218,24 +219,27 @@ class Enemy:
         if kind is Open:
             return self.open(1)
         if kind is Opened:
-            return Opened(0, 3, position, 0, keeper.digest(), 0, None)
+            return Opened(0, 3, position, None, keeper.digest(), 0, None)
         if kind is Refusal:
             return Refusal(0, 4403, "no", "later", "none")
         if kind is Leave:
             return Leave(0)
+        if kind is Void:
+            return Void(0)
         if kind is Frontier:
             return Frontier(0, list(keeper.tips()), list(keeper.membership.entries))
         if kind is Data:
-            return Data(0, position, None, False, encode_rows([self.row(theirs)]))
+            place = (position, chance.randbytes(8))
+            return Data(0, place, None, False, encode_rows([self.row(theirs)]))
         if kind is Ack:
             return Ack(0, chance.randint(0, position))
         if kind is Idle:
-            return Idle(0, position, keeper.digest())
+            return Idle(0, (position, chance.randbytes(8)), keeper.digest())
         if kind is StateDigest:
             return self.state()
         if kind is Ready:
             return Ready(
-                bytes(16), 1, [Opened(0, 3, position, 0, keeper.digest(), 0, None)]
+                bytes(16), 1, [Opened(0, 3, position, None, keeper.digest(), 0, None)]
             )
         if kind is Goodbye:
             return Goodbye(1000, "bye", 0)

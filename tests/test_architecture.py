@@ -88,6 +88,7 @@ UNTESTED = {
     "syncengine.replication.hub": "test_link.py",
     "syncengine.replication.namespace": "test_space.py and simulation",
     "syncengine.replication.opening": "test_replica.py",
+    "syncengine.replication.origins": "simulation",
     "syncengine.replication.peer": "test_link.py and simulation",
     "syncengine.replication.reader": "test_cli.py",
     "syncengine.replication.transaction": "test_space.py",

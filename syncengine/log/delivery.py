@@ -135,7 +135,10 @@ class Delivery:
             while queue:
                 queued = queue[0]
                 if queued.heads is None:
-                    yield self._undecodable(actor, queued)
+                    unreadable = self._undecodable(actor, queued)
+                    if unreadable is None:
+                        break
+                    yield unreadable
                     queue.popleft()
                     continue
                 if queued.index == len(queued.heads):
@@ -155,7 +158,9 @@ class Delivery:
         head = queued.heads[queued.index]
         if self.hold is not None and self.hold(actor, head.end):
             return None
-        state = self.applied.setdefault(actor, Applied())
+        state = self._state(actor, queued.batch)
+        if state is None:
+            return None
         deps: list[tuple[ActorId, int]] = []
         for dep in head.deps:
             on = self._satisfied(dep)
@@ -174,7 +179,7 @@ class Delivery:
             if seq > seen.get(on, 0):
                 seen[on] = seq
         seen[actor] = head.seq - 1
-        self._advance(actor, state, head.end, max(head.hlc, state.hlc))
+        self._advance(queued, state, head.end, max(head.hlc, state.hlc))
         return Ready(actor, queued.batch, head, queued.parts, seen, problem)
 
     def _satisfied(self, dep: Dep) -> ActorId | None:
@@ -184,18 +189,40 @@ class Delivery:
         state = self.applied.get(on)
         return on if state is not None and state.seq >= dep.seq else None
 
-    def _undecodable(self, actor: ActorId, queued: _Queued) -> Ready:
+    def _state(self, actor: ActorId, batch: Batch) -> Applied | None:
+        """Return how far an actor is; None where a branch waits for its beginning.
+
+        A branch goes on from what its author had seen and written before the fork.
+        """
+        state = self.applied.get(actor)
+        if state is not None:
+            return state
+        author, first = batch.header.actor, batch.header.first_seq
+        state = Applied()
+        if actor != author and first > 1:
+            base = self.applied.get(author)
+            if base is None or base.seq < first - 1:
+                self._waiting.setdefault(author, set()).add(actor)
+                return None
+            state = Applied(0, base.hlc, {**base.seen, author: first - 1})
+        self.applied[actor] = state
+        return state
+
+    def _undecodable(self, actor: ActorId, queued: _Queued) -> Ready | None:
         header = queued.batch.header
-        state = self.applied.setdefault(actor, Applied())
+        state = self._state(actor, queued.batch)
+        if state is None:
+            return None
         head = ChangeHead(header.first_seq, header.n_ops, state.hlc, [], NO_META, [])
-        self._advance(actor, state, header.end, state.hlc)
+        self._advance(queued, state, header.end, state.hlc)
         return Ready(
             actor, queued.batch, head, queued.parts, {}, "its spine is not readable"
         )
 
-    def _advance(self, actor: ActorId, state: Applied, seq: int, hlc: int) -> None:
+    def _advance(self, queued: _Queued, state: Applied, seq: int, hlc: int) -> None:
         state.seq, state.hlc = seq, hlc
-        for waiting in sorted(self._waiting.pop(actor, ())):
+        # A dep names the author, also where its branch is meant.
+        for waiting in sorted(self._waiting.pop(queued.batch.header.actor, ())):
             self._candidates.append(waiting)
 
     def look_again(self) -> None:

@@ -12,9 +12,12 @@ from syncengine import limits
 
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Bytes8 = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Channel = Annotated[int, msgspec.Meta(ge=0, lt=limits.NAMESPACES_PER_LINK_MAX)]
 EntryKind = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Place = tuple[Count, Bytes8]
+"""A position in a log, and the chain of what stands up to it."""
 Reason = Annotated[str, msgspec.Meta(max_length=500)]
 
 VERSION = 1
@@ -54,7 +57,7 @@ class Open(Message, frozen=True, tag=10):
     head: Bytes32 | None
     lineage: Bytes16
     position: Count
-    cursor: Count | None
+    cursor: Place | None
     digest: Bytes32
     entries: Annotated[
         list[tuple[EntryKind, bytes, bytes]], msgspec.Meta(max_length=64)
@@ -68,7 +71,7 @@ class Opened(Message, frozen=True, tag=11):
     channel: Channel
     ops: Count
     position: Count
-    cursor: Count | None
+    cursor: Place | None
     digest: Bytes32
     head_seq: Count
     head: Bytes32 | None
@@ -105,6 +108,12 @@ class Ready(Message, frozen=True, tag=4):
     ]
 
 
+class Void(Message, frozen=True, tag=14):
+    """Either: your cursor is of another log than mine is now; send a FRONTIER."""
+
+    channel: Channel
+
+
 class Leave(Message, frozen=True, tag=13):
     """Either: this namespace is closed on this link."""
 
@@ -126,10 +135,10 @@ class Frontier(Message, frozen=True, tag=20):
 
 
 class Data(Message, frozen=True, tag=21):
-    """Either: rows of my log up to `position`; `digest` when that is its end."""
+    """Either: rows of my log up to `place`; `digest` when that is its end."""
 
     channel: Channel
-    position: Count
+    place: Place
     digest: Bytes32 | None
     packed: bool
     body: bytes
@@ -143,10 +152,10 @@ class Ack(Message, frozen=True, tag=22):
 
 
 class Idle(Message, frozen=True, tag=23):
-    """Either: my log ends at `position` with `digest`; nothing else was for you."""
+    """Either: my log ends at `place` with `digest`; nothing else was for you."""
 
     channel: Channel
-    position: Count
+    place: Place
     digest: Bytes32
 
 
@@ -188,6 +197,7 @@ LinkMessage = (
     | Opened
     | Refusal
     | Leave
+    | Void
     | Frontier
     | Data
     | Ack

@@ -29,6 +29,7 @@ from syncengine.protocol.messages import (
     Ready,
     Refusal,
     StateDigest,
+    Void,
 )
 from syncengine.protocol.session import (
     Authenticated,
@@ -39,6 +40,7 @@ from syncengine.protocol.session import (
 )
 from syncengine.protocol.states import State
 from syncengine.replication.host import Host, Hosted
+from syncengine.replication.keeper import NOWHERE, Cursor
 from syncengine.replication.peer import Channel
 from syncengine.trust.membership import (
     Entry,
@@ -78,6 +80,7 @@ class Conversation:
         self.device: DeviceId | None = None
         self.channels: dict[int, Channel] = {}
         self.closed: Closed | None = None
+        self._left: set[int] = set()
         self._connection = connection
         self._wake = asyncio.Event()
         self._now = asyncio.get_running_loop().time
@@ -146,6 +149,8 @@ class Conversation:
             self._end(Closed(error.code, str(error), False))
 
     async def _act(self, event: Event) -> None:
+        if getattr(event, "channel", None) in self._left:
+            return  # on its way when we left
         match event:
             case Data():
                 await self._take_in(self._channel(event.channel), event)
@@ -158,6 +163,8 @@ class Conversation:
                 self._channel(event.channel).idle_received(event)
             case Frontier():
                 self._channel(event.channel).frontier_received(event)
+            case Void():
+                self._channel(event.channel).void_received()
             case StateDigest():
                 channel = self._channel(event.channel)
                 channel.hosted.hear_state(event, channel)
@@ -180,7 +187,9 @@ class Conversation:
         admission = await channel.hosted.take_in(rows)
         if admission.refused:
             raise ProtocolError(Code.INVALID_BATCH, admission.refused[0])
-        channel.data_received(message, complete=not admission.missing)
+        channel.data_received(
+            message, complete=not admission.missing, news=bool(admission.stored)
+        )
         on_disk = channel.hosted.flush()
         if not admission.missing:
             on_disk.add_done_callback(lambda done: self._stored(channel, message, done))
@@ -312,6 +321,7 @@ class Dialling(Conversation):
                 opens: list[Open] = []
                 self._later: list[Hosted] = []
                 for hosted in self._namespaces():
+                    await _settled(hosted)
                     known = hosted.keeper.peer(event.listener).lineage == event.lineage
                     if known and len(opens) < limits.OPENS_IN_AUTH_MAX:
                         opens.append(self._open(hosted, known=True))
@@ -394,18 +404,18 @@ class Dialling(Conversation):
                 # The peer has changes of ours that we do not: we are a restored
                 # backup or a copy, and must not write under this actor again.
                 self.send(Leave(answer.channel))
+                self._left.add(answer.channel)
                 await self._retire(hosted)
                 return
         record = hosted.keeper.peer(self.device)
-        ours = asked.cursor
-        if ours is None:
+        if asked.cursor is None:
             record.lineage = self._lineage
-            record.cursor = 0
+            record.cursor = NOWHERE
             record.acked = 0
         channel = Channel(answer.channel, hosted, self.device, may_read=True)
         channel.begin(
             theirs=answer.cursor,
-            ours=ours,
+            ours=None if asked.cursor is None else Cursor(*asked.cursor),
             position=answer.position,
             digest=answer.digest,
             told=(asked.position, asked.digest),
@@ -444,6 +454,13 @@ class Dialling(Conversation):
         log.warning("this replica was restored or copied: it goes on as a new actor")
         await hosted.retire_actor()
         self.send(self._open(hosted, known=False))
+
+
+async def _settled(hosted: Hosted) -> None:
+    """Wait until what a dead connection brought is on disk: the cursor that is told
+    now counts as an acknowledgement."""
+    if hosted.keeper.position != hosted.committed_position:
+        await asyncio.shield(hosted.flush())
 
 
 def _own_link(membership: Membership, device: DeviceId) -> EntryId | None:
@@ -534,14 +551,15 @@ class Listening(Conversation):
                 raise Refused(Code.NOT_GRANTED, admission.refused[0])
             if admission.stored:
                 await asyncio.shield(hosted.flush())
+        await _settled(hosted)
         grant = self._rights(hosted.keeper.membership, request, device)
         self._check_clone(hosted, request)
         keeper = hosted.keeper
         record = keeper.peer(device)
-        ours: int | None = record.cursor
+        ours: Cursor | None = record.cursor
         if record.lineage != request.lineage:
             record.lineage = request.lineage  # type: ignore[assignment]  # 16 bytes, checked
-            record.cursor = record.acked = 0
+            record.cursor, record.acked = NOWHERE, 0
             keeper.peer_changed(device)
             ours = None
         may_read = bool(grant.ops & Ops.READ)

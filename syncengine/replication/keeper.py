@@ -51,13 +51,27 @@ RECENT_ROWS = 256
 
 BRANCH_SALT = b"sync1:branch\0"
 
+# Tells two logs apart that grew from one backup; nobody gains by forging it.
+CHAIN_BYTES = 8
+NO_CHAIN = bytes(CHAIN_BYTES)
+
+
+class Cursor(NamedTuple):
+    """A place in a peer's log: the position, and the chain of what stands up to it."""
+
+    position: int = 0
+    chain: bytes = NO_CHAIN
+
+
+NOWHERE = Cursor()
+
 
 @dataclass(slots=True)
 class PeerRecord:
     """What is kept of a peer: our cursor into its log, and its into ours."""
 
     lineage: Lineage | None = None
-    cursor: int = 0
+    cursor: Cursor = NOWHERE
     acked: int = 0
     seen_ms: int = 0
 
@@ -84,8 +98,8 @@ class Admission:
     """(actor, first seq that is lacking) where a predecessor is not stored"""
     refused: list[str] = field(default_factory=list[str])
     """why others were refused: the peer should not have sent them"""
-    forks: set[ActorId] = field(default_factory=set[ActorId])
-    """actors that were proved to equivocate by what came"""
+    forks: dict[ActorId, int | None] = field(default_factory=dict[ActorId, int | None])
+    """actors newly proved to equivocate, or earlier than known: by then from where"""
 
 
 class Keeper:
@@ -113,14 +127,15 @@ class Keeper:
 
     def _reset(self) -> None:
         self.position = 0
+        self.chain = NO_CHAIN
         self.heads: dict[ActorId, Head] = {}
         self.branches: dict[ActorId, dict[BatchId, Head]] = {}
         self.membership = Membership(self.namespace, self.scheme)
         self.forks: dict[ActorId, int] = {}  # actor -> first seq that is void
         self._untold: list[ForkProof] = []
         self._recent: deque[tuple[int, Row]] = deque(maxlen=RECENT_ROWS)
-        self._unwritten: list[tuple[int, Row, bytes]] = []
-        self._writing: list[tuple[int, Row, bytes]] = []
+        self._unwritten: list[tuple[int, Row, bytes, bytes]] = []
+        self._writing: list[tuple[int, Row, bytes, bytes]] = []
         self._dropped_heads: set[tuple[ActorId, BatchId]] = set()
         self._changed_heads: set[tuple[ActorId, Head]] = set()
         self.peers: dict[DeviceId, PeerRecord] = {}
@@ -136,6 +151,7 @@ class Keeper:
         if not rows:
             return
         ((self.position,),) = rows
+        self.chain = self.chain_at(self.position) or NO_CHAIN
         for actor, name, seq in store.read(
             "SELECT actor, id, seq FROM _sync_head WHERE ns = ? ORDER BY seq, id",
             self.ns,
@@ -152,12 +168,15 @@ class Keeper:
         ):
             self.membership.add(Entry(kind, body, signature))
         for proof in self.membership.forks:
-            self._note_fork(proof)
-        for peer, lineage, cursor, acked, seen_ms in store.read(
-            "SELECT peer, lineage, cursor, acked, seen_ms FROM _sync_peer WHERE ns = ?",
+            self._note_fork(proof, Admission())
+        for peer, lineage, cursor, chain, acked, seen_ms in store.read(
+            "SELECT peer, lineage, cursor, chain, acked, seen_ms FROM _sync_peer "
+            "WHERE ns = ?",
             self.ns,
         ):
-            self.peers[DeviceId(peer)] = PeerRecord(lineage, cursor, acked, seen_ms)
+            self.peers[DeviceId(peer)] = PeerRecord(
+                lineage, Cursor(cursor, chain), acked, seen_ms
+            )
 
     def peer(self, device: DeviceId) -> PeerRecord:
         """Return what is kept of `device`, to be changed and then `peer_changed`."""
@@ -197,10 +216,7 @@ class Keeper:
         if name is None:
             return
         if entry.kind == Kind.FORK:
-            proof = self.membership.forks[-1]
-            actor = self._note_fork(proof)
-            if actor is not None:
-                admission.forks.add(actor)
+            self._note_fork(self.membership.forks[-1], admission)
         self._append(entry, name, b"", admission)
 
     def _admit_run(self, run: list[Batch], admission: Admission) -> None:
@@ -294,9 +310,8 @@ class Keeper:
         if len(branches) + 1 >= limits.FORK_BRANCHES_MAX:
             return False
         proof = ForkProof((sibling, _signed_chain(rest)))
-        self._note_fork(proof)
-        admission.forks.add(actor)
-        self._untold.append(proof)
+        if self._note_fork(proof, admission):
+            self._untold.append(proof)
         self._add_branch(actor, batch)
         return True
 
@@ -334,8 +349,9 @@ class Keeper:
         self, row: Row, name: bytes, signature: bytes, admission: Admission
     ) -> None:
         self.position += 1
+        self.chain = hashlib.sha256(self.chain + name).digest()[:CHAIN_BYTES]
         self._digest = None
-        self._unwritten.append((self.position, row, name))
+        self._unwritten.append((self.position, row, name, self.chain))
         self._recent.append((self.position, row))
         if isinstance(row, Batch):
             self._remember(row.header.actor, row.header.end, row.id)
@@ -344,7 +360,7 @@ class Keeper:
     def collect(self, writes: Writes) -> None:
         """Add to `writes` what no file has yet."""
         ns = self.ns
-        for position, row, name in self._unwritten:
+        for position, row, name, chain in self._unwritten:
             if isinstance(row, Batch):
                 header = row.header
                 writes.add(
@@ -359,6 +375,7 @@ class Keeper:
                     header.encode(),
                     row.payload,
                     row.signature,
+                    chain,
                 )
             else:
                 writes.add(
@@ -373,6 +390,7 @@ class Keeper:
                     None,
                     row.body,
                     row.signature,
+                    chain,
                 )
         assert not self._writing, "one commit at a time"
         self._writing, self._unwritten = self._unwritten, []
@@ -389,7 +407,7 @@ class Keeper:
                 ns,
                 device,
                 peer.lineage,
-                peer.cursor,
+                *peer.cursor,
                 peer.acked,
                 peer.seen_ms,
             )
@@ -399,25 +417,30 @@ class Keeper:
         """What was collected is on disk."""
         self._writing = []
 
-    def _not_on_disk(self) -> Iterator[tuple[int, Row, bytes]]:
+    def _not_on_disk(self) -> Iterator[tuple[int, Row, bytes, bytes]]:
         yield from self._writing
         yield from self._unwritten
 
     # --- forks --------------------------------------------------------------------
 
-    def _note_fork(self, proof: ForkProof) -> ActorId | None:
-        """Void the actor from the fork on, if the proof holds; return it."""
+    def _note_fork(self, proof: ForkProof, admission: Admission) -> bool:
+        """Void the actor from the fork on, if the proof holds; tell whether it does
+        and says something new."""
         firsts: list[tuple[ActorId, int, BatchId]] = []
         for chain, signature in proof.headers:
             first = self._verified_chain(chain, signature)
             if first is None:
-                return None
+                return False
             firsts.append(first)
         (actor, seq, name), (other_actor, other_seq, other_name) = firsts
         if (actor, seq) != (other_actor, other_seq) or name == other_name:
-            return None
-        self.forks[actor] = min(seq, self.forks.get(actor, seq))
-        return actor
+            return False
+        before = self.forks.get(actor)
+        if before is not None and before <= seq:
+            return False
+        self.forks[actor] = seq
+        admission.forks[actor] = before
+        return True
 
     def _verified_chain(
         self, chain: bytes, signature: bytes
@@ -494,9 +517,24 @@ class Keeper:
 
     def has(self, name: BatchId | EntryId) -> bool:
         """Tell whether a row of that id is stored (or about to be)."""
-        if any(name == unwritten for _, _, unwritten in self._not_on_disk()):
+        if any(name == unwritten for _, _, unwritten, _ in self._not_on_disk()):
             return True
         return bool(self.store.read(sql.HAS_ROW, self.ns, name))
+
+    @property
+    def end(self) -> Cursor:
+        """Where this log ends now."""
+        return Cursor(self.position, self.chain)
+
+    def chain_at(self, position: int) -> bytes | None:
+        """Return the chain up to a position; None beyond the end."""
+        if position == 0:
+            return NO_CHAIN
+        for at, _, _, chain in self._not_on_disk():
+            if at == position:
+                return chain
+        rows = self.store.read(sql.CHAIN_AT, self.ns, position)
+        return rows[0][0] if rows else None
 
     def hash16_at(self, actor: ActorId, seq: int) -> bytes | None:
         """Return the short id of the stored batch that holds `seq` of `actor`."""
@@ -507,7 +545,7 @@ class Keeper:
             return None
         known = self._by_seq.get((actor, seq))
         if known is None:
-            for _, row, name in self._not_on_disk():
+            for _, row, name, _ in self._not_on_disk():
                 if (
                     isinstance(row, Batch)
                     and row.header.actor == actor
@@ -559,12 +597,29 @@ class Keeper:
         ]
         rows += [
             row
-            for _, row, _ in self._not_on_disk()
+            for _, row, _, _ in self._not_on_disk()
             if isinstance(row, Batch)
             and row.header.actor == actor
             and row.header.first_seq >= seq
         ]
         return [row for row in rows if isinstance(row, Batch)]
+
+    def batches_at(self, actor: ActorId, seq: int) -> list[Batch]:
+        """Return the stored batches of `actor` that hold `seq` (of all branches)."""
+        rows = [
+            _row(kind, head, name, body, signature)
+            for _, kind, name, head, body, signature in self.store.read(
+                sql.BATCHES_AT, self.ns, actor, seq, seq
+            )
+        ]
+        rows += [row for _, row, _, _ in self._not_on_disk()]
+        return [
+            row
+            for row in rows
+            if isinstance(row, Batch)
+            and row.header.actor == actor
+            and row.header.first_seq <= seq <= row.header.end
+        ]
 
     def tips(self) -> list[tuple[ActorId, int, BatchId]]:
         """Return the stored frontier: (actor, seq, head batch), sorted."""

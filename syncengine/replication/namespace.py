@@ -37,7 +37,7 @@ from syncengine.log.batch import (
     NO_BATCH,
     SALT_BYTES,
     Batch,
-    UndecodableBatch,
+    Parts,
     decode_spine,
     seal,
     split_payload,
@@ -59,6 +59,7 @@ from syncengine.replication.audit import Audit
 from syncengine.replication.documents import Documents
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
+from syncengine.replication.origins import Origins, key_of
 from syncengine.replication.writer import Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
@@ -129,6 +130,9 @@ class Namespace:
         self.grant: EntryId | None = None
         self.next_seq = 1
         self.generation = 0
+        self._own_heads: dict[ActorId, BatchId] = {}
+        self.origins = Origins(keeper)
+        self._written_as: dict[tuple[ActorId, int], tuple[ActorId, int]] = {}
         self.channels: list[Told] = []
         self.in_flight: set[object] = set()  # channels that wait for our data's ack
         self.log_grew = Signal()  # rows were committed: links have something to send
@@ -147,15 +151,11 @@ class Namespace:
         self._branch_tips: dict[ActorId, tuple[ActorId, BatchId]] = {}
         self._voids: list[tuple[ActorId, int, BatchId, str]] = []
         self._operations: list[tuple[str, int]] = []
-        self._origins: dict[Origin, set[tuple[ActorId, int]]] = {}
-        self._origin_actors: set[ActorId] = set()
-        self._new_origins: list[tuple[Origin, ActorId, int]] = []
         self._outbox_count = 0
         self._seal_due = False
         self._seal_timer: asyncio.TimerHandle | None = None
         self._clear_first = False
         self._clear_outbox = False
-        self._row_dirty = False
 
     # --- opening ------------------------------------------------------------------
 
@@ -174,17 +174,15 @@ class Namespace:
         # Never back, not even for changes that were lost with a failed commit.
         self.clock.observe(hlc)
         applied = self.delivery.applied
-        for actor, seq, stamp, seen in store.read(
-            "SELECT actor, applied, hlc, seen FROM _sync_actor WHERE ns = ?", ns
+        self._own_heads.clear()
+        for actor, seq, stamp, seen, own in store.read(
+            "SELECT actor, applied, hlc, seen, own FROM _sync_actor WHERE ns = ?", ns
         ):
             vector = {ActorId(a): s for a, s in values.decode(seen)}
             applied[ActorId(actor)] = Applied(seq, stamp, vector)
-        for raw, actor, seq in store.read(
-            "SELECT origin, actor, seq FROM _sync_origin WHERE ns = ?", ns
-        ):
-            origin = Origin(*values.decode(raw))
-            self._origins.setdefault(origin, set()).add((ActorId(actor), seq))
-            self._origin_actors.add(origin.actor)
+            if own is not None:
+                self._own_heads[ActorId(actor)] = BatchId(own)
+        self.origins.load()
         ((self._outbox_count,),) = store.read(
             "SELECT count(*) FROM _sync_outbox WHERE ns = ?", ns
         )
@@ -209,19 +207,22 @@ class Namespace:
     def new_actor(self) -> None:
         """Begin to write under a new actor; the old one's past stays as it is."""
         assert not self._new, "own changes are written or re-authored first"
-        nonce = self.entropy.bytes(16)
-        heads = self.keeper.membership.recent_heads()
-        entry = make_actor(self.key, self.keeper.namespace, heads, nonce)
-        before = set(self.keeper.membership.actors)
-        self.keeper.append_own(entry)
-        (self.actor,) = self.keeper.membership.actors.keys() - before
+        self.actor = self._fresh_actor()
         self.next_seq = 1
         self.delivery.applied[self.actor] = Applied()
         self._grown = {
             actor for actor, state in self.delivery.applied.items() if state.seq
         } - {self.actor}
         self._changed_actors.add(self.actor)
-        self._row_dirty = True
+
+    def _fresh_actor(self) -> ActorId:
+        nonce = self.entropy.bytes(16)
+        heads = self.keeper.membership.recent_heads()
+        entry = make_actor(self.key, self.keeper.namespace, heads, nonce)
+        before = set(self.keeper.membership.actors)
+        self.keeper.append_own(entry)
+        (actor,) = self.keeper.membership.actors.keys() - before
+        return actor
 
     # --- own changes --------------------------------------------------------------
 
@@ -309,7 +310,6 @@ class Namespace:
         self.next_seq = change.end + 1
         self._changed_actors.add(change.actor)
         self._new.append((change, encoded))
-        self._row_dirty = True
         if change.meta.operation_id:
             self._operations.append((change.meta.operation_id, change.seq))
 
@@ -353,12 +353,21 @@ class Namespace:
         """
         async with self.turn:
             admission = self.keeper.admit(rows)
+            again = False
             if admission.forks:
                 self.keeper.tell_forks(self.key)
                 log.warning(
                     "%s wrote two histories; from the fork on they have no effect",
                     ", ".join(map(short, sorted(admission.forks))),
                 )
+            if self._is_written_by_another(admission):
+                log.warning("a copy of this replica writes too: it takes a new actor")
+                await self._settle()
+                again = self._retire()
+            for actor, known in sorted(admission.forks.items()):
+                if actor in self._own_heads:
+                    self._publish_again(actor, known)
+            if again or admission.forks:
                 await self.rebuild()
             else:
                 for _, row in admission.stored:
@@ -452,7 +461,6 @@ class Namespace:
             self.clock.saw(ms_from_hlc(head.hlc))
         self._grown.add(actor)
         self._changed_actors.add(actor)
-        self._row_dirty = True
         header = ready.batch.header
         if actor != header.actor:
             self._branch_tips[actor] = (header.actor, ready.batch.id)
@@ -471,7 +479,7 @@ class Namespace:
         if reason is not None:
             log.info("void: %s of %s: %s", head.seq, short(header.actor), reason)
             self._voids.append((header.actor, head.seq, ready.batch.id, reason))
-            self._count_void(ready, touches)
+            self._count_void(actor, head.seq, head.hlc, ready.seen, touches)
         return again
 
     def _void_reason(
@@ -491,47 +499,18 @@ class Namespace:
                     return str(error), False
             if not allows(grant, touch.document):
                 return f"its author may not write {touch.document}", False
-        again = False
-        if header.actor in self._origin_actors and self._is_rewritten(ready):
-            again = True
+        again = self.origins.may_be_repeated(header.actor, head.seq, head.end)
         origin = head.meta.origin
         if origin is not None:
-            writers = self._origins.setdefault(origin, set())
-            self._origin_actors.add(origin.actor)
+            try:
+                key = key_of(origin, header.actor, head.seq, touches)
+            except ValueError as error:
+                return str(error), again
             own = (header.actor, head.seq)
-            if own not in writers:
-                again |= bool(writers) and own < min(writers)
-                writers.add(own)
-                self._new_origins.append((origin, *own))
-            if own != min(writers) or self._has_original(origin):
+            again |= self.origins.note(key, own)
+            if self.origins.repeats(key, own):
                 return "it repeats a change that is here already", again
         return None, again
-
-    def _is_rewritten(self, ready: Ready) -> bool:
-        head, actor = ready.head, ready.batch.header.actor
-        return any(
-            origin.actor == actor and head.seq <= origin.seq <= head.end
-            for origin in self._origins
-        )
-
-    def _has_original(self, origin: Origin) -> bool:
-        """Tell whether the first writing itself is stored.
-
-        Sealing may have joined it with what was typed within the second after it.
-        """
-        for batch in self.keeper.batches_of(origin.actor, 1):
-            if not batch.header.first_seq <= origin.seq <= batch.header.end:
-                continue
-            try:
-                heads = decode_spine(batch.header, split_payload(batch.payload))
-            except UndecodableBatch:
-                continue
-            for head in heads:
-                if head.seq <= origin.seq <= head.end:
-                    late = ms_from_hlc(head.hlc) - ms_from_hlc(origin.hlc)
-                    if head.hlc >= origin.hlc and late <= limits.COALESCE_MS:
-                        return True
-        return False
 
     def _give_effect(self, ready: Ready, touches: list[Touch]) -> str | None:
         """Apply a change as a whole; return why it is void, when it is."""
@@ -589,9 +568,15 @@ class Namespace:
         document.needs_upgrade = True
         log.warning("%s was written by a newer version", document.name)
 
-    def _count_void(self, ready: Ready, touches: list[Touch]) -> None:
+    def _count_void(
+        self,
+        actor: ActorId,
+        seq: int,
+        hlc: int,
+        seen: dict[ActorId, int],
+        touches: list[Touch],
+    ) -> None:
         """Let the positions of a void change count for those who saw it."""
-        seq = ready.head.seq
         for touch in touches:
             end = seq + touch.n
             try:
@@ -601,23 +586,26 @@ class Namespace:
                 continue
             document = self.documents.get(touch.document)
             for op in touch.ops:
-                stamp = (ready.head.hlc, ready.actor, seq)
-                ready.seen[ready.actor] = seq - 1
+                seen[actor] = seq - 1
                 try:
-                    document.apply_void(op, stamp, ready.seen)
-                    seq += length(op)
+                    n = length(op)
                 except InvalidOperation:
                     break
+                try:
+                    document.apply_void(op, (hlc, actor, seq), seen)
+                except InvalidOperation:
+                    pass  # in something that only void changes made, say
                 except UnknownOperation:
                     self._newer(document)
-                    self._document_changed(document, ready.head.hlc)
+                    self._document_changed(document, hlc)
                     break
                 except NeedsReplay:
-                    self._keep(document, op, ready.actor)
+                    self._keep(document, op, actor)
                     raise
+                seq += n
             seq = end
             if document.dirty:
-                self._document_changed(document, ready.head.hlc)
+                self._document_changed(document, hlc)
 
     def _keep(self, document: Document, op: Operation, author: ActorId) -> None:
         """From the next rebuild on, keep all content of what `op` edits."""
@@ -635,11 +623,13 @@ class Namespace:
         """
         await self._settle()
         while True:
+            repeats = self.origins.changes
             try:
                 self._rebuild_once()
-                return
             except NeedsReplay:
                 continue
+            if self.origins.changes == repeats:
+                return
 
     async def _settle(self) -> None:
         """Wait for the commit that is under way: until it ends, the file's outbox
@@ -657,17 +647,16 @@ class Namespace:
         self.documents.fresh = True
         new, operations = self._new, self._operations
         clear_outbox = self._clear_outbox
-        origins, origin_actors = self._origins, self._origin_actors
         self._reset()
         # Known from before, so that the verdict does not depend on arrival.
-        self._origins, self._origin_actors = origins, origin_actors
-        self._new_origins = [
-            (origin, *writer) for origin, w in origins.items() for writer in sorted(w)
-        ]
+        self.origins.write_all()
         self._new, self._operations = new, operations
         self._clear_outbox = clear_outbox
         self._outbox_count = len(outbox)
         self._clear_first = True
+        # What was applied once is applied again, wherever the wall clock stands now.
+        latest = ms_from_hlc(self.clock.last) - limits.CLOCK_AHEAD_MS_MAX
+        now = max(self.clock.now_ms(), latest)
         position = 0
         while True:
             rows = self.keeper.rows_after(position, 1000)
@@ -677,7 +666,7 @@ class Namespace:
             for _, row in rows:
                 if isinstance(row, Batch):
                     self.delivery.queue(self.keeper.branch_of(row), row)
-            for ready in self.delivery.ready(self.clock.now_ms()):
+            for ready in self.delivery.ready(now):
                 self.apply(ready)
         self._grown.discard(self.actor)
         for change in [*outbox, *(change for change, _ in new)]:
@@ -700,7 +689,12 @@ class Namespace:
         state.seen = seen = {**seen, change.actor: change.seq - 1}
         state.seq, state.hlc = change.end, change.hlc
         self._changed_actors.add(change.actor)
-        seq = change.seq
+        origin, seq = change.meta.origin, change.seq
+        if origin is not None and self.origins.repeats(
+            key_of(origin, change.actor, seq, change.touches), (change.actor, seq)
+        ):
+            self._count_void(change.actor, seq, change.hlc, seen, change.touches)
+            return
         for touch in change.touches:
             document = self.documents.get(touch.document)
             for op in touch.ops:
@@ -729,28 +723,96 @@ class Namespace:
         """
         async with self.turn:
             await self._settle()
-            old = self._outbox()
-            old += [change for change, _ in self._new]
-            self._new.clear()
-            before = self.actor
-            self.new_actor()
-            if old:
-                assert before is not None
-                self.generation += 1
-                self._clear_outbox = True
-                self._rewrite(before, old)
+            if self._retire():
                 await self.rebuild()
-            self._row_dirty = True
         await asyncio.shield(self.writer.flush(self))
 
-    def _rewrite(self, before: ActorId, old: list[Change]) -> None:
-        """Put `old`, made under `before`, into the outbox of the new actor."""
+    def _retire(self) -> bool:
+        """Write all that is not sealed again, under a new actor.
+
+        Returns whether there was something; the caller then rebuilds.
+        """
+        old = self._outbox() + [change for change, _ in self._new]
+        self._new.clear()
+        before = self.actor
+        self.new_actor()
+        if not old:
+            return False
+        assert before is not None
         assert self.actor is not None
+        self.generation += 1
+        self._clear_outbox = True
+        self._new = [
+            (change, encode_change(change))
+            for change in self._rewritten(before, old, self.actor)
+        ]
+        self.next_seq = self._new[-1][0].end + 1
+        return True
+
+    def _publish_again(self, forked: ActorId, known: int | None) -> None:
+        """Seal again, under an actor of its own, what a fork made void of ours.
+
+        `known`: from where on that was done before.
+        """
+        old = [
+            change
+            for change in self._own_branch(forked)
+            if known is None or change.seq < known
+        ]
+        if not old or self.grant is None:
+            return
+        author = self._fresh_actor()
+        prev, left = NO_BATCH, self._rewritten(forked, old, author)
+        while left:
+            group, left = _cut(left)
+            salt = self.entropy.bytes(SALT_BYTES)
+            batch = seal(self.key, self.keeper.namespace, self.grant, prev, group, salt)
+            self.keeper.append_own(batch)
+            prev = self._own_heads[author] = batch.id
+
+    def _is_written_by_another(self, admission: Admission) -> bool:
+        """Tell whether a peer had changes of our actor that we did not write."""
+        return self.actor in admission.forks or any(
+            isinstance(row, Batch) and row.header.actor == self.actor
+            for _, row in admission.stored
+        )
+
+    def _own_batches(self, actor: ActorId, from_seq: int) -> list[Batch]:
+        """Return what this replica sealed under an actor, and what that follows."""
+        by_id = {batch.id: batch for batch in self.keeper.batches_of(actor, from_seq)}
+        chain: list[Batch] = []
+        batch = by_id.get(self._own_heads.get(actor, NO_BATCH))
+        while batch is not None:
+            chain.append(batch)
+            batch = by_id.get(batch.header.prev)
+        return chain[::-1]
+
+    def _own_branch(self, actor: ActorId) -> list[Change]:
+        """Return what this replica sealed after the fork of an actor of its own."""
+        changes: list[Change] = []
+        for batch in self._own_batches(actor, self.keeper.forks[actor]):
+            payload = split_payload(batch.payload)
+            parts = Parts(payload)
+            changes += [
+                Change(
+                    *(actor, head.seq, head.hlc, head.deps),
+                    parts.touches(head),
+                    head.meta,
+                )
+                for head in decode_spine(batch.header, payload)
+            ]
+        return changes
+
+    def _rewritten(
+        self, before: ActorId, old: list[Change], author: ActorId
+    ) -> list[Change]:
+        """Return `old`, made under `before`, as the first changes of `author`."""
+        changes: list[Change] = []
         shift = 1 - old[0].seq
         for index, change in enumerate(old):
             deps = change.deps
             if index == 0:
-                known = self._seen_when_sealed(before)
+                known = self._seen_when_sealed(before, change.seq)
                 known.update((dep.actor, dep) for dep in deps)
                 deps = [known[actor] for actor in sorted(known)]
             hlc = self.clock.tick()
@@ -767,18 +829,28 @@ class Namespace:
                 change.meta.operation_id,
                 change.meta.origin or Origin(before, change.seq, change.hlc),
             )
-            again = Change(self.actor, change.seq + shift, hlc, deps, touches, meta)
+            again = Change(author, change.seq + shift, hlc, deps, touches, meta)
             origin = meta.origin
             assert origin is not None
-            self._origins.setdefault(origin, set()).add((self.actor, again.seq))
-            self._origin_actors.add(origin.actor)
-            self._new.append((again, encode_change(again)))
-            self.next_seq = again.end + 1
+            key = key_of(origin, author, again.seq, touches)
+            self.origins.note(key, (author, again.seq))
+            self._written_as[before, change.seq] = (author, again.seq)
+            changes.append(again)
+        return changes
 
-    def _seen_when_sealed(self, actor: ActorId) -> dict[ActorId, Dep]:
-        """Return what `actor` had seen at its last sealed change, itself included."""
+    def written_as(self, actor: ActorId, seq: int) -> tuple[ActorId, int]:
+        """Return the present name of an own change of this run of the program."""
+        while (actor, seq) in self._written_as:
+            actor, seq = self._written_as[actor, seq]
+        return actor, seq
+
+    def _seen_when_sealed(self, actor: ActorId, before: int) -> dict[ActorId, Dep]:
+        """Return what `actor` had seen at its last sealed change before a seq, itself
+        included."""
         seen: dict[ActorId, Dep] = {}
-        for batch in self.keeper.batches_of(actor, 1):
+        for batch in self._own_batches(actor, 1):
+            if batch.header.end >= before:
+                break
             heads = decode_spine(batch.header, split_payload(batch.payload))
             for head in heads:
                 seen.update((dep.actor, dep) for dep in head.deps)
@@ -787,6 +859,7 @@ class Namespace:
 
     def position_of(self, actor: ActorId, seq: int) -> int | None:
         """Return the log position of the batch that holds a change, once it does."""
+        actor, seq = self.written_as(actor, seq)
         head = self.keeper.heads.get(actor)
         if head is None or head.seq < seq:
             return None
@@ -839,7 +912,8 @@ class Namespace:
         for actor in sorted(self._changed_actors):
             state = self.delivery.applied[actor]
             seen = values.encode(sorted(state.seen.items()))
-            writes.add(sql.PUT_ACTOR, ns, actor, state.seq, state.hlc, seen)
+            own = self._own_heads.get(actor)
+            writes.add(sql.PUT_ACTOR, ns, actor, state.seq, state.hlc, seen, own)
         self._changed_actors.clear()
         for void in self._voids:
             writes.add(sql.PUT_VOID, ns, *void)
@@ -847,9 +921,7 @@ class Namespace:
         for operation, seq in self._operations:
             writes.add(sql.PUT_OPERATION, ns, operation, seq)
         self._operations.clear()
-        for origin, actor, seq in self._new_origins:
-            writes.add(sql.PUT_ORIGIN, ns, values.encode(origin), actor, seq)
-        self._new_origins.clear()
+        self.origins.collect(writes)
         writes.add(
             sql.SET_NAMESPACE,
             self.keeper.position,
@@ -905,6 +977,7 @@ class Namespace:
         self._seal_due = False
         if self.actor is None or self.grant is None:
             return
+        self._changed_actors.add(self.actor)
         changes: list[Change] = []
         if self._outbox_count:
             changes = self._outbox(OUTBOX_ROWS)
@@ -925,7 +998,7 @@ class Namespace:
                 self.key, self.keeper.namespace, self.grant, prev, coalesce(group), salt
             )
             self.keeper.append_own(batch)
-            prev = batch.id
+            prev = self._own_heads[self.actor] = batch.id
             total += len(batch.payload)
         if taken:
             # What came from the outbox is a prefix of `changes`.

@@ -23,8 +23,10 @@ from syncengine.protocol.messages import (
     Idle,
     LinkMessage,
     StateDigest,
+    Void,
 )
 from syncengine.replication.host import Hosted
+from syncengine.replication.keeper import NOWHERE, Cursor
 from syncengine.trust.membership import entry_id
 
 # Rows read from the log at once; a message is cut by bytes, not by this.
@@ -49,7 +51,7 @@ class Channel:
         self.record = hosted.keeper.peer(device)
         self.may_read = may_read
         self.sent: int | None = None
-        self.received: int | None = None
+        self.received: Cursor | None = None
         self._stored = 0
         self._uncommitted = 0
         self.their_position = 0
@@ -62,7 +64,7 @@ class Channel:
         self._told: tuple[int, bytes] | None = None
         self._their_digest: bytes | None = None
         self._compared: tuple[bytes, bytes] | None = None
-        self._owed: list[LinkMessage] = []  # acknowledgements and frontiers
+        self._owed: list[LinkMessage] = []  # acknowledgements and the like
         self.is_open = True
 
     # --- beginning ----------------------------------------------------------------
@@ -70,29 +72,45 @@ class Channel:
     def begin(
         self,
         *,
-        theirs: int | None,
-        ours: int | None,
+        theirs: tuple[int, bytes] | None,
+        ours: Cursor | None,
         position: int,
         digest: bytes,
         told: tuple[int, bytes],
     ) -> None:
-        """Start with the peer's cursor into our log and ours into its (None: void)."""
+        """Start with the peer's cursor into our log and ours into its (None: void).
+
+        A cursor whose chain is not ours means that this log, or the peer's memory of
+        it, came back from a backup with everything that could tell.
+        """
         self.their_position = position
         self._their_digest = digest
         self._told = told
-        if theirs is not None and theirs <= self.hosted.committed_position:
-            self.sent = theirs
-            self._note_confirmed()
+        if theirs is not None:
+            position, chain = theirs
+            if self.keeper.chain_at(position) == chain:
+                self.sent = position
+                self.record.acked = min(self.record.acked, self.keeper.position)
+                self._note_confirmed()
+            else:
+                self.record.acked = 0
+                self._owed.append(Void(self.number))
         if ours is None:
-            self.received = 0
-            self._owed.append(self._frontier())
+            self.void_received()
         else:
-            self.received = self._stored = ours
+            self.received, self._stored = ours, ours.position
+
+    def void_received(self) -> None:
+        """Our cursor into the peer's log is void: it is told all that we have."""
+        self.received, self._stored = NOWHERE, 0
+        self._their_digest = None
+        self._owed.append(self._frontier())
 
     @property
     def durable(self) -> int:
         """Up to where the peer's log is on our disk."""
-        return self._stored if self._uncommitted else self.received or 0
+        received = self.received.position if self.received else 0
+        return self._stored if self._uncommitted else received
 
     def _frontier(self) -> Frontier:
         tips: list[tuple[bytes, int, bytes]] = list(self.keeper.tips())
@@ -138,12 +156,12 @@ class Channel:
             message = self._next_data()
             if message is not None:
                 return message
-        if self.keeper.position != self.hosted.committed_position:
-            return None
+        if self._uncommitted or self.keeper.position != self.hosted.committed_position:
+            return None  # a digest is said after what it holds was acknowledged
         told = (self.keeper.position, self.keeper.digest())
         if told != self._told:
             self._told = told
-            return Idle(self.number, *told)
+            return Idle(self.number, self.keeper.end, told[1])
         self._compare()
         return self._owed.pop(0) if self._owed else None
 
@@ -173,14 +191,17 @@ class Channel:
         if packed:
             body = zlib.compress(body, 6)
         at_end = self.sent == self.keeper.position == self.hosted.committed_position
-        digest = self.keeper.digest() if at_end else None
+        digest = self.keeper.digest() if at_end and not self._uncommitted else None
+        chain = self.keeper.chain_at(self.sent)
+        assert chain is not None, "what is sent is stored"
+        place = Cursor(self.sent, chain)
         if digest is not None:
             self._told = (self.sent, digest)
         self._window.append((before, len(body)))
         self._window_ends.append(self.sent)
         self._window_bytes += len(body)
         self.hosted.in_flight.add(self)
-        return Data(self.number, self.sent, digest, packed, body)
+        return Data(self.number, place, digest, packed, body)
 
     def pass_over(self) -> None:
         """Let the cursor pass what the peer has anyway, up to what it lacks."""
@@ -196,8 +217,8 @@ class Channel:
     def _wanted(self, row: Row) -> bool:
         if isinstance(row, Batch):
             actor = row.header.actor
-            if actor in self._diverged:
-                return self.may_read
+            if actor in self._diverged or actor in self.keeper.forks:
+                return self.may_read  # what the peer has may be the other branch
             return row.header.end > self._has.get(actor, 0) and self.may_read
         return entry_id(row) not in self._has_entries
 
@@ -266,33 +287,37 @@ class Channel:
                 self._has_entries.add(entry_id(row))
         return rows
 
-    def data_received(self, message: Data, *, complete: bool) -> None:
+    def data_received(self, message: Data, *, complete: bool, news: bool) -> None:
         """Rows were admitted: our cursor moves with the commit that follows."""
+        if not news:
+            # The peer awaits what we hold after this; it is what we said before.
+            self._told = None
         if not complete:
             # A predecessor is missing: ask for all that we lack.
             self._their_digest = None
             self._owed.append(self._frontier())
             return
         self._uncommitted += 1
-        self.received = max(message.position, self.received or 0)
         self._their_digest = message.digest
-        self._move_cursor()
+        self._move_cursor(message.place)
 
     def stored(self, message: Data) -> None:
         """The rows are on disk: acknowledge."""
         self._uncommitted -= 1
-        self._stored = max(message.position, self._stored)
+        position = message.place[0]
+        self._stored = max(position, self._stored)
         self.hosted.progress.set()
-        self._owed.append(Ack(self.number, message.position))
+        self._owed.append(Ack(self.number, position))
 
     def idle_received(self, message: Idle) -> None:
         """The peer has nothing more for us."""
-        self.received = max(message.position, self.received or 0)
         self._their_digest = message.digest
-        self._move_cursor()
+        self._move_cursor(message.place)
 
-    def _move_cursor(self) -> None:
+    def _move_cursor(self, place: tuple[int, bytes]) -> None:
         assert self.received is not None
+        if place[0] >= self.received.position:
+            self.received = Cursor(*place)
         if self.received != self.record.cursor:
             self.record.cursor = self.received
             self.keeper.peer_changed(self.device)

@@ -46,7 +46,8 @@ class Receipt:
         self._space = space
         self.seq = seq
         """The first operation of the change, in its author's count."""
-        self._actor = space.engine.actor
+        self.actor = space.engine.actor
+        """The author; after a restore the change goes on under another's name."""
         self._on_disk = on_disk
 
     def __await__(self) -> Any:
@@ -62,8 +63,8 @@ class Receipt:
         return self._position() is None
 
     def _position(self) -> int | None:
-        assert self._actor is not None
-        return self._space.engine.position_of(self._actor, self.seq)
+        assert self.actor is not None
+        return self._space.engine.position_of(self.actor, self.seq)
 
     async def durable_on(self, peer: str = "hub") -> None:
         """Wait until the change is on a peer's disk too.

@@ -10,9 +10,15 @@ import asyncio
 from typing import Any
 
 from syncengine.errors import SyncError
-from syncengine.testing.world import Invariant, Node, World, assert_converged
+from syncengine.replication.namespace import Namespace
+from syncengine.replication.transaction import Receipt
+from syncengine.testing.world import Image, Invariant, Node, World, assert_converged
 
 WRITERS = ("ann", "bob", "cyd")
+CLONE = "dan"  # a second machine with the file and the key of one of them
+
+PLAIN, HUB_RESTORED, RESTORED, CLONED = "plain", "hub restored", "restored", "cloned"
+FATES = (PLAIN, HUB_RESTORED, RESTORED, CLONED)
 
 TRANSACTIONS_MIN = 100
 SECONDS_MIN = 60.0
@@ -66,7 +72,9 @@ class _Life:
         self.tried: dict[str, int] = {}  # ... and at most
         self.address = world.nodes["hub"].address
         self.marks: set[str] = set()  # texts that were promised durable
-        self.pairs = 0
+        self.amounts: dict[str, int] = {}  # what each mark counted
+        self.fate = world.random.choice(FATES)
+        self.hub_is_restored = False
 
     # --- writing ------------------------------------------------------------------
 
@@ -101,17 +109,20 @@ class _Life:
             return  # the disk said no: not promised
         self.world.report.transactions += 1
         self.world.trace(mark)
-        engine = space.engine
-        assert engine.actor is not None
+        engine, actor = space.engine, tx.receipt.actor
+        assert actor is not None
         self.marks.add(mark)
-        self.world.promise(node, engine.actor, tx.receipt.seq, mark)
+        self.amounts[mark] = amount
+        self.world.promise(node, actor, tx.receipt.seq, mark)
         self.sums[node.name] = self.sums.get(node.name, 0) + amount
         if chance.random() < 0.2:
-            node.run(self._durable_at_hub(tx.receipt, engine.actor, tx.receipt.seq))
+            node.run(self._durable_at_hub(tx.receipt, engine))
 
-    async def _durable_at_hub(self, receipt: Any, actor: bytes, seq: int) -> None:
+    async def _durable_at_hub(self, receipt: Receipt, engine: Namespace) -> None:
         """D1: a receipt that says `durable_on hub` is looked up on the hub's disk."""
         await receipt.durable_on("hub")
+        assert receipt.actor is not None
+        actor, seq = engine.written_as(receipt.actor, receipt.seq)
         rows = self.world.nodes["hub"].disk.store.read(
             "SELECT 1 FROM _sync_log WHERE actor = ? AND first_seq <= ? "
             "AND last_seq >= ?",
@@ -120,7 +131,7 @@ class _Life:
             seq,
         )
         self.world.report.receipts += 1
-        if not rows:
+        if not rows and not self.hub_is_restored:
             self.world.broken = Invariant("D1", "the hub acknowledged what it lacks")
 
     def _edit(self, tx: Any, chance: Any, mark: str) -> None:
@@ -164,6 +175,7 @@ class _Life:
         """Cuts, crashes, partitions, full disks, clocks that jump."""
         world, chance = self.world, self.world.random
         crash_at = world.loop.now + chance.uniform(10, 40)
+        fate = asyncio.ensure_future(self._fate(self.fate))
         cuts = 0
         while world.loop.now < until or cuts < CUTS_MIN:
             await asyncio.sleep(chance.expovariate(1 / world.network.weather.cut_mean))
@@ -188,14 +200,40 @@ class _Life:
             else:
                 cuts += world.network.cut_one()
                 world.trace("cut")
+        await fate
 
-    async def _crash(self, name: str) -> None:
+    async def _fate(self, fate: str) -> None:
+        """What happens at most once in a life: an old backup comes back, or a copy."""
+        world, chance = self.world, self.world.random
+        if fate == PLAIN:
+            return
+        node = world.nodes["hub" if fate == HUB_RESTORED else chance.choice(WRITERS)]
+        await asyncio.sleep(chance.uniform(5, 25))
+        image = node.disk.image()
+        await asyncio.sleep(chance.uniform(5, 25))
+        world.trace(fate, node.name)
+        if fate == CLONED:
+            clone = await world.clone(CLONE, node, image)
+            node.rolled_back = clone.rolled_back = True
+            await clone.connect(self.address)
+            return
+        while not node.is_up:  # noqa: ASYNC110  # no event tells of a restart
+            await asyncio.sleep(1)
+        await self._crash(node.name, image)
+
+    async def _crash(self, name: str, image: Image | None = None) -> None:
         world, chance = self.world, self.world.random
         node = world.nodes[name]
         if not node.is_up:
             return
         node.disk.full = False
         node.crash()
+        if image is not None:
+            self.hub_is_restored |= name == "hub"
+            node.restore(image, with_folder=chance.random() < 0.5)
+            for promise in world.forget(node):
+                self.marks.discard(promise.check)
+                self.sums[name] -= self.amounts[promise.check]
         await asyncio.sleep(chance.choice((0.1, 2.0, 10.0)))
         await self._start(node)
 
@@ -247,6 +285,8 @@ class _Life:
         """D1: what was promised is everywhere. D2: nothing is there twice, or that
         nobody wrote."""
         world = self.world
+        if world.has_forks:
+            return  # what others built on a branch that became void may be void too
         for node in world.replicas():
             page = await node.space.get("marks/all")
             seen = set(page.set("seen"))

@@ -23,6 +23,7 @@ from syncengine.testing.disk import SimDisk, SimStore
 from syncengine.testing.loop import LIFE, Life, VirtualLoop
 from syncengine.testing.network import Network, SimConnection, Weather
 from syncengine.trust.keys import ED25519, Scheme, StandIn
+from syncengine.trust.membership import Kind
 
 # The virtual day on which every world begins.
 EPOCH_MS = 1_800_000_000_000
@@ -75,6 +76,20 @@ class Report:
     trace: str = ""
 
 
+@dataclass
+class Promise:
+    """A change that its author was told is durable."""
+
+    node: str
+    actor: ActorId
+    seq: int
+    check: Any = None
+
+
+Image = tuple[bytes, list[bytes]]
+"""A backup of a machine: its file, and the tokens of the folder beside it."""
+
+
 class Node:
     """A machine. Its disk and its clock outlive its runs."""
 
@@ -95,6 +110,7 @@ class Node:
         self.hub: Hub | None = None
         self.link: Link | None = None
         self.registry = Registry()
+        self.rolled_back = False  # a backup came back, or it was cloned
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -212,6 +228,13 @@ class Node:
         self.world.report.crashes += 1
         self.world.trace("crash", self.name)
 
+    def restore(self, image: Image, *, with_folder: bool) -> None:
+        """Put a backup in the place of a dead machine's file (and folder)."""
+        assert not self.is_up, f"{self.name} is up"
+        self.disk.restore(image, with_folder=with_folder)
+        self.rolled_back = True
+        self.world.trace("restore", self.name)
+
     @property
     def space(self) -> Space:
         assert self.replica is not None, f"{self.name} is down"
@@ -234,7 +257,7 @@ class World:
         self.ledger: list[Promise] = []
         self.broken: Invariant | None = None
         self._trace = hashlib.sha256()
-        self._hlcs: dict[ActorId, list[tuple[int, int]]] = {}
+        self._hlcs: dict[tuple[str, ActorId], list[tuple[int, int]]] = {}
         self._by_version: dict[tuple[Any, ...], tuple[str, bytes]] = {}
 
     def draw_clock(self, chance: random.Random, role: str) -> tuple[int, float]:
@@ -261,6 +284,14 @@ class World:
     async def replica(self, name: str) -> Node:
         """Start a replica."""
         return await self._node(name, REPLICA)
+
+    async def clone(self, name: str, of: Node, image: Image) -> Node:
+        """Start a second machine from a backup of a first: its file, folder and key."""
+        node = self.nodes[name] = Node(self, name, of.role)
+        node.disk.identity.seed = of.disk.identity.seed
+        node.disk.restore(image, with_folder=True)
+        await node.start()
+        return node
 
     async def _node(self, name: str, role: str) -> Node:
         node = self.nodes.get(name)
@@ -312,19 +343,39 @@ class World:
 
     def stamped(self, node: Node, actor: ActorId, seq: int, hlc: int) -> None:
         """O3: an actor's stamps strictly increase, across restarts."""
-        stamps = self._hlcs.setdefault(actor, [])
+        stamps = self._hlcs.setdefault((node.name, actor), [])
         # What a crash or a full disk took back was never anybody's.
         while stamps and stamps[-1][0] >= seq:
-            if self._is_durable(actor, stamps[-1][0]):
+            if self._is_durable(node, actor, stamps[-1][0]):
                 raise Invariant("D1", f"{node.name} wrote seq {seq} twice")
             stamps.pop()
         if stamps and hlc <= stamps[-1][1]:
             raise Invariant("O3", f"{node.name} stamped {hlc} after {stamps[-1][1]}")
         stamps.append((seq, hlc))
 
-    def _is_durable(self, actor: ActorId, seq: int) -> bool:
+    def _is_durable(self, node: Node, actor: ActorId, seq: int) -> bool:
         return any(
-            promise.actor == actor and promise.seq >= seq for promise in self.ledger
+            (promise.node, promise.actor) == (node.name, actor) and promise.seq >= seq
+            for promise in self.ledger
+        )
+
+    def forget(self, node: Node) -> list[Promise]:
+        """A backup came back: what nobody else stores is rightly gone; return it."""
+        for name, actor in list(self._hlcs):
+            if name == node.name:
+                del self._hlcs[name, actor]
+        own = [promise for promise in self.ledger if promise.node == node.name]
+        self.ledger = [promise for promise in self.ledger if promise not in own]
+        return [promise for promise in own if not self._is_stored(promise)]
+
+    def _is_stored(self, promise: Promise) -> bool:
+        return any(
+            node.disk.store.read(
+                "SELECT 1 FROM _sync_log WHERE kind = 0 AND actor = ? "
+                "AND first_seq <= ? AND last_seq >= ?",
+                *(promise.actor, promise.seq, promise.seq),
+            )
+            for node in self.nodes.values()
         )
 
     def promise(self, node: Node, actor: ActorId, seq: int, check: Any) -> None:
@@ -340,6 +391,8 @@ class World:
                 engine = space.engine
                 if engine.turn.locked() or not engine.all_on_disk:
                     continue  # what a crash may yet take back is nobody's version
+                if node.rolled_back and engine.pending_count():
+                    continue  # its actor's seqs may mean two things, until it retires
                 version = tuple(sorted(engine.delivery.version().items()))
                 key = (engine.keeper.namespace, version)
                 shown = state_of(space)
@@ -348,6 +401,14 @@ class World:
                     raise Invariant(
                         "C2", f"{node.name} and {known[0]} differ at one version"
                     )
+
+    @property
+    def has_forks(self) -> bool:
+        """Whether a clone and its original wrote two histories."""
+        return any(
+            node.disk.store.read("SELECT 1 FROM _sync_log WHERE kind = ?", Kind.FORK)
+            for node in self.nodes.values()
+        )
 
     def check_cursors(self, node: Node) -> None:
         """D3: a stored cursor never runs ahead of the stored rows it stands for."""
@@ -361,6 +422,8 @@ class World:
                 meta = dict(theirs.read("SELECT key, value FROM _sync_meta"))
                 if key != peer or meta.get("lineage") != lineage:
                     continue
+                if other.rolled_back or self.has_forks:
+                    continue  # its positions mean other rows; digests tell
                 ((namespace,),) = ours.read(
                     "SELECT id FROM _sync_namespace WHERE ns = ?", ns
                 )
@@ -389,16 +452,6 @@ class World:
             for space in node.replica.spaces() if node.replica else ():
                 for error in space.divergences:  # a false alarm, or worse
                     raise Invariant("C1", f"{node.name}: {error}")
-
-
-@dataclass
-class Promise:
-    """A change that its author was told is durable."""
-
-    node: str
-    actor: ActorId
-    seq: int
-    check: Any = None
 
 
 def state_of(space: Space) -> bytes:

@@ -38,6 +38,7 @@ from syncengine.protocol.messages import (
     Ready,
     Refusal,
     StateDigest,
+    Void,
 )
 from syncengine.protocol.states import State
 from syncengine.replication.conversation import Dialling, Listening, Registry
@@ -52,7 +53,7 @@ MUTANTS = int(os.environ.get("MUTANTS", "10000"))
 
 TYPES: list[type[Message]] = [
     Hello, Challenge, Auth, Ready, Open, Opened, Refusal, Leave, Frontier, Data, Ack,
-    Idle, StateDigest, Ping, Pong, Goodbye,
+    Idle, Void, StateDigest, Ping, Pong, Goodbye,
 ]  # fmt: skip
 
 TO_DIALLER = (Challenge, Ready, Opened, Refusal)

@@ -60,7 +60,7 @@ async def test_it_shakes_hands_and_reads_what_a_member_wrote(tmp_path: Path) -> 
             while position < opened[3]:
                 message = unpack(dialler.theirs.open(await _frame(socket)))
                 if message[0] == 21:
-                    _, _, position, _, packed, body = message
+                    _, _, (position, _), _, packed, body = message
                     body = zlib.decompress(body) if packed else body
                     seen += read_rows(body, keeper.namespace, member.key.public)
             await socket.send(dialler.ours.seal(pack([22, 0, position])))

@@ -26,7 +26,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def ack_before_commit(patch: pytest.MonkeyPatch) -> None:
     async def take_in(self: Conversation, channel: Any, message: Any) -> None:
-        channel._owed.append(Ack(channel.number, message.position))
+        channel._owed.append(Ack(channel.number, message.place[0]))
         self.wake()
         await original(self, channel, message)
 
@@ -54,7 +54,7 @@ def cursor_saved_before_apply(patch: pytest.MonkeyPatch) -> None:
         early = Writes()
         early.add(
             sql.PUT_PEER, channel.keeper.ns, channel.device, record.lineage,
-            message.position, record.acked, 0,
+            *message.place, record.acked, 0,
         )  # fmt: skip
         await channel.keeper.store.commit(early)
         await original(self, channel, message)

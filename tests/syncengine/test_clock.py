@@ -60,6 +60,17 @@ def test_a_jump_forward_is_believed_since_machines_sleep() -> None:
     assert clock.now_ms() == 13_600_000
 
 
+def test_a_clock_that_was_set_right_is_not_corrected_any_more() -> None:
+    hand = Hand(1_000_000)
+    clock = SteadyClock(hand, lambda: 0.0)
+    clock.hub_offset_ms = 3_600_000
+    clock.saw(4_600_000)
+    assert clock.now_ms() == 4_600_000
+    hand.ms += 3_600_000
+
+    assert clock.now_ms() == 4_600_000
+
+
 @pytest.mark.parametrize(
     ("hub", "member", "corrected"),
     [

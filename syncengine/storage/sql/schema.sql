@@ -30,6 +30,7 @@ CREATE TABLE _sync_log (
     head      BLOB,                  -- header bytes of a batch
     body      BLOB NOT NULL,         -- payload of a batch, or body of an entry
     signature BLOB NOT NULL,         -- empty inside a run: a later one binds it
+    chain     BLOB NOT NULL,         -- of all ids up to here: which log this is
     PRIMARY KEY (ns, position)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX _sync_log_id ON _sync_log (ns, id);
@@ -59,6 +60,7 @@ CREATE TABLE _sync_actor (
     applied INTEGER NOT NULL,
     hlc     INTEGER NOT NULL,
     seen    BLOB NOT NULL,
+    own     BLOB,                    -- the last batch that this replica sealed under it
     PRIMARY KEY (ns, actor)
 ) WITHOUT ROWID;
 
@@ -68,6 +70,7 @@ CREATE TABLE _sync_peer (
     peer    BLOB NOT NULL,
     lineage BLOB,
     cursor  INTEGER NOT NULL,
+    chain   BLOB NOT NULL,           -- of its log at our cursor, as it told
     acked   INTEGER NOT NULL,
     seen_ms INTEGER NOT NULL,
     PRIMARY KEY (ns, peer)
@@ -91,10 +94,10 @@ CREATE TABLE _sync_operation (
     PRIMARY KEY (ns, operation)
 ) WITHOUT ROWID;
 
--- Origins of changes written again: of equal ones the least author counts.
+-- Changes written again: of those that do the same, the least author's counts.
 CREATE TABLE _sync_origin (
     ns     INTEGER NOT NULL,
-    origin BLOB NOT NULL,            -- actor, seq and hash of the first writing
+    origin BLOB NOT NULL,            -- of the first writing: actor, seq, n, digest
     actor  BLOB NOT NULL,
     seq    INTEGER NOT NULL,
     PRIMARY KEY (ns, origin, actor, seq)

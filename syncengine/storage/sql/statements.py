@@ -30,13 +30,14 @@ NAME_NAMESPACE = "UPDATE _sync_namespace SET name = ?, address = ? WHERE ns = ?"
 REMEMBER_ADDRESS = (
     "UPDATE _sync_namespace SET address = ? WHERE ns = ? AND address IS NULL"
 )
-APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+CHAIN_AT = "SELECT chain FROM _sync_log WHERE ns = ? AND position = ?"
 DROP_HEAD = "DELETE FROM _sync_head WHERE ns = ? AND actor = ? AND id = ?"
 PUT_HEAD = "INSERT OR REPLACE INTO _sync_head VALUES (?, ?, ?, ?)"
 PUT_OUTBOX = "INSERT OR REPLACE INTO _sync_outbox VALUES (?, ?, ?)"
 DROP_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ? AND seq BETWEEN ? AND ?"
-PUT_ACTOR = "INSERT OR REPLACE INTO _sync_actor VALUES (?, ?, ?, ?, ?)"
-PUT_PEER = "INSERT OR REPLACE INTO _sync_peer VALUES (?, ?, ?, ?, ?, ?)"
+PUT_ACTOR = "INSERT OR REPLACE INTO _sync_actor VALUES (?, ?, ?, ?, ?, ?)"
+PUT_PEER = "INSERT OR REPLACE INTO _sync_peer VALUES (?, ?, ?, ?, ?, ?, ?)"
 PUT_VOID = "INSERT OR REPLACE INTO _sync_void VALUES (?, ?, ?, ?, ?)"
 PUT_OPERATION = "INSERT OR IGNORE INTO _sync_operation VALUES (?, ?, ?)"
 PUT_ORIGIN = "INSERT OR IGNORE INTO _sync_origin VALUES (?, ?, ?, ?)"
@@ -78,6 +79,11 @@ BATCHES_OF = (
     "SELECT position, kind, id, head, body, signature FROM _sync_log "
     "WHERE ns = ? AND actor = ? AND kind = 0 AND first_seq >= ? "
     "ORDER BY first_seq, position LIMIT ?"
+)
+BATCHES_AT = (
+    "SELECT position, kind, id, head, body, signature FROM _sync_log "
+    "WHERE ns = ? AND actor = ? AND kind = 0 AND first_seq <= ? AND last_seq >= ? "
+    "ORDER BY first_seq DESC LIMIT 16"
 )
 HAS_ROW = "SELECT 1 FROM _sync_log WHERE ns = ? AND id = ?"
 CELLS = (

@@ -101,7 +101,7 @@ def test_the_device_shows_itself_to_nobody_but_the_hub_it_means() -> None:
 def test_messages_pass_both_ways_and_large_ones_in_pieces() -> None:
     pair = Pair().live()
     body = random.Random(1).randbytes(3 * limits.FRAME_BYTES_MAX)
-    pair.listener.send(Data(0, 9, None, False, body))
+    pair.listener.send(Data(0, (9, bytes(8)), None, False, body))
     frames = pair.listener.frames_to_send()
     assert len(frames) == 4
     assert max(map(len, frames)) <= limits.FRAME_BYTES_MAX
@@ -110,7 +110,7 @@ def test_messages_pass_both_ways_and_large_ones_in_pieces() -> None:
     pair.dialler.send(Ack(0, 9))
     pair.exchange()
 
-    assert pair.heard["dialler"][-1] == Data(0, 9, None, False, body)
+    assert pair.heard["dialler"][-1] == Data(0, (9, bytes(8)), None, False, body)
     assert pair.heard["listener"][-1] == Ack(0, 9)
 
 
@@ -234,7 +234,16 @@ def test_a_goodbye_carries_its_reason() -> None:
 def test_opens_and_answers_fit_the_handshake() -> None:
     pair = Pair()
     request = Open(
-        0, b"n" * 32, b"g" * 32, b"a" * 16, 1, b"h" * 32, LINEAGE, 5, 4, b"d" * 32
+        0,
+        b"n" * 32,
+        b"g" * 32,
+        b"a" * 16,
+        1,
+        b"h" * 32,
+        LINEAGE,
+        5,
+        (4, b"c" * 8),
+        b"d" * 32,
     )
     pair.listener.receive(pair.dialler.frames_to_send()[0], 0.0)
     pair.dialler.receive(pair.listener.frames_to_send()[0], 0.0)
@@ -243,7 +252,7 @@ def test_opens_and_answers_fit_the_handshake() -> None:
     authenticated: Any
     ready: Any
     (authenticated,) = pair.listener.events()
-    answer = Opened(0, 7, 5, 4, b"d" * 32, 1, b"h" * 32)
+    answer = Opened(0, 7, 5, (4, b"c" * 8), b"d" * 32, 1, b"h" * 32)
     pair.listener.accept(b"s" * 16, 1, [answer] * limits.OPENS_IN_AUTH_MAX)
     pair.dialler.receive(pair.listener.frames_to_send()[0], 0.0)
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from syncengine.protocol.messages import StateDigest
 from syncengine.replication.hub import Relay
 from syncengine.testing import World, simulate
+from syncengine.testing.network import Weather
 from syncengine.testing.world import Node
 
 QUIET = 60.0  # virtual seconds: time for everybody to compare
@@ -21,6 +22,7 @@ def in_a_world(story: Callable[[World], Awaitable[None]]) -> None:
 
 async def two(world: World, notes: int = NOTES) -> tuple[Node, Node]:
     """Two members that show the same, over a hub."""
+    world.network.weather = Weather()
     hub = await world.hub()
     a, b = await world.replica("a"), await world.replica("b")
     assert a.replica is not None

@@ -35,7 +35,8 @@ async def test_both_branches_of_a_fork_are_stored_once(longer: str) -> None:
 
         first = keeper.admit(rows)
         assert [row for _, row in first.stored] == rows
-        assert first.forks == {engine.actor}
+        assert first.forks == {engine.actor: None}
         for _ in range(2):
             again = keeper.admit(rows)
             assert (again.stored, again.refused, again.missing) == ([], [], [])
+            assert again.forks == {}

@@ -261,10 +261,16 @@ async def test_an_equivocating_actor_is_proved_and_voided_everywhere(
                     and actor in theirs.engine.keeper.forks
                 ):
                     await asyncio.sleep(0.02)
-    for _replica in (founder, other):
-        pass
-    assert (await space.get("note/1"))["title"] == "first"
-    assert (await space.get("note/2"))["title"] == "good"
+            await equal(founder, other)
+            for shown in (space, theirs):
+                assert (await shown.get("note/1"))["title"] == "first"
+                assert (await shown.get("note/2"))["title"] == "good"
+            # Its owner goes on under a new actor, and is heard.
+            assert theirs.engine.actor != actor
+            async with theirs.transaction() as tx:
+                tx["note/2"]["title"] = "better"
+            await equal(founder, other)
+    assert (await space.get("note/2"))["title"] == "better"
 
 
 def _two_histories(replica: Replica, actor: ActorId) -> tuple[Any, Any]:
