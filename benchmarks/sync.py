@@ -6,7 +6,8 @@ between them, CPU is read from the processes themselves.
 
 import asyncio
 import json
-import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,9 +20,10 @@ from clients.demo.stage import HubProcess, Proxy, own_environment
 DOCUMENTS = 10_000
 UPDATES = 100_000
 WRITERS = 100
+IDLERS = 1_000
 
 WRITE = """
-    import asyncio, json, sys, time
+    import asyncio, json, os, sys, time
     import syncengine, transport
 
     async def main(path, documents, updates, writers):
@@ -29,6 +31,7 @@ WRITE = """
             space = await replica.namespace("bench")
             commits = replica.writer.commit_count
             began = time.perf_counter()
+            exist = [1 async for _ in space.documents("item")]
 
             async def create(numbers):
                 for number in numbers:
@@ -47,17 +50,19 @@ WRITE = """
                         assert page["updated"] > 0
                         page["updated"] = page["updated"] + 1
 
-            await asyncio.gather(
-                *(create(range(w, documents, writers)) for w in range(writers)))
+            if not exist:
+                await asyncio.gather(
+                    *(create(range(w, documents, writers)) for w in range(writers)))
             created = time.perf_counter()
             await asyncio.gather(
                 *(update(range(w, updates, writers)) for w in range(writers)))
             ended = time.perf_counter()
-            count = documents + updates
+            count = updates + (0 if exist else documents)
             print(json.dumps({
-                "rate": count / (ended - began),
-                "update_rate": updates / (ended - created),
-                "per_commit": count / (replica.writer.commit_count - commits),
+                "pid": os.getpid(),
+                "seconds": ended - began,
+                "changes": count,
+                "commits": replica.writer.commit_count - commits,
             }))
 
     asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:5])))
@@ -80,7 +85,7 @@ PUSH = """
 """
 
 PULL = """
-    import asyncio, json, sys, time
+    import asyncio, json, os, sys, time
     import syncengine, transport, transport.websocket
     import syncengine.documents.model, syncengine.replication.replica
 
@@ -93,14 +98,81 @@ PULL = """
                 await link.synced()
                 spent = time.process_time() - began
                 space = replica.spaces()[0]
-                if invite:
-                    seen = sum([1 async for _ in space.documents("item")])
-                    await asyncio.shield(space.engine.flush())
-                    print(json.dumps({"cpu": spent, "documents": seen}))
-                else:
-                    print(json.dumps({"cpu": spent}))
+                seen = sum(n for _, n in space.collections())
+                version = sorted(
+                    (a.hex(), s) for a, s in space.engine.delivery.version().items())
+                print(json.dumps({"cpu": spent, "documents": seen, "pid": os.getpid(),
+                                  "version": version}))
 
     asyncio.run(main(*sys.argv[1:4]))
+"""
+
+BUILD = """
+    import asyncio, json, sys
+    import syncengine, transport
+
+    async def main(path, address, invite, share, number):
+        async with syncengine.open(path) as replica:
+            if invite:
+                space = await replica.join(invite, name="bench")
+            else:
+                space = await replica.namespace("bench")
+            async with transport.connect(replica, address) as link:
+                await link.synced()
+
+                async def create(numbers):
+                    for n in numbers:
+                        async with space.transaction() as tx:
+                            tx[f"item/{number}-{n:05}"]["title"] = f"title {n}"
+
+                await asyncio.gather(
+                    *(create(range(w, int(share), 100)) for w in range(100)))
+                # Each acknowledged before the next: a batch each.
+                for n in range(340 if int(share) else 1):
+                    async with space.transaction() as tx:
+                        tx[f"item/{number}-00000"]["n"] = n
+                    await tx.receipt.durable_on("hub")
+                await link.synced()
+                made = ""
+                if not invite:
+                    made = str(await space.invite(hub=link.hub, uses=9))
+                    await link.synced()
+            rows = replica.store.read(
+                "SELECT count(*) FROM _sync_log WHERE kind = 0")
+            version = sorted(
+                (a.hex(), s) for a, s in space.engine.delivery.version().items())
+            print(json.dumps(
+                {"invite": made, "batches": rows[0][0], "version": version}))
+
+    asyncio.run(main(*sys.argv[1:6]))
+"""
+
+IDLE = """
+    import asyncio, sys
+    import syncengine, transport
+    from contextlib import AsyncExitStack
+
+    async def main(address, count):
+        async with AsyncExitStack() as stack:
+            async def one(number):
+                replica = await stack.enter_async_context(syncengine.open(":memory:"))
+                space = await replica.namespace("own")
+                async with space.transaction() as tx:
+                    tx["note/1"]["title"] = "x"
+                link = transport.connect(replica, address)
+                await stack.enter_async_context(link)
+                await link.synced()
+
+            for number in range(20):
+                await one(number)
+            print("some", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+            for start in range(0, count, 20):
+                await asyncio.gather(*(one(start + n) for n in range(20)))
+            print("all", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 OPEN = """
@@ -142,62 +214,176 @@ async def in_child(program: str, *arguments: str) -> str:
     return await asyncio.to_thread(child, program, *arguments)
 
 
-def cpu_of(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def schedule_of(pid: int) -> float:
+    """Return the CPU seconds that a process has used, to the nanosecond."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((t / "schedstat").read_text().split()[0]) for t in tasks) / 1e9
+
+
+def syncs_of(folder: Path) -> Row:
+    """Count `fdatasync` from outside of the process: durable now, not later."""
+    log = folder / "strace"
+    name = "changes a disk sync, counted by the kernel"
+    if shutil.which("strace") is None:
+        return Row(name, "changes", [0.0], 1e9, detail={"missing": "strace"})
+    program = [sys.executable, "-c", textwrap.dedent(WRITE)]
+    sizes = ["1000", "5000", str(WRITERS)]
+    done = subprocess.run(
+        ["strace", "-f", "-c", "-e", "trace=fdatasync", "-o", str(log), *program,
+         str(folder / "traced.db"), *sizes],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    calls = next(
+        int(line.split()[3])
+        for line in log.read_text().splitlines()
+        if line.endswith("fdatasync")
+    )
+    assert calls >= told["commits"], "a commit without a sync is not durable"
+    detail = {**told, "fdatasync": calls}
+    return Row(name, "changes", [told["changes"] / calls], 10, at_least=True,
+               detail=detail)  # fmt: skip
 
 
 async def measure(folder: Path) -> list[Row]:
     rows: list[Row] = []
     path = str(folder / "writer.db")
-    wrote = json.loads(
-        await in_child(WRITE, path, str(DOCUMENTS), str(UPDATES), str(WRITERS))
-    )
-    rows.append(
-        Row("durable changes by 100 writers, each its own awaited transaction",
-            "changes/s", [wrote["rate"]], 10_000, at_least=True, detail=wrote)
-    )  # fmt: skip
-    rows.append(
-        Row("changes a commit with 100 writers", "changes", [wrote["per_commit"]], 10,
-            at_least=True)
-    )  # fmt: skip
+    sizes = (str(DOCUMENTS), str(UPDATES), str(WRITERS))
+    created = json.loads(await in_child(WRITE, path, sizes[0], "0", sizes[2]))
     proxy = Proxy()
     await proxy.start()
     hub = HubProcess(folder, proxy)
     await hub.start()
     try:
         invite = await in_child(PUSH, path, hub.address, "9")
-        before, bytes_before = cpu_of(hub.pid), proxy.bytes
         reader = str(folder / "reader.db")
-        pulled = json.loads(await in_child(PULL, reader, invite, hub.address))
-        assert pulled["documents"] == DOCUMENTS, pulled
-        server = cpu_of(hub.pid) - before
+        await in_child(PULL, reader, invite, hub.address)
+        updated = json.loads(await in_child(WRITE, path, *sizes))
+        changes = created["changes"] + updated["changes"]
+        seconds = created["seconds"] + updated["seconds"]
         rows.append(
-            Row("catch-up of 110,000 changes over 10,000 documents",
+            Row("durable changes by 100 writers, each its own awaited transaction",
+                "changes/s", [changes / seconds], 10_000, at_least=True,
+                detail={"created": created, "updated": updated})
+        )  # fmt: skip
+        commits = created["commits"] + updated["commits"]
+        rows.append(
+            Row("changes a commit with 100 writers", "changes", [changes / commits],
+                10, at_least=True)
+        )  # fmt: skip
+        rows.append(await asyncio.to_thread(syncs_of, folder))
+        await in_child(PUSH, path, hub.address)
+        before, bytes_before = schedule_of(hub.pid), proxy.bytes
+        pulled = json.loads(await in_child(PULL, reader, "", hub.address))
+        assert pulled["documents"] == DOCUMENTS, pulled
+        server = schedule_of(hub.pid) - before
+        rows.append(
+            Row("catch-up of 100,000 changes over 10,000 documents",
                 "s CPU, both sides", [pulled["cpu"] + server], 3.5,
-                detail={"client": pulled["cpu"], "server": server})
+                detail={"client": pulled, "hub": {"pid": hub.pid, "cpu": server}})
         )  # fmt: skip
         rows.append(
             Row("the same, on the wire", "bytes", [float(proxy.bytes - bytes_before)],
                 2_400_000.0)
         )  # fmt: skip
-        await in_child(PULL, reader, "", hub.address)
-        sizes: list[float] = []
-        cpus: list[float] = []
-        for _ in range(5):
-            before, bytes_before = cpu_of(hub.pid), proxy.bytes
-            again = json.loads(await in_child(PULL, reader, "", hub.address))
-            sizes.append(float(proxy.bytes - bytes_before))
-            cpus.append((again["cpu"] + cpu_of(hub.pid) - before) * 1000)
-        rows.append(
-            Row("reconnect, nothing changed, 10,000 documents", "bytes", sizes, 1_900.0)
-        )
-        rows.append(Row("the same", "ms CPU, both sides", cpus, 10.0))
     finally:
         await hub.stop()
         await proxy.stop()
     return rows
+
+
+async def reconnected(folder: Path, documents: int) -> tuple[list[Row], float]:
+    """Reconnect to a namespace by three actors in a thousand batches or more."""
+    folder.mkdir()
+    proxy = Proxy()
+    await proxy.start()
+    hub = HubProcess(folder, proxy)
+    await hub.start()
+    try:
+        invite, batches = "", 0
+        for number in range(3):
+            share = str(documents // 3 + (number < documents % 3))
+            wrote = json.loads(
+                await in_child(BUILD, str(folder / f"{number}.db"), hub.address,
+                               invite, share, str(number))
+            )  # fmt: skip
+            invite, batches = invite or wrote["invite"], wrote["batches"]
+        assert batches >= 1_000, batches
+        reader = str(folder / "reader.db")
+        await in_child(PULL, reader, invite, hub.address)
+        sizes: list[float] = []
+        cpus: list[float] = []
+        turns: list[float] = []
+        for _ in range(7):
+            before, bytes_before = schedule_of(hub.pid), proxy.bytes
+            turns_before = proxy.turns
+            again = json.loads(await in_child(PULL, reader, "", hub.address))
+            assert again["documents"] == documents, again
+            sizes.append(float(proxy.bytes - bytes_before))
+            cpus.append((again["cpu"] + schedule_of(hub.pid) - before) * 1000)
+            # The upgrade, HELLO and CHALLENGE, and the close take two turns each.
+            turns.append((proxy.turns - turns_before - 6) / 2)
+        arrived = json.loads(
+            await in_child(BUILD, str(folder / "0.db"), hub.address, "", "0", "0")
+        )
+        seen = json.loads(await in_child(PULL, reader, "", hub.address))
+        assert seen["version"] == arrived["version"], "a later write arrives"
+    finally:
+        await hub.stop()
+        await proxy.stop()
+    name = f"reconnect, nothing changed, {documents:,} documents"
+    rows = [
+        Row(name, "bytes", sizes, 1_900.0, detail={"batches": batches, "hub": hub.pid}),
+        Row("the same", "ms CPU, both sides", cpus, 10.0),
+        Row("the same", "round trips after authentication", turns, 1.0),
+    ]
+    return rows, statistics.median(sizes)
+
+
+async def idle(folder: Path) -> Row:
+    """A hub with 1,000 connections, each of a device with a namespace of its own."""
+    folder.mkdir()
+    proxy = Proxy()  # only its address is used: the devices dial the hub itself
+    await proxy.start()
+    hub = HubProcess(folder, proxy)
+    await hub.start()
+    direct = hub.address.replace(f":{proxy.port}/", f":{proxy.hub_port}/")
+    crowd = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(IDLE), direct, str(IDLERS),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert crowd.stdout is not None
+    assert crowd.stdin is not None
+    try:
+        await crowd.stdout.readline()  # a few are there: what is made once is made
+        before = resident_of(hub.pid)
+        crowd.stdin.write(b"\n")
+        assert await crowd.stdout.readline() == b"all\n", "all are connected"
+        await asyncio.sleep(2)
+        each = (resident_of(hub.pid) - before) / IDLERS / 1000
+    finally:
+        crowd.stdin.close()
+        await crowd.wait()
+        await hub.stop()
+        await proxy.stop()
+    return Row(f"hub with {IDLERS:,} idle connections", "kB of memory each", [each],
+               30.0, detail={"hub": hub.pid, "devices": crowd.pid})  # fmt: skip
+
+
+def resident_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+async def reconnects(folder: Path) -> list[Row]:
+    rows: list[Row] = []
+    medians: list[float] = []
+    for documents in (10, 10_000, 100_000):
+        found, median = await reconnected(folder / str(documents), documents)
+        rows += found
+        medians.append(median)
+    same = Row("reconnect, largest of the three sizes", "bytes", [max(medians)], 1.1,
+               [min(medians)], "the smallest")  # fmt: skip
+    return [*rows, same]
 
 
 def opened(folder: Path) -> list[Row]:
@@ -216,5 +402,7 @@ def run() -> list[Row]:
     own_environment()
     with tempfile.TemporaryDirectory(prefix="syncengine-bench-") as scratch:
         folder = Path(scratch)
-        rows: list[Row] = asyncio.run(measure(folder))
+        rows = asyncio.run(measure(folder))
+        rows += asyncio.run(reconnects(folder))
+        rows.append(asyncio.run(idle(folder / "idle")))
         return rows + opened(folder)

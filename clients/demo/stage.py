@@ -25,7 +25,10 @@ class Proxy:
     def __init__(self) -> None:
         self.port = 0
         self.bytes = 0
+        self.turns = 0
+        """how often the direction changed: two make a round trip"""
         self.hub_port = 0
+        self._direction: object = None
         self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[None]] = set()
 
@@ -54,6 +57,8 @@ class Proxy:
         try:
             while data := await source.read(65536):
                 self.bytes += len(data)
+                self.turns += self._direction is not source
+                self._direction = source
                 target.write(data)
                 await target.drain()
         except OSError:
