@@ -88,6 +88,8 @@ PULL = """
     import asyncio, json, os, sys, time
     import syncengine, transport, transport.websocket
     import syncengine.documents.model, syncengine.replication.replica
+    # As with opening, what is measured comes after imports; this one is lazy.
+    import cryptography.hazmat.backends.openssl.backend
 
     async def main(path, invite, address):
         async with syncengine.open(path) as replica:

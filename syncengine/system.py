@@ -4,6 +4,21 @@ import os
 import time
 
 
+class _Process:
+    """Which process this is: a fork begins another life."""
+
+    life = 0
+
+    def __init__(self) -> None:
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.life += 1
+
+
+process = _Process()
+
+
 class SystemClock:
     """The machine's wall clock."""
 

@@ -16,7 +16,6 @@ from syncengine import limits, values
 from syncengine.clock import Entropy, HybridClock, ms_from_hlc
 from syncengine.crdt.document import Document, NeedsReplay
 from syncengine.crdt.operation import (
-    Action,
     ContainerId,
     InvalidOperation,
     Operation,
@@ -54,6 +53,7 @@ from syncengine.log.change import (
 )
 from syncengine.log.delivery import Applied, Delivery, Ready
 from syncengine.log.run import Row
+from syncengine.log.sealing import coalesce, cut, join, moved
 from syncengine.protocol.messages import StateDigest
 from syncengine.replication.audit import Audit
 from syncengine.replication.documents import Documents
@@ -226,6 +226,38 @@ class Namespace:
 
     # --- own changes --------------------------------------------------------------
 
+    def body_began(self) -> None:
+        """A transaction's body runs; one that holds the namespace long is named."""
+        loop = asyncio.get_running_loop()
+        self._body_since = loop.time()
+        if self._body_timer is None:
+            self._body_timer = loop.call_later(limits.BODY_SECONDS_MAX, self._body_due)
+
+    def body_ended(self) -> None:
+        self._body_since = None
+
+    def _body_due(self) -> None:
+        self._body_timer = None
+        if self._body_since is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._body_since + limits.BODY_SECONDS_MAX - loop.time()
+        if left > 0:
+            self._body_timer = loop.call_later(left, self._body_due)
+            return
+        where = ""
+        if self.owner is not None and (frames := self.owner.get_stack(limit=1)):
+            frame = frames[-1]
+            where = f" at {frame.f_code.co_filename}:{frame.f_lineno}"
+        log.warning(
+            "a transaction has been open for %.0f s%s; remote changes wait for it",
+            limits.BODY_SECONDS_MAX,
+            where,
+        )
+
+    _body_since: float | None = None
+    _body_timer: asyncio.TimerHandle | None = None
+
     def begin(self) -> Draft:
         """Begin a change; the caller holds the turn."""
         return Draft(self.generation, self.clock.tick(), self.next_seq)
@@ -252,7 +284,7 @@ class Namespace:
         if last is None or last.document != document.name:
             draft.touches.append(Touch(document.name, [op], n))
             return seq
-        if not _joined(last.ops[-1], op):
+        if not join(last.ops[-1], op):
             last.ops.append(op)
         draft.touches[-1] = Touch(last.document, last.ops, last.n + n)
         return seq
@@ -419,7 +451,7 @@ class Namespace:
 
     def stop(self) -> None:
         """Cancel what was to happen later."""
-        for timer in (self._due_timer, self._seal_timer):
+        for timer in (self._due_timer, self._seal_timer, self._body_timer):
             if timer is not None:
                 timer.cancel()
         if self._due_task is not None:
@@ -764,7 +796,7 @@ class Namespace:
         author = self._fresh_actor()
         prev, left = NO_BATCH, self._rewritten(forked, old, author)
         while left:
-            group, left = _cut(left)
+            group, left = cut(left)
             salt = self.entropy.bytes(SALT_BYTES)
             batch = seal(self.key, self.keeper.namespace, self.grant, prev, group, salt)
             self.keeper.append_own(batch)
@@ -819,7 +851,7 @@ class Namespace:
             touches = [
                 Touch(
                     touch.document,
-                    [_moved(op, before, shift, old[0].seq) for op in touch.ops],
+                    [moved(op, before, shift, old[0].seq) for op in touch.ops],
                     touch.n,
                 )
                 for touch in change.touches
@@ -992,7 +1024,7 @@ class Namespace:
         left = changes
         total = 0
         while left and total < SEAL_BYTES_MAX:
-            group, left = _cut(left)
+            group, left = cut(left)
             salt = self.entropy.bytes(SALT_BYTES)
             batch = seal(
                 self.key, self.keeper.namespace, self.grant, prev, coalesce(group), salt
@@ -1025,99 +1057,3 @@ class Namespace:
     def pending_count(self) -> int:
         """How many own changes no batch holds yet."""
         return self._outbox_count + len(self._new)
-
-
-def _joined(last: Operation, op: Operation) -> bool:
-    """Make one operation of two insertions that touch; tell whether it was done."""
-    if (
-        last[0] == op[0] == Action.TEXT_INSERT
-        and last[1] == op[1]
-        and op[2] == last[2] + len(last[3])
-    ):
-        last[3] += op[3]
-        return True
-    return False
-
-
-def _cut(changes: list[Change]) -> tuple[list[Change], list[Change]]:
-    """Return the changes of the next batch, and the rest."""
-    size = 0
-    for index, change in enumerate(changes):
-        size += 64 + sum(len(values.encode(touch.ops)) for touch in change.touches)
-        if size >= limits.BATCH_BYTES_CUT:
-            return changes[: index + 1], changes[index + 1 :]
-    return changes, []
-
-
-def coalesce(changes: list[Change]) -> list[Change]:
-    """Return `changes` with consecutive typing into one text joined.
-
-    Joined are neighbours that touch nothing but one text, without deps and meta,
-    within one second. The joined change bears the last one's stamp, so that the
-    author's own state (which knows the last stamp) equals everybody's.
-    """
-    joined: list[Change] = []
-    first_hlc = 0
-    for change in changes:
-        last = joined[-1] if joined else None
-        if (
-            last is not None
-            and not change.deps
-            and change.meta == NO_META == last.meta
-            and len(change.touches) == len(last.touches) == 1
-            and change.touches[0].document == last.touches[0].document
-            and ms_from_hlc(change.hlc) - ms_from_hlc(first_hlc) < limits.COALESCE_MS
-            and (text := _only_text(change)) is not None
-            and text == _only_text(last)
-        ):
-            touch, more = last.touches[0], change.touches[0]
-            ops = [list(op) for op in touch.ops]
-            for op in more.ops:
-                if not _joined_typing(ops[-1], op):
-                    ops.append(list(op))
-            both = Touch(touch.document, ops, touch.n + more.n)
-            joined[-1] = Change(
-                last.actor, last.seq, change.hlc, last.deps, [both], NO_META
-            )
-        else:
-            joined.append(change)
-            first_hlc = change.hlc
-    return joined
-
-
-def _only_text(change: Change) -> Any:
-    """Return the one text that `change` edits, wrapped; None when there is more."""
-    ops = change.touches[0].ops
-    container = ops[0][1] if len(ops[0]) > 1 else None
-    for op in ops:
-        if not Action.TEXT_INSERT <= op[0] <= Action.TEXT_BACKSPACE:
-            return None
-        if op[1] != container:
-            return None
-    return (container,)
-
-
-def _joined_typing(last: Operation, op: Operation) -> bool:
-    """Make one operation of two that touch; the seqs stay as they were."""
-    if _joined(last, op):
-        return True
-    deletes = (Action.TEXT_DELETE, Action.TEXT_BACKSPACE)
-    if last[0] not in deletes or op[0] not in deletes:
-        return False
-    if last[0] == op[0] == Action.TEXT_DELETE and op[2] == last[2]:
-        last[3] += op[3]
-        return True
-    single = op[0] == Action.TEXT_BACKSPACE or op[3] == 1
-    backwards = last[0] == Action.TEXT_BACKSPACE or last[3] == 1
-    if single and backwards and op[2] + op[3] == last[2]:
-        last[0], last[2], last[3] = Action.TEXT_BACKSPACE, op[2], last[3] + op[3]
-        return True
-    return False
-
-
-def _moved(op: Operation, before: ActorId, shift: int, first: int) -> Operation:
-    """Return `op` of the old actor as one of the new: names of containers change."""
-    if len(op) < 2 or type(op[1]) is not int:
-        return op
-    container = op[1] + shift if op[1] >= first else [before, op[1]]
-    return [op[0], container, *op[2:]]

@@ -31,6 +31,7 @@ from syncengine.replication.writer import Writer
 from syncengine.storage.identity import Identity
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Store, Writes
+from syncengine.system import process
 from syncengine.trust.invite import Invite
 from syncengine.trust.invite import parse as parse_invite
 from syncengine.trust.keys import ED25519, Scheme
@@ -72,7 +73,7 @@ class Replica:
         self.clock_suspect = False
         """Whether a hub's clock and ours are more than a minute apart."""
         self._strict_clock = strict_clock
-        self._pid = os.getpid()
+        self._life = process.life
         self._closed = False
         self.writer = Writer(opened.store)
         self._task = asyncio.create_task(self.writer.run())
@@ -130,7 +131,7 @@ class Replica:
         """Raise `Closed` or `WrongLoop` at once rather than hang later."""
         if self._closed:
             raise Closed(f"{self.store.path} is closed; open it again")
-        if self._pid != os.getpid():
+        if self._life != process.life:
             raise WrongLoop(
                 "this replica was opened before a fork; open it in the child process"
             )

@@ -1,13 +1,10 @@
 """A transaction: drafts to edit, one atomic change when the block ends."""
 
 import asyncio
-import logging
-import traceback
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from syncengine import limits
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import Action, Operation
 from syncengine.documents import model
@@ -31,7 +28,6 @@ D = TypeVar("D", bound=Document)
 Other = TypeVar("Other")
 
 _MISSING: Any = object()
-log = logging.getLogger("syncengine")
 
 
 class Receipt:
@@ -95,7 +91,6 @@ class Transaction:
         self._wait = wait
         self._draft: Draft | None = None
         self._views: dict[DocumentId, View] = {}
-        self._timer: asyncio.TimerHandle | None = None
         self.receipt: Receipt
         self.repeated = False
         """Whether a transaction with this operation id was committed before: then
@@ -120,23 +115,8 @@ class Transaction:
         except BaseException:
             self._release()
             raise
-        stack = traceback.extract_stack(limit=3) if log.isEnabledFor(10) else None
-        self._timer = asyncio.get_running_loop().call_later(
-            limits.BODY_SECONDS_MAX, self._warn, stack
-        )
+        engine.body_began()
         return self
-
-    def _warn(self, stack: Any) -> None:
-        owner = self._engine.owner
-        where = ""
-        if owner is not None and (frames := owner.get_stack(limit=1)):
-            frame = frames[-1]
-            where = f" at {frame.f_code.co_filename}:{frame.f_lineno}"
-        log.warning(
-            "a transaction has been open for %.0f s%s; remote changes wait for it",
-            limits.BODY_SECONDS_MAX,
-            where,
-        )
 
     async def __aexit__(
         self,
@@ -177,8 +157,7 @@ class Transaction:
             await asyncio.shield(on_disk)
 
     def _release(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._engine.body_ended()
         self._engine.owner = None
         self._engine.turn.release()
         self._engine.writer.wake()

@@ -1,0 +1,109 @@
+"""What becomes of own changes when they are sealed: joined, cut, or written again.
+
+Typing makes a change a keystroke. Sealed, consecutive ones become one, and a batch is
+cut at a change once it is large enough.
+"""
+
+from typing import Any
+
+from syncengine import limits, values
+from syncengine.clock import ms_from_hlc
+from syncengine.crdt.operation import Action, Operation
+from syncengine.ids import ActorId
+from syncengine.log.change import NO_META, Change, Touch
+
+
+def join(last: Operation, op: Operation) -> bool:
+    """Make one operation of two insertions that touch; tell whether it was done."""
+    if (
+        last[0] == op[0] == Action.TEXT_INSERT
+        and last[1] == op[1]
+        and op[2] == last[2] + len(last[3])
+    ):
+        last[3] += op[3]
+        return True
+    return False
+
+
+def cut(changes: list[Change]) -> tuple[list[Change], list[Change]]:
+    """Return the changes of the next batch, and the rest."""
+    size = 0
+    for index, change in enumerate(changes):
+        size += 64 + sum(len(values.encode(touch.ops)) for touch in change.touches)
+        if size >= limits.BATCH_BYTES_CUT:
+            return changes[: index + 1], changes[index + 1 :]
+    return changes, []
+
+
+def coalesce(changes: list[Change]) -> list[Change]:
+    """Return `changes` with consecutive typing into one text joined.
+
+    Joined are neighbours that touch nothing but one text, without deps and meta,
+    within one second. The joined change bears the last one's stamp, so that the
+    author's own state (which knows the last stamp) equals everybody's.
+    """
+    joined: list[Change] = []
+    first_hlc = 0
+    for change in changes:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and not change.deps
+            and change.meta == NO_META == last.meta
+            and len(change.touches) == len(last.touches) == 1
+            and change.touches[0].document == last.touches[0].document
+            and ms_from_hlc(change.hlc) - ms_from_hlc(first_hlc) < limits.COALESCE_MS
+            and (text := _only_text(change)) is not None
+            and text == _only_text(last)
+        ):
+            touch, more = last.touches[0], change.touches[0]
+            ops = [list(op) for op in touch.ops]
+            for op in more.ops:
+                if not _joined_typing(ops[-1], op):
+                    ops.append(list(op))
+            both = Touch(touch.document, ops, touch.n + more.n)
+            joined[-1] = Change(
+                last.actor, last.seq, change.hlc, last.deps, [both], NO_META
+            )
+        else:
+            joined.append(change)
+            first_hlc = change.hlc
+    return joined
+
+
+def _only_text(change: Change) -> Any:
+    """Return the one text that `change` edits, wrapped; None when there is more."""
+    ops = change.touches[0].ops
+    container = ops[0][1] if len(ops[0]) > 1 else None
+    for op in ops:
+        if not Action.TEXT_INSERT <= op[0] <= Action.TEXT_BACKSPACE:
+            return None
+        if op[1] != container:
+            return None
+    return (container,)
+
+
+def _joined_typing(last: Operation, op: Operation) -> bool:
+    """Make one operation of two that touch; the seqs stay as they were."""
+    if join(last, op):
+        return True
+    deletes = (Action.TEXT_DELETE, Action.TEXT_BACKSPACE)
+    if last[0] not in deletes or op[0] not in deletes:
+        return False
+    if last[0] == op[0] == Action.TEXT_DELETE and op[2] == last[2]:
+        last[3] += op[3]
+        return True
+    single = op[0] == Action.TEXT_BACKSPACE or op[3] == 1
+    backwards = last[0] == Action.TEXT_BACKSPACE or last[3] == 1
+    if single and backwards and op[2] + op[3] == last[2]:
+        last[0], last[2], last[3] = Action.TEXT_BACKSPACE, op[2], last[3] + op[3]
+        return True
+    return False
+
+
+def moved(op: Operation, before: ActorId, shift: int, first: int) -> Operation:
+    """Return `op` of the old actor as one of the new: names of containers change."""
+    if len(op) < 2 or type(op[1]) is not int:
+        return op
+    container = op[1] + shift if op[1] >= first else [before, op[1]]
+    return [op[0], container, *op[2:]]
