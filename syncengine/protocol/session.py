@@ -72,7 +72,7 @@ class Session:
     nothing is received or sent; (3) all frames pass `_send`."""
 
     def __init__(self, machine: Dialler | Listener, now: float):
-        self._machine = machine
+        self._machine: Dialler | Listener | None = machine
         self._outgoing: Sealer | None = None
         self._incoming: Sealer | None = None
         self._frames: list[bytes] = []
@@ -171,6 +171,7 @@ class Session:
             except _MALFORMED as error:
                 raise ProtocolError(Code.PROTOCOL, "a malformed READY") from error
             self._step("receive READY")
+            self._machine = None  # with its secrets
             self._events.append(ready)
         else:
             raise ProtocolError(
@@ -232,6 +233,7 @@ class Session:
     ) -> None:
         """Listener, after `Authenticated`. Then send `frames_to_send()`."""
         self._step("send READY")
+        self._machine = None  # with its secrets
         self._send(_encode(Ready(session, now_ms, answers)))
 
     def send(self, message: LinkMessage) -> int:

@@ -39,7 +39,7 @@ from syncengine.protocol.session import (
     Session,
 )
 from syncengine.protocol.states import State
-from syncengine.replication.host import Host, Hosted
+from syncengine.replication.host import Bell, Host, Hosted
 from syncengine.replication.keeper import NOWHERE, Cursor
 from syncengine.replication.peer import Channel
 from syncengine.trust.membership import (
@@ -80,9 +80,9 @@ class Conversation:
         self.device: DeviceId | None = None
         self.channels: dict[int, Channel] = {}
         self.closed: Closed | None = None
-        self._left: set[int] = set()
+        self._left: frozenset[int] = frozenset()
         self._connection = connection
-        self._wake = asyncio.Event()
+        self._wake = Bell()
         self._now = asyncio.get_running_loop().time
 
     async def run(self) -> Closed:
@@ -129,13 +129,15 @@ class Conversation:
 
     async def _read(self) -> None:
         while self.closed is None:
-            frame = await self._connection.receive()
-            self.session.receive(frame, self._now())
-            for event in self.session.events():
-                await self._handle(event)
-                if self.closed is not None:
-                    break
-            self._wake.set()
+            await self._hear(await self._connection.receive())
+
+    async def _hear(self, frame: bytes) -> None:
+        self.session.receive(frame, self._now())
+        for event in self.session.events():
+            await self._handle(event)
+            if self.closed is not None:
+                break
+        self._wake.set()
 
     async def _handle(self, event: Event) -> None:
         if isinstance(event, Closed):
@@ -239,13 +241,12 @@ class Conversation:
                 break
             try:
                 async with asyncio.timeout_at(self.session.deadline()):
-                    await self._wake.wait()
+                    await self._wake.heard()
             except TimeoutError:
                 self.session.on_time(self._now())
                 for event in self.session.events():
                     if isinstance(event, Closed):
                         self._end(event)
-            self._wake.clear()
         closed = self.closed or Closed(Code.GOING_AWAY, "closing", False)
         await self._close_connection(closed)
 
@@ -404,7 +405,7 @@ class Dialling(Conversation):
                 # The peer has changes of ours that we do not: we are a restored
                 # backup or a copy, and must not write under this actor again.
                 self.send(Leave(answer.channel))
-                self._left.add(answer.channel)
+                self._left |= {answer.channel}
                 await self._retire(hosted)
                 return
         record = hosted.keeper.peer(self.device)

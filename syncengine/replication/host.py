@@ -40,6 +40,31 @@ class Signal:
         self._listeners.remove(listener)
 
 
+class Bell:
+    """Wakes the one who waits, or the next who will: an event in 100 bytes."""
+
+    __slots__ = ("_rung", "_waiting")
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        self._rung = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def heard(self) -> None:
+        """Wait until it was rung since the last time. Safe to cancel."""
+        if not self._rung:
+            self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        self._rung = False
+
+
 class Told(Protocol):
     """Somebody who can be told what a member shows: a channel."""
 

@@ -28,6 +28,10 @@ from syncengine.trust.membership import Entry, Kind, namespace_id
 Admit = Literal["ticket", "anyone"] | Callable[[NamespaceId, DeviceId], bool]
 
 
+# Who writes waits for what is in flight; a hub does not write, in any namespace.
+_UNUSED: set[object] = set()
+
+
 class Relay:
     """One namespace at a hub."""
 
@@ -38,7 +42,7 @@ class Relay:
         self._is_new = is_new  # no file knows it yet
         self.committed_position = keeper.position
         self.channels: list[Told] = []
-        self.in_flight: set[object] = set()
+        self.in_flight = _UNUSED
         self.log_grew = Signal()
         self.progress = Signal()
         self._writer = writer

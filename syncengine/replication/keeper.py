@@ -6,7 +6,7 @@ knows headers, names of parts and membership entries, and nothing of documents.
 """
 
 import hashlib
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -133,13 +133,15 @@ class Keeper:
         self.membership = Membership(self.namespace, self.scheme)
         self.forks: dict[ActorId, int] = {}  # actor -> first seq that is void
         self._untold: list[ForkProof] = []
-        self._recent: deque[tuple[int, Row]] = deque(maxlen=RECENT_ROWS)
+        self._recent: list[tuple[int, Row]] = []
         self._unwritten: list[tuple[int, Row, bytes, bytes]] = []
         self._writing: list[tuple[int, Row, bytes, bytes]] = []
-        self._dropped_heads: set[tuple[ActorId, BatchId]] = set()
-        self._changed_heads: set[tuple[ActorId, Head]] = set()
+        # Dicts for sets: an empty one takes a quarter of the memory, and a hub keeps
+        # many namespaces.
+        self._dropped_heads: dict[tuple[ActorId, BatchId], None] = {}
+        self._changed_heads: dict[tuple[ActorId, Head], None] = {}
         self.peers: dict[DeviceId, PeerRecord] = {}
-        self._changed_peers: set[DeviceId] = set()
+        self._changed_peers: dict[DeviceId, None] = {}
         self._digest: bytes | None = None
         self._by_seq: OrderedDict[tuple[ActorId, int], BatchId] = OrderedDict()
 
@@ -187,7 +189,7 @@ class Keeper:
 
     def peer_changed(self, device: DeviceId) -> None:
         """Write the record of `device` with the next commit."""
-        self._changed_peers.add(device)
+        self._changed_peers[device] = None
 
     # --- admitting ----------------------------------------------------------------
 
@@ -320,16 +322,16 @@ class Keeper:
             self._drop_head(actor, head)
         new = Head(batch.header.end, batch.id)
         self.heads[actor] = new
-        self._changed_heads.add((actor, new))
+        self._changed_heads[(actor, new)] = None
 
     def _add_branch(self, actor: ActorId, batch: Batch) -> None:
         new = Head(batch.header.end, batch.id)
         self.branches.setdefault(actor, {})[batch.id] = new
-        self._changed_heads.add((actor, new))
+        self._changed_heads[(actor, new)] = None
 
     def _drop_head(self, actor: ActorId, head: Head) -> None:
-        self._dropped_heads.add((actor, head.id))
-        self._changed_heads.discard((actor, head))
+        self._dropped_heads[(actor, head.id)] = None
+        self._changed_heads.pop((actor, head), None)
 
     def append_own(self, row: Row) -> int:
         """Append a row of our own making; return its position."""
@@ -353,6 +355,8 @@ class Keeper:
         self._digest = None
         self._unwritten.append((self.position, row, name, self.chain))
         self._recent.append((self.position, row))
+        if len(self._recent) > 2 * RECENT_ROWS:
+            del self._recent[:RECENT_ROWS]
         if isinstance(row, Batch):
             self._remember(row.header.actor, row.header.end, row.id)
         admission.stored.append((self.position, row))
@@ -571,7 +575,7 @@ class Keeper:
         end of a run, so that what is returned ends in a signature."""
         if self._recent and self._recent[0][0] <= position + 1:
             skip = position + 1 - self._recent[0][0]
-            rows = [item for i, item in enumerate(self._recent) if i >= skip]
+            rows = self._recent[skip:]
             return rows[: self._signed_end(rows, count)]
         found = [
             (at, _row(kind, head, name, body, signature))

@@ -6,7 +6,6 @@ peer costs a cursor, not a queue.
 """
 
 import zlib
-from collections import deque
 
 from msgspec.structs import replace
 
@@ -55,12 +54,13 @@ class Channel:
         self._stored = 0
         self._uncommitted = 0
         self.their_position = 0
-        self._window: deque[tuple[int, int]] = deque()  # (position before, bytes)
-        self._window_ends: deque[int] = deque()
+        # Lists, since a deque takes 760 bytes and these hold a few.
+        self._window: list[tuple[int, int]] = []  # (position before, bytes)
+        self._window_ends: list[int] = []
         self._window_bytes = 0
         self._has: dict[ActorId, int] = {}
-        self._has_entries: set[EntryId] = set()
-        self._diverged: set[ActorId] = set()
+        self._has_entries: dict[EntryId, None] = {}
+        self._diverged: frozenset[ActorId] = frozenset()
         self._told: tuple[int, bytes] | None = None
         self._their_digest: bytes | None = None
         self._compared: tuple[bytes, bytes] | None = None
@@ -225,8 +225,8 @@ class Channel:
     def acknowledged(self, message: Ack) -> None:
         """The peer has all up to a position on its disk."""
         while self._window_ends and self._window_ends[0] <= message.position:
-            self._window_ends.popleft()
-            self._window_bytes -= self._window.popleft()[1]
+            self._window_ends.pop(0)
+            self._window_bytes -= self._window.pop(0)[1]
         self._their_digest = None  # said before it had this
         self._note_confirmed()
 
@@ -241,16 +241,16 @@ class Channel:
     def frontier_received(self, message: Frontier) -> None:
         """The peer's cursor is void: begin anew, leaving out what it has."""
         self._has = {}
-        self._diverged = set()
+        self._diverged = frozenset()
         for actor, seq, name in message.tips:
             known = ActorId(actor)
             if known in self._has or known in self.keeper.forks:
-                self._diverged.add(known)
+                self._diverged |= {known}
             self._has[known] = max(seq, self._has.get(known, 0))
             ours = self.keeper.hash16_at(known, seq)
             if ours is not None and ours != BatchId(name)[:16]:
-                self._diverged.add(known)
-        self._has_entries = {EntryId(name) for name in message.heads}
+                self._diverged |= {known}
+        self._has_entries = dict.fromkeys(map(EntryId, message.heads))
         self._window.clear()
         self._window_ends.clear()
         self._window_bytes = 0
@@ -284,7 +284,7 @@ class Channel:
                 if row.header.end > self._has.get(actor, 0):
                     self._has[actor] = row.header.end
             else:
-                self._has_entries.add(entry_id(row))
+                self._has_entries[entry_id(row)] = None
         return rows
 
     def data_received(self, message: Data, *, complete: bool, news: bool) -> None:
@@ -329,6 +329,9 @@ class Channel:
         if theirs is None or not self.at_rest or not self.may_read:
             return
         ours = self.keeper.digest()
+        if theirs == ours:
+            # Both hold the same: nothing has to be left out any more.
+            self._has, self._has_entries, self._diverged = {}, {}, frozenset()
         if theirs != ours and self._compared != (ours, theirs):
             self._compared = (ours, theirs)
             self._owed.append(self._frontier())

@@ -285,7 +285,11 @@ class _Life:
         """D1: what was promised is everywhere. D2: nothing is there twice, or that
         nobody wrote."""
         world = self.world
-        if world.has_forks:
+        if self.fate in (PLAIN, HUB_RESTORED):
+            actors = world.replicas()[0].space.engine.keeper.membership.actors
+            if len(actors) != len(WRITERS) or world.has_forks:
+                raise Invariant("D1", "an honest crash was taken for a restored backup")
+        elif world.has_forks:
             return  # what others built on a branch that became void may be void too
         for node in world.replicas():
             page = await node.space.get("marks/all")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from syncengine import limits
 from syncengine.clock import hlc_from_ms
 from syncengine.ids import ActorId, DocumentId
-from syncengine.log import sealing
 from syncengine.log.change import NO_META, Change, Touch
 from syncengine.log.sealing import coalesce, cut, moved
 
@@ -37,7 +37,7 @@ def test_a_pause_another_text_and_a_dependency_keep_changes_apart() -> None:
 
 
 def test_a_batch_is_cut_at_a_change(monkeypatch: Any) -> None:
-    monkeypatch.setattr(sealing.limits, "BATCH_BYTES_CUT", 200)
+    monkeypatch.setattr(limits, "BATCH_BYTES_CUT", 200)
     changes = [change(i, i, [1, None, "k", "x" * 60]) for i in range(1, 6)]
 
     group, rest = cut(changes)
