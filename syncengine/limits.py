@@ -36,9 +36,6 @@ BATCH_BYTES_CUT = 256 * KIB
 # The encoded batch: one change of full size plus what was gathered before it.
 BATCH_BYTES_MAX = CHANGE_BYTES_MAX + BATCH_BYTES_CUT + 64 * KIB
 
-# Operations of one change: each inserted character is one.
-CHANGE_OPS_MAX = 16 * MIB
-
 # Consecutive typing into one text within this becomes one change when sealed.
 COALESCE_MS = 1000
 
@@ -125,11 +122,6 @@ NAMESPACES_PER_LINK_MAX = 1024
 
 # Opens that fit the authentication message; more follow behind it.
 OPENS_IN_AUTH_MAX = 16
-
-CURSOR_BYTES_MAX = 64
-
-# Refused batches after which a peer is dropped: one may be chance, three not.
-REFUSALS_MAX = 3
 
 # --- decoding -------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ import pytest
 from syncengine.testing import simulate
 from syncengine.testing.story import standard
 
-SEEDS = 60
-PARTS = 12
+SEEDS = 240
+PARTS = 24
 
 # One for each bug that a seed has found; they stay for ever.
 PAST = {
