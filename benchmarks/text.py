@@ -1,6 +1,7 @@
 """Typing: automerge-paper, a change an edit, its delta taken, in memory."""
 
 import gzip
+import importlib
 import json
 import os
 import time
@@ -58,9 +59,8 @@ def ours(trace: Any) -> float:
 
 def loro(trace: Any) -> float:
     """Return CPU seconds of loro's binding for the same."""
-    import loro as peer
-
-    document: Any = peer.LoroDoc()  # type: ignore[no-untyped-call]  # ships no types
+    peer: Any = importlib.import_module("loro")  # ships no types
+    document = peer.LoroDoc()
     text = document.get_text("t")
     taken: list[int] = []
 
