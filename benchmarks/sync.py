@@ -154,27 +154,39 @@ IDLE = """
     import syncengine, transport
     from contextlib import AsyncExitStack
 
-    async def main(address, count):
+    async def main(address, count, together):
         async with AsyncExitStack() as stack:
-            async def one(number):
+            async def one(invite):
                 replica = await stack.enter_async_context(syncengine.open(":memory:"))
-                space = await replica.namespace("own")
+                if invite:
+                    space = await replica.join(invite, name="shared")
+                else:
+                    space = await replica.namespace("shared")
                 async with space.transaction() as tx:
                     tx["note/1"]["title"] = "x"
                 link = transport.connect(replica, address)
                 await stack.enter_async_context(link)
                 await link.synced()
+                if not invite and together > 1:
+                    made = await space.invite(hub=link.hub, uses=together)
+                    await link.synced()
+                    return str(made)
 
-            for number in range(20):
-                await one(number)
+            async def group():
+                invite = await one("")
+                for _ in range(together - 1):
+                    await one(invite)
+
+            for _ in range(max(1, 20 // together)):
+                await group()
             print("some", flush=True)
             await asyncio.to_thread(sys.stdin.readline)
-            for start in range(0, count, 20):
-                await asyncio.gather(*(one(start + n) for n in range(20)))
+            for _ in range(count // together):
+                await group()
             print("all", flush=True)
             await asyncio.to_thread(sys.stdin.readline)
 
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
 """
 
 OPEN = """
@@ -342,8 +354,8 @@ async def reconnected(folder: Path, documents: int) -> tuple[list[Row], float]:
     return rows, statistics.median(sizes)
 
 
-async def idle(folder: Path) -> Row:
-    """A hub with 1,000 connections, each of a device with a namespace of its own."""
+async def idle(folder: Path, together: int) -> Row:
+    """A hub with 1,000 connections, `together` of them to a namespace."""
     folder.mkdir()
     proxy = Proxy()  # only its address is used: the devices dial the hub itself
     await proxy.start()
@@ -352,7 +364,7 @@ async def idle(folder: Path) -> Row:
     direct = hub.address.replace(f":{proxy.port}/", f":{proxy.hub_port}/")
     crowd = await asyncio.create_subprocess_exec(
         sys.executable, "-c", textwrap.dedent(IDLE), direct, str(IDLERS),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        str(together), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert crowd.stdout is not None
     assert crowd.stdin is not None
@@ -368,8 +380,9 @@ async def idle(folder: Path) -> Row:
         await crowd.wait()
         await hub.stop()
         await proxy.stop()
-    return Row(f"hub with {IDLERS:,} idle connections", "kB of memory each", [each],
-               30.0, detail={"hub": hub.pid, "devices": crowd.pid})  # fmt: skip
+    name = f"hub with {IDLERS:,} idle connections, {together} to a namespace"
+    return Row(name, "kB of memory each", [each], 30.0 if together > 1 else None,
+               detail={"hub": hub.pid, "devices": crowd.pid})  # fmt: skip
 
 
 def resident_of(pid: int) -> int:
@@ -406,5 +419,6 @@ def run() -> list[Row]:
         folder = Path(scratch)
         rows = asyncio.run(measure(folder))
         rows += asyncio.run(reconnects(folder))
-        rows.append(asyncio.run(idle(folder / "idle")))
+        rows.append(asyncio.run(idle(folder / "idle", 20)))
+        rows.append(asyncio.run(idle(folder / "alone", 1)))
         return rows + opened(folder)

@@ -71,6 +71,21 @@ class Session:
     """Invariants: (1) every frame after the handshake is sealed; (2) after CLOSED
     nothing is received or sent; (3) all frames pass `_send`."""
 
+    __slots__ = (
+        "_events",
+        "_frames",
+        "_handshake_bytes",
+        "_heard",
+        "_incoming",
+        "_machine",
+        "_outgoing",
+        "_pieces",
+        "_pieces_bytes",
+        "_pinged",
+        "_started",
+        "state",
+    )
+
     def __init__(self, machine: Dialler | Listener, now: float):
         self._machine: Dialler | Listener | None = machine
         self._outgoing: Sealer | None = None

@@ -40,6 +40,31 @@ class Channel:
     beyond `hosted.committed_position` is sent.
     """
 
+    __slots__ = (
+        "_compared",
+        "_diverged",
+        "_has",
+        "_has_entries",
+        "_owed",
+        "_stored",
+        "_their_digest",
+        "_told",
+        "_uncommitted",
+        "_window",
+        "_window_bytes",
+        "_window_ends",
+        "device",
+        "hosted",
+        "is_open",
+        "keeper",
+        "may_read",
+        "number",
+        "received",
+        "record",
+        "sent",
+        "their_position",
+    )
+
     def __init__(
         self, number: int, hosted: Hosted, device: DeviceId, *, may_read: bool
     ):

@@ -45,7 +45,8 @@ REAL = (
 
 def overridden(one: object) -> set[str]:
     """Return the methods of an object that are not its class's."""
-    return {name for name in vars(one) if callable(getattr(type(one), name, None))}
+    own: dict[str, object] = getattr(one, "__dict__", {})
+    return {name for name in own if callable(getattr(type(one), name, None))}
 
 
 def test_only_the_world_is_replaced() -> None:
