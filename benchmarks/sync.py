@@ -335,8 +335,9 @@ async def reconnected(folder: Path, documents: int) -> tuple[list[Row], float]:
             assert again["documents"] == documents, again
             sizes.append(float(proxy.bytes - bytes_before))
             cpus.append((again["cpu"] + schedule_of(hub.pid) - before) * 1000)
-            # The upgrade, HELLO and CHALLENGE, and the close take two turns each.
-            turns.append((proxy.turns - turns_before - 6) / 2)
+            # The upgrade, HELLO and CHALLENGE take two turns each; the close two, or
+            # three when both sides begin it.
+            turns.append(float((proxy.turns - turns_before - 6) // 2))
         arrived = json.loads(
             await in_child(BUILD, str(folder / "0.db"), hub.address, "", "0", "0")
         )
