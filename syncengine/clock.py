@@ -86,9 +86,10 @@ class SteadyClock:
         if jump > SET_BACK_MS:
             # Set right, or back from a sleep: what was to be corrected may be gone,
             # and the next handshake tells.
-            self.hub_offset_ms = min(
-                self.hub_offset_ms, max(0, self.hub_offset_ms - jump)
-            )
+            left = max(0, self.hub_offset_ms - jump)
+            self.hub_offset_ms = min(self.hub_offset_ms, left)
+            if self._seen_offset_ms is not None:
+                self._seen_offset_ms -= jump
         return self._ahead_ms + monotonic
 
 

@@ -70,6 +70,13 @@ CLOCK_AHEAD_MS_MAX = 60_000
 # How often to look whether a change from the future is due.
 DUE_SECONDS_MAX = 10.0
 
+# Operations of a change that was written again, up to which it is compared with what
+# is there: each takes memory for a moment, and a deletion of any length a few bytes.
+REPEATED_OPS_MAX = 100_000
+
+# Documents that are named as diverged: after so many, one more says nothing new.
+DIVERGENCES_MAX = 100
+
 # --- audit ----------------------------------------------------------------------
 
 # Quiet for so long, members compare what they show: not while somebody types.

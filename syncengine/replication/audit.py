@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from syncengine import limits, values
 from syncengine.clock import Entropy
-from syncengine.errors import DivergenceDetected
-from syncengine.ids import DeviceId, DocumentId, base32
+from syncengine.errors import DivergenceDetected, Invalid
+from syncengine.ids import DeviceId, DocumentId, base32, parse_document_id
 from syncengine.log.delivery import Delivery
 from syncengine.protocol.messages import StateDigest
 from syncengine.replication.documents import Documents
@@ -247,11 +247,14 @@ class Audit:
                 return
             name = page[0][0]
         elif high == low + "\0":
-            name = DocumentId(low)
+            try:
+                name = parse_document_id(low)
+            except Invalid:
+                return
         else:
             self._say(applied, low, high, shown)  # only the other knows its name
             return
-        if name in self.found:
+        if name in self.found or len(self.found) >= limits.DIVERGENCES_MAX:
             return
         error = DivergenceDetected(name, base32(message.author)[:8])
         self.found[name] = error

@@ -583,6 +583,10 @@ class Keeper:
                 sql.LOG_AFTER, self.ns, position, count + RUN_BATCHES_MAX
             )
         ]
+        # What no file has yet follows what the file has, without a gap.
+        last = found[-1][0] if found else position
+        if len(found) < count + RUN_BATCHES_MAX:
+            found += [(at, row) for at, row, _, _ in self._not_on_disk() if at > last]
         return found[: self._signed_end(found, count)]
 
     def _signed_end(self, rows: list[tuple[int, Row]], count: int) -> int:

@@ -7,6 +7,7 @@ does not: a change travels in a batch whose bytes are committed first.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -394,7 +395,9 @@ class Namespace:
                 )
             if self._is_written_by_another(admission):
                 log.warning("a copy of this replica writes too: it takes a new actor")
+                generation = self.generation
                 await self._settle()
+                self._check_generation(generation)
                 again = self._retire()
             for actor, known in sorted(admission.forks.items()):
                 if actor in self._own_heads:
@@ -441,8 +444,9 @@ class Namespace:
         self._due_task = asyncio.ensure_future(self._take_due())
 
     async def _take_due(self) -> None:
-        async with self.turn:
-            await self._apply_ready()
+        with contextlib.suppress(SyncError):  # then it is looked at after the load
+            async with self.turn:
+                await self._apply_ready()
         self._look_again_later()
         self.writer.flush(self)
 
@@ -458,10 +462,16 @@ class Namespace:
             self._due_task.cancel()
         self.audit.stop()
 
+    def _check_generation(self, generation: int) -> None:
+        """Raise when a commit failed meanwhile: all that was in memory is gone."""
+        if self.generation != generation:
+            raise SyncError("a disk write failed; what was being applied comes again")
+
     async def _apply_ready(self) -> int:
         """Apply what can be; return how many changes that was."""
         count = 0
         again = False
+        generation = self.generation
         while True:
             for ready in self.delivery.ready(self.clock.now_ms()):
                 try:
@@ -471,6 +481,7 @@ class Namespace:
                 count += 1
                 if count % SLICE_CHANGES == 0:
                     await asyncio.sleep(0)
+                    self._check_generation(generation)
             due = self.delivery.blocked_until_ms()
             if due is None:
                 break
@@ -539,6 +550,8 @@ class Namespace:
             except ValueError as error:
                 return str(error), again
             own = (header.actor, head.seq)
+            if key is None:
+                return None, again
             again |= self.origins.note(key, own)
             if self.origins.repeats(key, own):
                 return "it repeats a change that is here already", again
@@ -722,9 +735,8 @@ class Namespace:
         state.seq, state.hlc = change.end, change.hlc
         self._changed_actors.add(change.actor)
         origin, seq = change.meta.origin, change.seq
-        if origin is not None and self.origins.repeats(
-            key_of(origin, change.actor, seq, change.touches), (change.actor, seq)
-        ):
+        key = origin and key_of(origin, change.actor, seq, change.touches)
+        if key is not None and self.origins.repeats(key, (change.actor, seq)):
             self._count_void(change.actor, seq, change.hlc, seen, change.touches)
             return
         for touch in change.touches:
@@ -764,7 +776,9 @@ class Namespace:
 
         Returns whether there was something; the caller then rebuilds.
         """
-        old = self._outbox() + [change for change, _ in self._new]
+        # After a first new actor, the stored outbox is still the old one's.
+        old = [] if self._clear_outbox else self._outbox()
+        old += [change for change, _ in self._new]
         self._new.clear()
         before = self.actor
         self.new_actor()
@@ -865,7 +879,8 @@ class Namespace:
             origin = meta.origin
             assert origin is not None
             key = key_of(origin, author, again.seq, touches)
-            self.origins.note(key, (author, again.seq))
+            if key is not None:
+                self.origins.note(key, (author, again.seq))
             self._written_as[before, change.seq] = (author, again.seq)
             changes.append(again)
         return changes

@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from syncengine import values
-from syncengine.crdt.operation import Action, Operation
+from syncengine import limits, values
+from syncengine.crdt.operation import Action, Operation, length
 from syncengine.ids import ActorId
 from syncengine.log.batch import (
     Parts,
@@ -88,7 +88,13 @@ class Origins:
 
     def repeats(self, key: Key, writer: Writer) -> bool:
         """Tell whether a repeated change is here already, so that this one is void."""
-        return writer != min(self._writers[key]) or self._has_original(key)
+        forks = self._keeper.forks
+        good = [
+            (actor, seq)
+            for actor, seq in self._writers[key]
+            if actor not in forks or seq < forks[actor]
+        ]
+        return writer != min(good, default=writer) or self._has_original(key)
 
     def may_be_repeated(self, actor: ActorId, first: int, last: int) -> bool:
         """Tell whether one of these first writings was written again."""
@@ -109,24 +115,41 @@ class Origins:
                 payload = split_payload(batch.payload)
                 parts = Parts(payload)
                 for head in decode_spine(batch.header, payload):
+                    if head.n > limits.REPEATED_OPS_MAX:
+                        continue
                     if head.seq <= key.seq and key.seq + key.n - 1 <= head.end:
                         touches = parts.touches(head)
+                        if sum(sum(map(length, t.ops)) for t in touches) != head.n:
+                            continue
                         done = events(touches, key.actor, key.actor, 0)
                         start = key.seq - head.seq
                         if _digest(done[start : start + key.n]) == key.digest:
                             return True
-            except (UndecodableBatch, ValueError, TypeError, IndexError):
+            except (
+                *(UndecodableBatch, ValueError, TypeError, IndexError),
+                OverflowError,
+            ):
                 continue  # it is void, and so is not here
         return False
 
 
-def key_of(origin: Origin, author: ActorId, seq: int, touches: list[Touch]) -> Key:
-    """Return what the change of `author` at `seq` repeats; raises `ValueError`."""
+def key_of(
+    origin: Origin, author: ActorId, seq: int, touches: list[Touch]
+) -> Key | None:
+    """Return what the change of `author` at `seq` repeats; raises `ValueError`.
+
+    None for a change too long to be compared: it counts, whatever else is there.
+    """
     try:
+        for touch in touches:
+            if sum(map(length, touch.ops)) != touch.n:
+                raise ValueError("a change counts its operations wrongly")
+        if sum(touch.n for touch in touches) > limits.REPEATED_OPS_MAX:
+            return None
         done = events(touches, author, origin.actor, seq - origin.seq)
-    except (TypeError, IndexError) as error:
+        return Key(origin.actor, origin.seq, len(done), _digest(done))
+    except (TypeError, IndexError, OverflowError) as error:
         raise ValueError("an operation is [action, ...]") from error
-    return Key(origin.actor, origin.seq, len(done), _digest(done))
 
 
 def events(

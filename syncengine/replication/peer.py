@@ -129,13 +129,18 @@ class Channel:
         """Our cursor into the peer's log is void: it is told all that we have."""
         self.received, self._stored = NOWHERE, 0
         self._their_digest = None
-        self._owed.append(self._frontier())
+        self._owe_frontier()
 
     @property
     def durable(self) -> int:
         """Up to where the peer's log is on our disk."""
         received = self.received.position if self.received else 0
         return self._stored if self._uncommitted else received
+
+    def _owe_frontier(self) -> None:
+        """Say what we have, once: it is large, and a peer asks for it in five bytes."""
+        if not any(isinstance(message, Frontier) for message in self._owed):
+            self._owed.append(self._frontier())
 
     def _frontier(self) -> Frontier:
         tips: list[tuple[bytes, int, bytes]] = list(self.keeper.tips())
@@ -320,7 +325,7 @@ class Channel:
         if not complete:
             # A predecessor is missing: ask for all that we lack.
             self._their_digest = None
-            self._owed.append(self._frontier())
+            self._owe_frontier()
             return
         self._uncommitted += 1
         self._their_digest = message.digest
@@ -359,4 +364,4 @@ class Channel:
             self._has, self._has_entries, self._diverged = {}, {}, frozenset()
         if theirs != ours and self._compared != (ours, theirs):
             self._compared = (ours, theirs)
-            self._owed.append(self._frontier())
+            self._owe_frontier()

@@ -3,10 +3,11 @@
 import pytest
 
 import syncengine
-from syncengine.ids import BatchId, DocumentId
+from syncengine.ids import ActorId, BatchId, DocumentId
 from syncengine.log.batch import NO_BATCH, Batch, seal
-from syncengine.log.change import Change, Touch
+from syncengine.log.change import Change, Origin, Touch
 from syncengine.replication.namespace import Namespace
+from syncengine.replication.origins import key_of
 
 
 def batch(engine: Namespace, seq: int, prev: BatchId, value: int) -> Batch:
@@ -40,3 +41,41 @@ async def test_both_branches_of_a_fork_are_stored_once(longer: str) -> None:
             again = keeper.admit(rows)
             assert (again.stored, again.refused, again.missing) == ([], [], [])
             assert again.forks == {}
+
+
+async def test_rows_that_no_file_has_yet_are_read_without_a_gap() -> None:
+    """Else a rebuild in the middle of a catch-up would leave them out for ever."""
+    async with (
+        syncengine.open(":memory:") as author,
+        syncengine.open(":memory:") as other,
+    ):
+        engine = (await author.namespace("home")).engine
+        invite = await author.spaces()[0].invite("write")
+        keeper = (await other.join(str(invite))).engine.keeper
+        keeper.admit(engine.keeper.membership.entries.values())
+        prev = NO_BATCH
+        rows: list[Batch] = []
+        for seq in range(1, 701):
+            rows.append(batch(engine, seq, prev, seq))
+            prev = rows[-1].id
+        keeper.admit(rows)
+
+        position = 0
+        seen: list[int] = []
+        while found := keeper.rows_after(position, 100):
+            position = found[-1][0]
+            seen += [at for at, _ in found]
+        assert seen == list(range(1, keeper.position + 1))
+
+
+@pytest.mark.parametrize(
+    ("op", "n"), [([9, "body", 0, 2**40], 2**40), ([8, "body", 2**64 - 1, "ab"], 2)]
+)
+def test_a_repeated_change_of_any_size_costs_little(op: list[object], n: int) -> None:
+    origin = Origin(ActorId(bytes(16)), 1, 1)
+    touch = Touch(DocumentId("note/1"), [op], n)
+    try:
+        key = key_of(origin, ActorId(b"a" * 16), 1, [touch])
+    except ValueError:
+        return
+    assert key is None
