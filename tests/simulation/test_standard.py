@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from syncengine.testing import simulate
-from syncengine.testing.story import standard
+from syncengine.testing.story import cloned, standard
 
-SEEDS = 240
+SEEDS = 120
 PARTS = 24
 
 # One for each bug that a seed has found; they stay for ever.
@@ -47,3 +47,8 @@ def test_fresh_seeds(part: int) -> None:
 @pytest.mark.parametrize("seed", sorted(PAST))
 def test_past_bugs_stay_fixed(seed: int) -> None:
     simulate(standard, seeds=1, first_seed=seed)
+
+
+@pytest.mark.parametrize("first_seed", [0, 4])
+def test_clones_of_a_device_converge(first_seed: int) -> None:
+    simulate(cloned, seeds=4, first_seed=first_seed)
