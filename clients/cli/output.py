@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from syncengine.errors import (
@@ -72,7 +73,9 @@ class Output:
                 json.dumps({"error": kind, "message": str(error)}, ensure_ascii=False),
                 flush=True,
             )
-        stderr.print(f"[bold red]{kind}[/]: {error}", highlight=False, markup=True)
+        # What a user wrote may look like markup, and is quoted in messages.
+        message = escape(str(error))
+        stderr.print(f"[bold red]{kind}[/]: {message}", highlight=False, markup=True)
 
 
 def table(*columns: str) -> Table:

@@ -196,10 +196,10 @@ async def _examine_documents(
     engine.collect(fresh)
     copy.commit_now(fresh)
     engine.stop()
-    frontier = dict(
-        store.read("SELECT actor, applied FROM _sync_actor WHERE ns = ?", ns)
-    )
-    anew = dict(copy.read("SELECT actor, applied FROM _sync_actor WHERE ns = ?", ns))
+    # An actor that has written nothing may have a row, or none yet.
+    applied = "SELECT actor, applied FROM _sync_actor WHERE ns = ? AND applied > 0"
+    frontier = dict(store.read(applied, ns))
+    anew = dict(copy.read(applied, ns))
     if frontier != anew:
         findings.append(
             Finding(

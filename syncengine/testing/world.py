@@ -111,7 +111,6 @@ class Node:
         self.link: Link | None = None
         self.registry = Registry()
         self.rolled_back = False  # a backup came back, or it was cloned
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def is_up(self) -> bool:

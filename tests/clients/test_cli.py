@@ -137,6 +137,14 @@ def test_errors_are_json_too(shell: Shell) -> None:
     assert answer["error"] == "NotFound"
 
 
+def test_an_error_quotes_what_was_typed_as_it_was_typed(shell: Shell) -> None:
+    shell.run("init")
+    shell.run("get", "notes", code=2)
+    assert "collection/id[/field...]" in shell.stderr
+    shell.run("get", "notes/[nope]x", code=3)
+    assert "notes/[nope]x" in shell.stderr
+
+
 def test_what_cannot_be_reached_is_given_up_with_a_reason(shell: Shell) -> None:
     (shell.folder / "syncengine.toml").write_text('db = "from-file.db"\n')
     shell.run("init")

@@ -41,6 +41,13 @@ async def findings(path: Path) -> list[Finding]:
     )
 
 
+async def test_a_file_in_which_nothing_is_written_yet_is_clean(tmp_path: Path) -> None:
+    async with syncengine.open(str(tmp_path / "a.db")) as replica:
+        await replica.namespace("home")
+
+    assert await findings(tmp_path / "a.db") == []
+
+
 async def test_a_healthy_file_is_clean(tmp_path: Path) -> None:
     await make(tmp_path / "a.db")
 
