@@ -435,11 +435,11 @@ class Dialling(Conversation):
                 await self._retire(hosted)
                 return
         elif (
-            answer.code == Code.NOT_GRANTED
+            answer.code in (Code.NOT_GRANTED, Code.NO_NAMESPACE)
             and not asked.entries
             and namespace not in self._reopened
         ):
-            # It does not know our grant (any more): show all of it.
+            # It does not know our grant, or the namespace, (any more): show all of it.
             self._reopened.add(namespace)
             self.send(self._open(hosted, known=False))
             return

@@ -18,6 +18,7 @@ PAST = {
     3: "a failed commit rolled the clock back: one stamp twice",
     5: "a clock set back by an hour stopped everything for an hour",
     15: "a handshake that timed out was taken for an impostor",
+    626841: "a hub restored to before a namespace was never shown it again",
     733188: "what was stored and unapplied at a restart waited for the next batch",
     84127: "a text read from disk took in twice what was typed since",
     155: "a rebuild counted the outbox of a commit under way",
