@@ -88,6 +88,10 @@ AUDIT_SLICE = 100
 # Digests heard and not looked at yet; later ones replace earlier ones.
 STATES_WAITING_MAX = 16
 
+# Digests of one member that are looked at while nothing new is applied: a search among
+# a million documents takes 20 on each side; beyond, somebody wants us to be busy.
+STATES_PER_AUTHOR_MAX = 256
+
 # --- frames and sessions --------------------------------------------------------
 
 # One sealed frame. Small enough that a ping never waits long behind one.

@@ -13,7 +13,7 @@ accidents, not an adversary who chooses documents; members trust each other's co
 import asyncio
 import hashlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -82,6 +82,8 @@ class Audit:
         self._is_due = False
         self._task: asyncio.Task[None] | None = None
         self._heard: deque[StateDigest] = deque(maxlen=limits.STATES_WAITING_MAX)
+        self._answering: bytes | None = None  # the frontier that `_answers` are for
+        self._answers: Counter[DeviceId] = Counter()
         self.found: dict[DocumentId, DivergenceDetected] = {}
 
     def changed(self) -> None:
@@ -217,8 +219,15 @@ class Audit:
         applied = self._applied()
         if applied is None or applied != message.applied:
             return
+        if applied != self._answering:
+            self._answering = applied
+            self._answers.clear()
+        author = DeviceId(message.author)
+        if self._answers[author] >= limits.STATES_PER_AUTHOR_MAX:
+            return
         if not self._is_members(message):
             return
+        self._answers[author] += 1
         low, high = message.low, message.high
         shown = await self._sum(low, high, applied)
         if shown is None:

@@ -77,7 +77,7 @@ class Relay:
         self.log_grew.set()
         self.progress.set()
 
-    def failed(self, token: int, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         self.keeper.load()
 
     def opened(self, channel: Told) -> None:

@@ -255,6 +255,9 @@ class Keeper:
             if not self._link(batch, run[index:], admission):
                 return
             self._append(batch, batch.id, batch.signature, admission)
+            fork = self.forks.get(header.actor)
+            if fork is not None and header.first_seq < fork <= header.end:
+                self._void_from(header.actor, header.first_seq, admission)
 
     def _unverified(self, batch: Batch) -> str | None:
         """Return why `batch` may not be stored whatever its signature says."""
@@ -439,11 +442,26 @@ class Keeper:
         (actor, seq, name), (other_actor, other_seq, other_name) = firsts
         if (actor, seq) != (other_actor, other_seq) or name == other_name:
             return False
+        return self._void_from(actor, seq, admission)
+
+    def _void_from(self, actor: ActorId, seq: int, admission: Admission) -> bool:
+        """Void an actor from the batch on that holds `seq`; tell whether that is new.
+
+        A proof may name a seq in the middle of a stored batch, and no batch may lie
+        in two histories: what others saw of its beginning would never be found.
+        """
+        first = seq
+        while batches := self.batches_at(actor, first):
+            earlier = min(batch.header.first_seq for batch in batches)
+            if earlier == first:
+                break
+            first = earlier
         before = self.forks.get(actor)
-        if before is not None and before <= seq:
+        if before is not None and before <= first:
             return False
-        self.forks[actor] = seq
-        admission.forks[actor] = before
+        self.forks[actor] = first
+        # A row is offered once: keep what was known before all of them.
+        admission.forks.setdefault(actor, before)
         return True
 
     def _verified_chain(

@@ -994,7 +994,7 @@ class Namespace:
 
     committed_position = 0
 
-    def failed(self, token: _Group, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """Forget what is not on disk, and everything that rested on it."""
         self._committing = False
         self._settled.set()

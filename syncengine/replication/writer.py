@@ -5,10 +5,13 @@ commit that is under way is not theirs, the next one holds everything until then
 """
 
 import asyncio
+import logging
 from typing import Any, Protocol
 
-from syncengine.errors import Closed
+from syncengine.errors import Closed, SyncError
 from syncengine.storage.store import Store, Writes
+
+log = logging.getLogger("syncengine")
 
 
 class Source(Protocol):
@@ -22,8 +25,8 @@ class Source(Protocol):
         """Called after the commit, before anybody who waited for it goes on."""
         ...
 
-    def failed(self, token: Any, error: Exception) -> None:
-        """The commit failed: forget what is not on disk."""
+    def failed(self, error: Exception) -> None:
+        """The commit failed, or was never made: forget what is not on disk."""
         ...
 
     def ready_to_collect(self) -> bool:
@@ -76,30 +79,34 @@ class Writer:
 
     async def _commit_group(self) -> None:
         writes = Writes()
-        group: list[tuple[Source, Any, asyncio.Future[None]]] = []
+        group: list[tuple[Source, asyncio.Future[None]]] = []
+        tokens: list[Any] = []
         for source in list(self._dirty):
             if source.ready_to_collect():
-                future = self._dirty.pop(source)
-                group.append((source, source.collect(writes), future))
+                group.append((source, self._dirty.pop(source)))
         if not group:
             return
         try:
+            for source, _ in group:
+                tokens.append(source.collect(writes))
             if writes:
                 await self.store.commit(writes)
                 self.commit_count += 1
         except Exception as error:
-            for source, token, _ in group:
-                source.failed(token, error)
+            if not isinstance(error, SyncError):
+                log.exception("a commit failed")
+            for source, _ in group:
+                source.failed(error)
             # What was queued on top of it rests on what is not there.
-            for source, _, future in group:
+            for source, future in group:
                 later = self._dirty.pop(source, None)
                 for waiting in (future, later):
                     if waiting is not None and not waiting.done():
                         waiting.set_exception(error)
             return
-        for source, token, _ in group:
+        for (source, _), token in zip(group, tokens, strict=True):
             source.committed(token)
-        for _, _, future in group:
+        for _, future in group:
             if not future.done():
                 future.set_result(None)
         if self._dirty:

@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Any
 
-from syncengine.storage.opening import prepare, refuse_foreign, translate
+from syncengine.storage.opening import prepare, quoted, refuse_foreign, translate
 from syncengine.storage.store import Writes
 
 
@@ -16,7 +16,9 @@ class InlineStore:
         self._closed = False
         try:
             if read_only:
-                self.connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+                self.connection = sqlite3.connect(
+                    f"file:{quoted(path)}?mode=ro", uri=True
+                )
             else:
                 self.connection = sqlite3.connect(path, isolation_level=None)
         except sqlite3.Error as error:

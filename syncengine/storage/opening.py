@@ -25,7 +25,7 @@ def refuse_foreign(path: str) -> bool:
     if path == MEMORY or not Path(path).exists() or Path(path).stat().st_size == 0:
         return True
     try:
-        connection = sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"file:{quoted(path)}?mode=ro", uri=True)
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -50,7 +50,8 @@ def refuse_foreign(path: str) -> bool:
     return False
 
 
-def _quoted(path: str) -> str:
+def quoted(path: str) -> str:
+    """Return `path` as a part of a `file:` address."""
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 

@@ -1,23 +1,26 @@
-"""Many seeds of the standard story, on all cores: `python -m syncengine.testing`."""
+"""Many seeds of a story, on all cores: `python -m syncengine.testing`."""
 
 import argparse
+import functools
 import logging
 import multiprocessing
 import os
 import sys
 import time
 
-from syncengine.testing.story import standard
+from syncengine.testing.story import cloned, standard
 from syncengine.testing.world import Report, run_seed
+
+STORIES = {"standard": standard, "cloned": cloned}
 
 # Worlds of one process: what died in them is kept until it ends.
 CHUNK = 20
 
 
-def one(seed: int) -> tuple[Report, str]:
+def one(story: str, seed: int) -> tuple[Report, str]:
     """Run one seed; return what it did, and how it failed."""
     logging.disable(logging.CRITICAL)
-    outcome = run_seed(standard, seed)
+    outcome = run_seed(STORIES[story], seed)
     problem = f"{outcome.error}\n{outcome.text}" if outcome.error is not None else ""
     return outcome.report, problem
 
@@ -26,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m syncengine.testing")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--story", choices=STORIES, default="standard")
     arguments = parser.parse_args()
     began = time.monotonic()
     totals = {"transactions": 0, "cuts": 0, "crashes": 0, "hours": 0.0}
@@ -33,7 +37,7 @@ def main() -> int:
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     context = multiprocessing.get_context("spawn")
     with context.Pool(os.cpu_count(), maxtasksperchild=CHUNK) as pool:
-        results = pool.map(one, seeds, chunksize=1)
+        results = pool.map(functools.partial(one, arguments.story), seeds, chunksize=1)
     for report, problem in results:
         totals["transactions"] += report.transactions
         totals["cuts"] += report.cuts

@@ -15,6 +15,8 @@ from typing import Any
 from syncengine.errors import ConnectionLost
 from syncengine.testing.loop import LIFE, Life, VirtualLoop
 
+ONE_FRAME_SECONDS = 1e-6
+
 
 @dataclass
 class Weather:
@@ -155,7 +157,10 @@ class Network:
         target = source.other
         if chance.random() < weather.drop:
             return
-        when = max(self._loop.now + self._delay(), source.busy_until)
+        # Later than the one before, if by little: the loop shuffles what is due at once.
+        when = max(
+            self._loop.now + self._delay(), source.busy_until + ONE_FRAME_SECONDS
+        )
         if chance.random() >= weather.reorder:
             source.busy_until = when
         copies = 2 if chance.random() < weather.duplicate else 1
@@ -165,7 +170,7 @@ class Network:
     def shut(self, end: SimConnection, reason: str, *, politely: bool) -> None:
         end.lose(reason)
         other = end.other
-        when = max(self._loop.now + self._delay(), end.busy_until)
+        when = max(self._loop.now + self._delay(), end.busy_until + ONE_FRAME_SECONDS)
         if politely:
             self._loop.call_at(when, other.lose, reason)
         else:

@@ -6,7 +6,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from syncengine import limits
 from syncengine.protocol.messages import StateDigest
+from syncengine.replication.audit import Sum
 from syncengine.replication.hub import Relay
 from syncengine.testing import World, simulate
 from syncengine.testing.network import Weather
@@ -156,5 +158,30 @@ def test_a_lying_hub_cannot_raise_an_alarm() -> None:
             Relay.hear_state = original  # type: ignore[method-assign]
 
         assert paths(a) == paths(b) == []
+
+    in_a_world(story)
+
+
+def test_a_member_who_floods_is_answered_so_often_and_no_more() -> None:
+    async def story(world: World) -> None:
+        a, b = await two(world, 2)
+        await asyncio.sleep(QUIET)
+        theirs = b.space.engine.audit
+        applied = theirs._applied()  # pyright: ignore[reportPrivateUsage]
+        assert applied is not None
+        said: list[str] = []
+        ours = a.space.engine.audit
+        original = ours._say  # pyright: ignore[reportPrivateUsage]
+
+        def say(*message: Any) -> None:
+            said.append(message[1])
+            original(*message)
+
+        ours._say = say  # type: ignore[method-assign]
+        for number in range(2 * limits.STATES_PER_AUTHOR_MAX):
+            wrong = Sum(2, number.to_bytes(32, "big"), None)
+            theirs._say(applied, "a", "z", wrong)  # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0.05)
+        assert 0 < len(said) <= 2 * limits.STATES_PER_AUTHOR_MAX
 
     in_a_world(story)

@@ -8,15 +8,21 @@ from syncengine.log.batch import NO_BATCH, Batch, seal
 from syncengine.log.change import Change, Origin, Touch
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.origins import key_of
+from syncengine.trust.membership import ForkProof, make_fork
 
 
-def batch(engine: Namespace, seq: int, prev: BatchId, value: int) -> Batch:
+def batch(
+    engine: Namespace, seq: int, prev: BatchId, value: int, count: int = 1
+) -> Batch:
     assert engine.actor is not None
     assert engine.grant is not None
     touch = Touch(DocumentId("note/1"), [[1, None, "n", value]], 1)
-    change = Change(engine.actor, seq, engine.clock.tick(), [], [touch])
+    changes = [
+        Change(engine.actor, at, engine.clock.tick(), [], [touch])
+        for at in range(seq, seq + count)
+    ]
     salt = value.to_bytes(16, "big")
-    return seal(engine.key, engine.keeper.namespace, engine.grant, prev, [change], salt)
+    return seal(engine.key, engine.keeper.namespace, engine.grant, prev, changes, salt)
 
 
 @pytest.mark.parametrize("longer", ["first", "second"])
@@ -41,6 +47,42 @@ async def test_both_branches_of_a_fork_are_stored_once(longer: str) -> None:
             again = keeper.admit(rows)
             assert (again.stored, again.refused, again.missing) == ([], [], [])
             assert again.forks == {}
+
+
+@pytest.mark.parametrize("first", ["batch", "proof"])
+async def test_a_fork_proved_within_a_batch_begins_where_the_batch_does(
+    first: str,
+) -> None:
+    """Else what others saw of that batch is in no history, and they are never heard."""
+    async with (
+        syncengine.open(":memory:") as author,
+        syncengine.open(":memory:") as other,
+    ):
+        engine = (await author.namespace("home")).engine
+        assert engine.actor is not None
+        invite = await author.spaces()[0].invite("write")
+        keeper = (await other.join(str(invite))).engine.keeper
+        entries = engine.keeper.membership
+        keeper.admit(entries.entries.values())
+        seen = batch(engine, 1, NO_BATCH, 1, count=4)
+        more = batch(engine, 5, seen.id, 2)
+        left, right = (batch(engine, 3, seen.id, value) for value in (3, 4))
+        proof = ForkProof(
+            (
+                (left.header.encode(), left.signature),
+                (right.header.encode(), right.signature),
+            )
+        )
+        heads = entries.recent_heads()
+        entry = make_fork(engine.key, keeper.namespace, heads, proof)
+
+        keeper.admit([seen, more, entry] if first == "batch" else [entry, seen, more])
+        assert keeper.forks == {engine.actor: 1}
+        branch = keeper.branch(engine.actor, 4, seen.id[:16])
+        assert branch is not None
+        assert branch == keeper.branch_of(seen) == keeper.branch_of(more)
+        keeper.load()
+        assert keeper.forks == {}, "nothing of it was written"
 
 
 async def test_rows_that_no_file_has_yet_are_read_without_a_gap() -> None:
