@@ -23,6 +23,7 @@ Stamp = tuple[int, ActorId, int]
 """(hlc, actor, seq): the total order of writes."""
 
 ACTOR_BYTES = 16
+DEVICE_BYTES = 32
 HASH_BYTES = 32
 HASH16_BYTES = 16
 LINEAGE_BYTES = 16
@@ -40,6 +41,10 @@ def actor_id(device: DeviceId, namespace: NamespaceId, nonce: bytes) -> ActorId:
 def document_id(collection: str, key: str) -> DocumentId:
     """Return `collection/key`; raises `Invalid` with the rule that it breaks."""
     check_collection(collection)
+    if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise Invalid(
+            f"a document id is a str, not {type(key).__name__}", path=collection
+        )
     if not key:
         raise Invalid("a document id is not empty", path=f"{collection}/")
     if "/" in key or _CONTROL.search(key):
@@ -62,6 +67,8 @@ def document_id(collection: str, key: str) -> DocumentId:
 
 def parse_document_id(text: str) -> DocumentId:
     """Return `text` as a document id, checked; raises `Invalid`."""
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise Invalid(f"a document is named by a str, not {type(text).__name__}")
     collection, slash, key = text.partition("/")
     if not slash:
         raise Invalid("a document is named collection/id", path=text)
@@ -70,6 +77,8 @@ def parse_document_id(text: str) -> DocumentId:
 
 def check_collection(name: str) -> None:
     """Raise `Invalid` unless `name` can be a collection."""
+    if name.startswith("sqlite_"):
+        raise Invalid("a collection's name does not begin with sqlite_", path=name)
     if not _COLLECTION.fullmatch(name):
         raise Invalid(
             "a collection is 1 to 63 of a-z, 0-9 and _, and begins with a letter",

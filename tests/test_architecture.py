@@ -92,7 +92,6 @@ UNTESTED = {
     "syncengine.replication.peer": "test_link.py and simulation",
     "syncengine.replication.reader": "test_cli.py",
     "syncengine.replication.transaction": "test_space.py",
-    "syncengine.replication.writer": "test_space.py",
     "syncengine.storage.identity": "test_replica.py",
     "syncengine.storage.inline": "test_store.py",
     "syncengine.storage.opening": "test_replica.py",

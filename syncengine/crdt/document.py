@@ -126,6 +126,11 @@ class Document:
         """Whether the document exists for a reader."""
         return bool(self.touches)
 
+    @property
+    def newest(self) -> int:
+        """The stamp of the newest change that is still visible; 0: none."""
+        return max((hlc for _, hlc in self.touches.values()), default=0)
+
     # --- applying -----------------------------------------------------------------
 
     def apply(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
@@ -491,6 +496,16 @@ class Document:
                 if viewer is not None:
                     viewer.capture(container)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a snapshot or an open transaction still needs this very object."""
+        return bool(self._viewers) or self.undo is not None
+
+    def detach(self) -> None:
+        """Read all that is shown, and the store no more: it is about to change."""
+        self.to_value()
+        self._cells = None
+
     def add_viewer(self, viewer: Viewer) -> None:
         """Tell `viewer`, for as long as somebody holds it, what is to change."""
         key = id(viewer)
@@ -509,9 +524,22 @@ class Document:
             parent = self._parent(container)
             if parent is None:
                 break
-            container, above, _, _ = parent
-            steps.append("-" if above is None else values.escape(above))
-        return "/".join([self.name, *reversed(steps)])
+            above, at, _, _ = parent
+            steps.append(
+                self._index(above, container) if at is None else values.escape(at)
+            )
+            container = above
+        collection, _, key_ = self.name.partition("/")
+        return "/".join([collection, values.escape(key_), *reversed(steps)])
+
+    def _index(self, container: ContainerId, element: ContainerId) -> str:
+        """Return at which index of a list the element stands that holds a container."""
+        state = self.state(container, Type.LIST)
+        assert isinstance(state, ListState)
+        for index, name in enumerate(state.order):
+            if any(entry.container == element for entry in state.slots[name]):
+                return str(index)
+        return "-"  # deleted: it stands nowhere
 
     def to_value(self, container: ContainerId = None, type_: int = Type.MAP) -> Any:
         """Return what a container shows, as plain data."""

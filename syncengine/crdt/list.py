@@ -10,7 +10,7 @@ from typing import Any
 from syncengine import values
 from syncengine.crdt import register
 from syncengine.crdt.register import Entry, Seen, Slot
-from syncengine.crdt.sequence.state import Cell, Edit, Sequence, Undo
+from syncengine.crdt.sequence.state import Cell, Sequence, Undo
 from syncengine.crdt.sequence.walker import SHOWN
 from syncengine.ids import ActorId, OpId
 
@@ -51,8 +51,8 @@ class ListState(Sequence):
         self.order[pos : pos + deleted] = names
         self.changed.update(gone, names)
         self._order_from = min(self._order_from, pos)
-        if self.watched:
-            self.edits.append(Edit(pos, deleted, [e.value for e in content or ()]))
+        if self._watching:
+            self._edited(pos, deleted, [entry.value for entry in content or ()])
         return pos, len(names), removed
 
     def _unsplice(self, taken: tuple[int, int, list[tuple[OpId, Slot]]]) -> None:
@@ -68,8 +68,8 @@ class ListState(Sequence):
         ((entry, seen),) = content
         self.slots[name] = register.write(before, entry, seen)
         self.changed.add(name)
-        if self.watched:
-            self.edits.append(Edit(pos, 1, [self.slots[name][0].value]))
+        if self._watching:
+            self._edited(pos, 1, [self.slots[name][0].value])
         if undo is not None:
             undo.append(lambda: self.slots.__setitem__(name, before))
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.sequence.buffer import TextBuffer
-from syncengine.crdt.sequence.state import Cell, Edit, Sequence, Undo, difference
+from syncengine.crdt.sequence.difference import difference
+from syncengine.crdt.sequence.state import Cell, Sequence, Undo
 from syncengine.crdt.sequence.walker import SHOWN
 
 CHUNK = b"c"
@@ -31,8 +32,8 @@ class TextState(Sequence):
         removed = self.buffer.delete(pos, deleted) if deleted else ""
         if content:
             self.buffer.insert(pos, content)
-        if self.watched:
-            self.edits.append(Edit(pos, deleted, content or ""))
+        if self._watching:
+            self._edited(pos, deleted, content or "")
         return pos, len(content or ""), removed
 
     def _unsplice(self, taken: tuple[int, int, str]) -> None:

@@ -12,22 +12,35 @@ default. In a draft they write operations; in a snapshot a write raises
 from collections.abc import (
     Iterable,
     Iterator,
+    Mapping,
     MutableMapping,
     MutableSequence,
     MutableSet,
 )
 from datetime import datetime
-from typing import Any, Generic, SupportsIndex, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, cast, overload
 
 from syncengine import values
 from syncengine.crdt.document import element_key
 from syncengine.crdt.operation import Action, ContainerId, Type
 from syncengine.crdt.register import Entry
-from syncengine.crdt.sequence.state import difference
+from syncengine.crdt.sequence.difference import splices, text_splices
 from syncengine.documents.view import View
 from syncengine.errors import Invalid, NotFound
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+else:
+    from typing import TypeVar as _TypeVar
+
+    def TypeVar(name: str, *, default: Any = None, **options: Any) -> Any:
+        """Checkers know defaults; before Python 3.13 `typing` does not."""
+        return _TypeVar(name, **options)
+
+
 T = TypeVar("T")
+K = TypeVar("K", bound=str, default=str)
+V = TypeVar("V", default=Any)
 
 
 class _Bound:
@@ -97,6 +110,8 @@ def increment(view: View, container: ContainerId, by: int | float) -> None:
     values.check(by, view.path(container))
     if by:
         view.emit(Action.INCREMENT, container, by)
+    else:
+        view.writable()
 
 
 def bound_counter(view: View, container: ContainerId) -> Counter | FloatCounter:
@@ -162,15 +177,14 @@ class Text(_Bound):
         return state.author_position(index) if state is not None else index
 
     def replace(self, text: "str | Text") -> None:
-        """Make this `text` by the least single edit."""
-        view = self._bound()
-        start, deleted, inserted = difference(str(self), str(text))
-        if deleted:
-            self.delete(start, deleted)
-        if inserted:
-            self.insert(start, inserted)
-        if not deleted and not inserted:
-            view.writable()
+        """Make this `text` by edits where it differs, so that what others write
+        elsewhere at the same time stays."""
+        with self._bound().writable().whole():
+            for start, deleted, inserted in text_splices(str(self), str(text)):
+                if deleted:
+                    self.delete(start, deleted)
+                if inserted:
+                    self.insert(start, inserted)
 
     def __str__(self) -> str:
         return "" if self._view is None else self._view.text(self._container)
@@ -236,14 +250,17 @@ class Set(_Bound, MutableSet[T], Generic[T]):
 
     def replace(self, new: Iterable[T]) -> None:
         """Make this the set of `new` by adding and removing the difference."""
-        path = self._bound().path(self._container)
+        view = self._bound()
+        path = view.path(self._container)
         wanted = {element_key(value, path): value for value in new}
-        for element in list(self._elements()):
-            if element not in wanted:
-                self.discard(values.decode(element))
-        for element, value in wanted.items():
-            if element not in self._elements():
-                self.add(value)
+        with view.writable().whole():
+            for element in self._elements().keys() - wanted.keys():
+                view.emit(Action.REMOVE, self._container, values.decode(element))
+            for element in wanted.keys() - self._elements().keys():
+                view.emit(Action.ADD, self._container, wanted[element])
+
+    def clear(self) -> None:
+        self.replace(())
 
     def __contains__(self, value: object) -> bool:
         try:
@@ -311,8 +328,9 @@ class List(_Bound, MutableSequence[T], Generic[T]):
         path = f"{view.path(self._container)}/{index}"
         type_ = container_type(value, path)
         if type_:
-            seq = view.emit(Action.LIST_PUT, self._container, at, type_)
-            fill(view, (view.writable().actor, seq), type_, value, path)
+            with view.writable().whole():
+                seq = view.emit(Action.LIST_PUT, self._container, at, type_)
+                fill(view, (view.writable().actor, seq), type_, value, path)
         else:
             view.emit(Action.LIST_SET, self._container, at, value)
 
@@ -349,19 +367,20 @@ class List(_Bound, MutableSequence[T], Generic[T]):
         at = max(0, index + length) if index < 0 else min(index, length)
         path = view.path(self._container)
         plain: list[Any] = []
-        for offset, value in enumerate(new):
-            where = f"{path}/{at + offset}"
-            type_ = container_type(value, where)
-            if not type_:
-                plain.append(value)
-                continue
-            self._insert_plain(at + offset - len(plain), plain)
-            plain = []
-            seq = view.emit(
-                Action.LIST_MAKE, self._container, self._at(at + offset), type_
-            )
-            fill(view, (view.writable().actor, seq), type_, value, where)
-        self._insert_plain(at + len(new) - len(plain), plain)
+        with view.writable().whole():
+            for offset, value in enumerate(new):
+                where = f"{path}/{at + offset}"
+                type_ = container_type(value, where)
+                if not type_:
+                    plain.append(value)
+                    continue
+                self._insert_plain(at + offset - len(plain), plain)
+                plain = []
+                seq = view.emit(
+                    Action.LIST_MAKE, self._container, self._at(at + offset), type_
+                )
+                fill(view, (view.writable().actor, seq), type_, value, where)
+            self._insert_plain(at + len(new) - len(plain), plain)
 
     def _insert_plain(self, at: int, plain: list[Any]) -> None:
         if plain:
@@ -380,15 +399,17 @@ class List(_Bound, MutableSequence[T], Generic[T]):
         return state.author_position(index) if state is not None else index
 
     def replace(self, new: Iterable[T]) -> None:
-        """Make this the list of `new` by the least single edit."""
+        """Make this the list of `new` by edits where it differs: elements that stay
+        keep what others do to them."""
         items = list(new)
         before: list[Any] = [plain_value(item) for item in self]
         after: list[Any] = [plain_value(item) for item in items]
-        start, deleted, inserted = difference(before, after)
-        if deleted:
-            del self[start : start + deleted]
-        if inserted:
-            self.insert_all(start, items[start : start + len(inserted)])
+        with self._bound().writable().whole():
+            for start, deleted, end in splices(before, after):
+                if deleted:
+                    del self[start : start + deleted]
+                if end.stop > end.start:
+                    self.insert_all(start, items[end])
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, list | List):
@@ -405,21 +426,27 @@ class List(_Bound, MutableSequence[T], Generic[T]):
         return f"List({[plain_value(item) for item in self]!r})"
 
 
-class Map(_Bound, MutableMapping[str, Any]):
-    """An untyped map: a whole document, or a dict inside one.
+class Map(_Bound, MutableMapping[K, V], Generic[K, V]):
+    """A map whose keys merge one by one: a field, an untyped document, or a dict in it.
 
     Plain values become registers, a dict a map, a list a list; `counter()`, `text()`,
     `set()`, `list()` and `map()` name a container of that type, made by first use.
     """
 
-    def __getitem__(self, key: str) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> "Map[K, V]":
+        return self
+
+    def __set__(self, instance: object, value: Mapping[K, V]) -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
+
+    def __getitem__(self, key: str) -> V:
         view = self._bound()
         slot = view.slot(self._container, key) if view.shows(self._container) else ()
         if not slot:
             raise KeyError(key)
-        return wrap(view, slot[0])
+        return wrap(view, slot[0])  # type: ignore[no-any-return]  # what was declared
 
-    def __setitem__(self, key: str, value: Any) -> None:
+    def __setitem__(self, key: str, value: V) -> None:
         view = self._bound()
         try:
             values.check_key(key, "")
@@ -429,23 +456,28 @@ class Map(_Bound, MutableMapping[str, Any]):
             values.check_key(key, view.path(self._container))
             container_type(value, view.path(self._container, key))
             raise
+        slot = view.slot(self._container, key) if view.shows(self._container) else ()
+        shown = slot[0].type if slot else 0
+        # `page["total"] += 1` on a counter is an increment, as it is on a field.
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if shown == Type.COUNTER and number:
+            type_ = Type.COUNTER
         if not type_:
             view.emit(Action.SET, self._container, key, value)
             return
         path = view.path(self._container, key)
         if isinstance(value, Counter | FloatCounter) and _is_own(value, view, path):
             return  # assigned to itself: nothing to add
-        slot = view.slot(self._container, key) if view.shows(self._container) else ()
-        if slot and slot[0].type == type_:
-            assign(view, slot[0].container, type_, value)
-            return
-        if self._container is None:
-            if slot:
-                view.emit(Action.DELETE, None, key)
-            fill(view, (key, type_), type_, value, path)
-            return
-        seq = view.emit(Action.MAKE, self._container, key, type_)
-        fill(view, (view.writable().actor, seq), type_, value, path)
+        with view.writable().whole():
+            if slot and shown == type_:
+                assign(view, slot[0].container, type_, value)
+            elif self._container is None:
+                if slot:
+                    view.emit(Action.DELETE, None, key)
+                fill(view, (key, type_), type_, value, path)
+            else:
+                seq = view.emit(Action.MAKE, self._container, key, type_)
+                fill(view, (view.writable().actor, seq), type_, value, path)
 
     def __delitem__(self, key: str) -> None:
         view = self._bound()
@@ -453,8 +485,9 @@ class Map(_Bound, MutableMapping[str, Any]):
             raise KeyError(key)
         view.emit(Action.DELETE, self._container, key)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(() if self._view is None else self._view.keys(self._container))
+    def __iter__(self) -> Iterator[K]:
+        keys = [] if self._view is None else self._view.keys(self._container)
+        return iter(cast(list[K], keys))
 
     def __len__(self) -> int:
         return 0 if self._view is None else len(self._view.keys(self._container))
@@ -486,9 +519,9 @@ class Map(_Bound, MutableMapping[str, Any]):
         """Return the list at `key`."""
         return bound(List[Any](), self._bound(), self._named(key, Type.LIST))
 
-    def map(self, key: str) -> "Map":
+    def map(self, key: str) -> "Map[str, Any]":
         """Return the map at `key`."""
-        return bound(Map(), self._bound(), self._named(key, Type.MAP))
+        return bound(Map[str, Any](), self._bound(), self._named(key, Type.MAP))
 
     def _named(self, key: str, type_: Type) -> ContainerId:
         view = self._bound()
@@ -528,7 +561,7 @@ def wrap(view: View, entry: Entry) -> Any:
         case Type.LIST:
             return bound(List[Any](), view, entry.container)
         case _:
-            return bound(Map(), view, entry.container)
+            return bound(Map[str, Any](), view, entry.container)
 
 
 def plain_value(value: Any) -> Any:
@@ -572,7 +605,7 @@ def fill(view: View, name: ContainerId, type_: int, value: Any, path: str) -> No
     """Write the content of a container that was just made."""
     match type_:
         case Type.MAP:
-            inner = bound(Map(), view, name)
+            inner = bound(Map[str, Any](), view, name)
             for key, item in value.items():
                 values.check_key(key, path)
                 inner[key] = item
@@ -592,7 +625,7 @@ def assign(view: View, name: ContainerId, type_: int, value: Any) -> None:
     """Make an existing container equal `value` by writing the difference."""
     match type_:
         case Type.MAP:
-            inner = bound(Map(), view, name)
+            inner = bound(Map[str, Any](), view, name)
             for key in [key for key in inner if key not in value]:
                 del inner[key]
             for key, item in value.items():

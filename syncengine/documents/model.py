@@ -9,6 +9,7 @@ gives snapshots, of the same class.
 # a user's own field names free.
 # pyright: reportPrivateUsage=false
 
+import collections.abc
 import inspect
 import re
 import sys
@@ -54,13 +55,27 @@ _CONTAINERS: dict[type, Type] = {
     Counter: Type.COUNTER,
     Set: Type.SET,
     List: Type.LIST,
+    Map: Type.MAP,
     Text: Type.TEXT,
 }
 
-_INSTEAD = {
-    list: ("List", "Whole[list[...]]"),
-    dict: ("Map", "Whole[dict[...]]"),
-    set: ("Set", "Whole[set[...]]"),
+_INSTEAD: dict[Any, tuple[str, str]] = {
+    list: ("List[...]", "Whole[list[...]]"),
+    tuple: ("List[...]", "Whole[tuple[...]]"),
+    collections.abc.Sequence: ("List[...]", "Whole[list[...]]"),
+    dict: ("Map[...]", "Whole[dict[...]]"),
+    collections.abc.Mapping: ("Map[...]", "Whole[dict[...]]"),
+    set: ("Set[...]", "Whole[set[...]]"),
+    frozenset: ("Set[...]", "Whole[set[...]]"),
+}
+
+# What an application may write where a container is declared.
+_PLAIN_OF: dict[Type, tuple[type, ...]] = {
+    Type.COUNTER: (int, float),
+    Type.SET: (set, frozenset, Set),
+    Type.LIST: (list, tuple, List),
+    Type.MAP: (dict, Map),
+    Type.TEXT: (Text,),
 }
 
 _PLAIN = (type(None), bool, int, float, str, bytes, datetime)
@@ -69,25 +84,27 @@ _PLAIN = (type(None), bool, int, float, str, bytes, datetime)
 class Meta:
     """What is known about a document besides its fields."""
 
-    def __init__(self, view: View, pending: bool):
+    def __init__(self, view: View):
         self._view = view
-        self.pending = pending
-        """Whether a change of this device is in no batch yet."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a change of this device was in no batch yet."""
+        return self._view.pending
 
     @property
     def updated_at(self) -> datetime | None:
         """When the newest change still visible was made, by its author's clock."""
-        newest = max(
-            (hlc for _, hlc in self._view.document.touches.values()), default=None
-        )
-        if newest is None:
+        newest = self._view.newest
+        if not newest:
             return None
         return datetime.fromtimestamp(ms_from_hlc(newest) / 1000, tz=UTC)
 
     @property
     def conflicted(self) -> bool:
         """Whether some field holds a value that lost to a concurrent write."""
-        return any(len(slot) > 1 for slot in self._view.document.root.slots.values())
+        root = self._view.state(None, Type.MAP)
+        return any(len(slot) > 1 for slot in root.slots.values())
 
     @property
     def needs_upgrade(self) -> bool:
@@ -126,6 +143,8 @@ class _Field:
                 return bound(Set[Any](), view, self.container)
             case Type.LIST:
                 return bound(List[Any](), view, self.container)
+            case Type.MAP:
+                return bound(Map[str, Any](), view, self.container)
             case _:
                 return bound(Text(), view, self.container)
 
@@ -136,14 +155,15 @@ class _Field:
         if self.type is None:
             view.emit(Action.SET, None, self.name, self.checked(value, path))
             return
-        if isinstance(value, Counter | List | Set | Text) and (
+        if isinstance(value, Counter | List | Map | Set | Text) and (
             getattr(cast(object, value), "_view", None) is view
             and value._container == self.container
             and self.type is not Type.COUNTER
         ):
             return  # `note.body += "x"` has done its work already
-        self._check_items(value, path)
-        assign(view, self.container, self.type, value)
+        value = self._checked_items(value, path)
+        with view.writable().whole():
+            assign(view, self.container, self.type, value)
 
     def write_first(self, view: View, value: Any) -> None:
         """Write the value that `create` was given."""
@@ -151,7 +171,7 @@ class _Field:
         if self.type is None:
             view.emit(Action.SET, None, self.name, self.checked(value, path))
         else:
-            self._check_items(value, path)
+            value = self._checked_items(value, path)
             fill(view, self.container, self.type, value, path)
 
     def checked(self, value: Any, path: str) -> Any:
@@ -166,28 +186,32 @@ class _Field:
             raise Invalid(str(error), path=path) from error
         return plain
 
-    def _check_items(self, value: Any, path: str) -> None:
+    def _checked_items(self, value: Any, path: str) -> Any:
+        """Return what a container is to hold, read once; raises `Invalid`."""
         wrong: str | None = None
-        if self.type is Type.COUNTER:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                wrong = "a counter is set to a number"
-        elif self.type is Type.TEXT:
-            if not isinstance(value, str | Text):
-                wrong = "a text is set to a str"
-        elif isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-            wrong = (
-                f"a {self.type.name.lower()} is set to an iterable" if self.type else ""
-            )
-        elif self.item is not Any:
-            for index, item in enumerate(value):
-                try:
-                    msgspec.convert(
-                        item, self.item, strict=True, builtin_types=(bytes, datetime)
-                    )
-                except msgspec.ValidationError as error:
-                    raise Invalid(str(error), path=f"{path}/{index}") from error
+        match self.type:
+            case Type.COUNTER:
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    wrong = "a counter is set to a number"
+            case Type.TEXT:
+                if not isinstance(value, str | Text):
+                    wrong = "a text is set to a str"
+            case Type.MAP:
+                if isinstance(value, collections.abc.Mapping):
+                    value = dict(cast(collections.abc.Mapping[str, Any], value))
+                    _check_items(value, self.declared, path)
+                else:
+                    wrong = "a map is set to a mapping"
+            case _:
+                if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+                    assert self.type is not None
+                    wrong = f"a {self.type.name.lower()} is set to an iterable"
+                else:
+                    value = list(value)
+                    _check_items(value, self.declared, path)
         if wrong:
             raise Invalid(f"{wrong}, not {type(value).__name__}", path=path)
+        return value
 
     def _converted(self, value: Any) -> Any:
         """Return a stored value as its declared type; what does not fit, as it is:
@@ -200,6 +224,37 @@ class _Field:
             )
         except msgspec.ValidationError:
             return value
+
+
+def _check_items(value: Any, declared: Any, path: str) -> None:
+    """Raise `Invalid` where an item of a container is not what was declared."""
+    arguments = get_args(declared)
+    if not arguments:
+        return
+    item = arguments[-1]
+    pairs: Iterable[tuple[Any, Any]]
+    if isinstance(value, dict | Map):
+        pairs = cast(dict[str, Any], value).items()
+    else:
+        pairs = enumerate(cast(Iterable[Any], value))
+    for key, inner in pairs:
+        where = f"{path}/{values.escape(str(key))}"
+        origin = get_origin(item) or item
+        if origin in _CONTAINERS:
+            kinds: Any = _PLAIN_OF.get(_CONTAINERS[origin], ())
+            if not isinstance(inner, kinds):
+                raise Invalid(
+                    f"expected {_CONTAINERS[origin].name.lower()}, got "
+                    f"{type(inner).__name__}",
+                    path=where,
+                )
+            if not isinstance(inner, str | int | float | Text):
+                _check_items(inner, item, where)
+            continue
+        try:
+            msgspec.convert(inner, item, strict=True, builtin_types=(bytes, datetime))
+        except msgspec.ValidationError as error:
+            raise Invalid(str(error), path=where) from error
 
 
 @dataclass_transform(kw_only_default=True)
@@ -221,11 +276,7 @@ class _DocumentMeta(type):
     def _declare(cls, collection: str, frame: types.FrameType) -> None:
         check_collection(collection)
         own: dict[str, Any] = inspect.get_annotations(cls)
-        local: dict[str, Any] = {}
-        where: types.FrameType | None = frame
-        while where is not None:  # a class inside a function sees its names
-            local = {**where.f_locals, **local}
-            where = where.f_back
+        local = _names_around(cls.__qualname__, frame)
         try:
             hints = typing.get_type_hints(cls, None, local)
         except NameError as error:
@@ -236,18 +287,11 @@ class _DocumentMeta(type):
         fields: dict[str, _Field] = dict(getattr(cls, "_fields", {}))
         for key in own:
             declared = hints[key]
-            if get_origin(declared) is ClassVar or key.startswith("_"):
+            if key.startswith("_") or ClassVar in (declared, get_origin(declared)):
                 continue
             if key in RESERVED:
                 raise TypeError(f"{cls.__name__}.{key}: the name is reserved")
-            bare = get_origin(declared) or declared
-            if bare in _INSTEAD:
-                merging, whole = _INSTEAD[bare]
-                raise TypeError(
-                    f"{cls.__name__}.{key}: write {merging}[...] for one that merges "
-                    f"element by element, or {whole} for one value that is replaced "
-                    "as a whole"
-                )
+            _check_declared(f"{cls.__name__}.{key}", declared)
             default = cls.__dict__.get(key, _MISSING)
             field = _Field(key, declared, default)
             if field.type is not None and default is _MISSING:
@@ -256,6 +300,43 @@ class _DocumentMeta(type):
             setattr(cls, key, field)
         cls._fields = fields
         cls._collection = collection
+
+
+def _names_around(qualname: str, frame: types.FrameType) -> dict[str, Any]:
+    """Return the names that a class statement sees besides its module's: those of the
+    functions around it, as far as they still run, and of no caller."""
+    around = [part for part in qualname.split(".")[:-1] if part != "<locals>"]
+    local: dict[str, Any] = {}
+    where: types.FrameType | None = frame
+    for name in reversed(around):
+        while where is not None and not (
+            where.f_code.co_name == name and where.f_globals is frame.f_globals
+        ):
+            where = where.f_back
+        if where is None:
+            break
+        local = {**where.f_locals, **local}
+        where = where.f_back
+    return local
+
+
+def _check_declared(name: str, declared: Any, *, inside: bool = False) -> None:
+    """Raise `TypeError` for a field that could mean two things, or is no value."""
+    bare = get_origin(declared) or declared
+    if bare in _INSTEAD:
+        merging, whole = _INSTEAD[bare]
+        raise TypeError(
+            f"{name}: write {merging} for one that merges element by element, or "
+            f"{whole} for one value that is replaced as a whole"
+        )
+    if bare in (typing.Union, types.UnionType):
+        for option in get_args(declared):
+            _check_declared(name, option, inside=True)
+    elif inside and bare in _CONTAINERS:
+        raise TypeError(
+            f"{name}: a {bare.__name__} is always there, empty at first; write it "
+            "without `None` or another type beside it"
+        )
 
 
 class Document(metaclass=_DocumentMeta):
@@ -272,7 +353,6 @@ class Document(metaclass=_DocumentMeta):
 
     if typing.TYPE_CHECKING:
         _view: ClassVar[View]
-        _pending: ClassVar[bool]
 
     @property
     def id(self) -> str:
@@ -282,7 +362,7 @@ class Document(metaclass=_DocumentMeta):
     @property
     def meta(self) -> Meta:
         """What is known about the document besides its fields."""
-        return Meta(self._view, self._pending)
+        return Meta(self._view)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the declared fields as plain data, defaults included."""
@@ -320,11 +400,10 @@ def collection_of(kind: type[Document]) -> str:
     return kind._collection
 
 
-def typed(kind: type[D], view: View, *, pending: bool = False) -> D:
+def typed(kind: type[D], view: View) -> D:
     """Return a document as a `kind`: a draft or a snapshot, as its view is."""
     document = object.__new__(kind)
     object.__setattr__(document, "_view", view)
-    object.__setattr__(document, "_pending", pending)
     return document
 
 
@@ -350,9 +429,9 @@ def create(kind: type[Document], view: View, fields: dict[str, Any]) -> None:
         kind._fields[name].write_first(view, value)
 
 
-def untyped(view: View) -> Map:
+def untyped(view: View) -> Map[str, Any]:
     """Return a document as a map."""
-    return bound(Map(), view, None)
+    return bound(Map[str, Any](), view, None)
 
 
 def _plain_field(value: Any) -> Any:

@@ -6,6 +6,7 @@ offers it to the snapshots that are still alive (`capture`), and those keep the 
 one; a snapshot that nobody holds any more costs nothing.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from syncengine import values
@@ -38,6 +39,10 @@ class Transaction(Protocol):
     def actor(self) -> ActorId: ...
 
     def emit(self, document: Document, op: Operation) -> int: ...
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Make what is written inside happen as a whole or not at all."""
+        ...
 
 
 class FrozenList:
@@ -81,23 +86,37 @@ def _frozen(state: State) -> Any:
 class View:
     """A document seen through one transaction, or frozen at one moment."""
 
-    __slots__ = ("__weakref__", "_captured", "_closed", "_exists", "document", "tx")
+    __slots__ = (
+        "__weakref__",
+        "_captured",
+        "_closed",
+        "_exists",
+        "_newest",
+        "document",
+        "pending",
+        "tx",
+    )
 
-    def __init__(self, document: Document, tx: Transaction | None):
+    def __init__(
+        self, document: Document, tx: Transaction | None, *, pending: bool = False
+    ):
         self.document = document
-        self.tx = tx
         self._captured: dict[ContainerId, Any] = {}
         self._closed = False
-        self._exists = document.visible
         if tx is None:
-            document.add_viewer(self)
+            self.freeze(pending=pending)
+        else:
+            self.tx: Transaction | None = tx
+            self.pending = pending
 
     # --- life ---------------------------------------------------------------------
 
-    def freeze(self) -> None:
-        """The transaction was committed: from now on this is a snapshot."""
+    def freeze(self, *, pending: bool) -> None:
+        """From now on this is a snapshot."""
         self.tx = None
+        self.pending = pending
         self._exists = self.document.visible
+        self._newest = self.document.newest
         self.document.add_viewer(self)
 
     def close(self) -> None:
@@ -106,23 +125,33 @@ class View:
 
     def capture(self, container: ContainerId) -> None:
         """Keep `container` as it is: it is about to change."""
-        if container not in self._captured:
+        if self.tx is None and container not in self._captured:
             self._captured[container] = _frozen(self.document.loaded(container))
 
     @property
     def exists(self) -> bool:
         """Whether the document is there for a reader."""
+        self._check_open()
         return self.document.visible if self.tx is not None else self._exists
 
-    # --- reading ------------------------------------------------------------------
+    @property
+    def newest(self) -> int:
+        """The stamp of the newest change that is shown; 0: none."""
+        self._check_open()
+        return self.document.newest if self.tx is not None else self._newest
 
-    def state(self, container: ContainerId, type_: int) -> Any:
-        """Return a container's state, live or as captured; None: never made."""
+    def _check_open(self) -> None:
         if self._closed:
             raise TransactionClosed(
                 f"the transaction that made this draft of {self.document.name} failed; "
                 "read the document again"
             )
+
+    # --- reading ------------------------------------------------------------------
+
+    def state(self, container: ContainerId, type_: int) -> Any:
+        """Return a container's state, live or as captured; None: never made."""
+        self._check_open()
         captured = self._captured.get(container)
         if captured is not None:
             return captured
@@ -224,11 +253,7 @@ class View:
 
     def writable(self) -> Transaction:
         """Return the open transaction; raises the error that says what to do."""
-        if self._closed:
-            raise TransactionClosed(
-                f"the transaction that made this draft of {self.document.name} failed; "
-                "run it again"
-            )
+        self._check_open()
         if self.tx is None:
             raise FrozenDocument(self.document.name)
         if self.document.needs_upgrade:
@@ -254,12 +279,13 @@ class View:
         """
         if not self.document.visible:
             root = self.document.root.slots
-            for key in list(root):
-                for entry in root[key]:
-                    if entry.type:
-                        self._empty(entry.container, entry.type)
-                self._raw(Action.DELETE, None, key)
-            self._raw(Action.TOUCH)
+            with self.writable().whole():
+                for key in list(root):
+                    for entry in root[key]:
+                        if entry.type:
+                            self._empty(entry.container, entry.type)
+                    self._raw(Action.DELETE, None, key)
+                self._raw(Action.TOUCH)
         if container is not None and isinstance(container[0], str):
             field, type_ = container
             slot = self.document.root.slots.get(str(field), EMPTY)

@@ -1,5 +1,6 @@
 """The documents of one namespace that are decoded in memory, and their rows."""
 
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +9,7 @@ from typing import Any
 from syncengine import limits, values
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import ContainerId
+from syncengine.errors import SyncError
 from syncengine.ids import ActorId, DocumentId
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Store, Writes
@@ -155,12 +157,23 @@ class Documents:
         if over > 0:
             for name in list(self._cache)[: over + limits.CACHED_DOCUMENTS_MAX // 10]:
                 document = self._cache[name]
-                if document not in self._dirty and document not in self._unwritten:
+                if not (
+                    document.is_held
+                    or document in self._dirty
+                    or document in self._unwritten
+                ):
                     del self._cache[name]
                     self._rows.pop(name, None)
 
     def forget(self) -> None:
-        """Drop everything; what is read next comes from disk."""
+        """Drop everything; what is read next comes from disk.
+
+        Whoever holds a snapshot keeps what it shows.
+        """
+        for document in self._cache.values():
+            if document.is_held:
+                with contextlib.suppress(SyncError):  # a damaged file shows less
+                    document.detach()
         self._cache.clear()
         self._rows.clear()
         self._dirty.clear()

@@ -9,9 +9,10 @@ does not: a change travels in a batch whose bytes are committed first.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 from syncengine import limits, values
 from syncengine.clock import Entropy, HybridClock, ms_from_hlc
@@ -92,6 +93,15 @@ class Draft:
     n: int = 0
 
 
+class Mark(NamedTuple):
+    """How far a draft was at a moment."""
+
+    undo: int
+    touches: int
+    last_ops: list[Operation]
+    n: int
+
+
 @dataclass(slots=True)
 class _Group:
     """A commit under way: what to do when it is done."""
@@ -127,6 +137,8 @@ class Namespace:
         self.documents = Documents(keeper.store, keeper.ns, new_row)
         self.turn = asyncio.Lock()
         self.owner: asyncio.Task[Any] | None = None
+        self.draft: Draft | None = None
+        """What an open transaction has done so far."""
         self.actor: ActorId | None = None
         self.grant: EntryId | None = None
         self.next_seq = 1
@@ -141,6 +153,8 @@ class Namespace:
         self._committing = False
         self._settled = Signal()
         self.on_changed: list[Callable[[Document], None]] = []
+        self.on_reloaded: list[Callable[[], None]] = []
+        """What is shown was read or made anew: documents are other objects now."""
         self._reset()
         self.audit = Audit(keeper, self.documents, self.turn, entropy, key, self)
 
@@ -152,6 +166,7 @@ class Namespace:
         self._branch_tips: dict[ActorId, tuple[ActorId, BatchId]] = {}
         self._voids: list[tuple[ActorId, int, BatchId, str]] = []
         self._operations: list[tuple[str, int]] = []
+        self._operations_writing: list[tuple[str, int]] = []
         self._outbox_count = 0
         self._seal_due = False
         self._seal_timer: asyncio.TimerHandle | None = None
@@ -227,41 +242,53 @@ class Namespace:
 
     # --- own changes --------------------------------------------------------------
 
-    def body_began(self) -> None:
-        """A transaction's body runs; one that holds the namespace long is named."""
+    def body_began(self, frame: FrameType | None) -> None:
+        """A transaction's body runs, in `frame`; one that takes long is named."""
         loop = asyncio.get_running_loop()
         self._body_since = loop.time()
+        self._body_frame = frame
         if self._body_timer is None:
             self._body_timer = loop.call_later(limits.BODY_SECONDS_MAX, self._body_due)
 
     def body_ended(self) -> None:
-        self._body_since = None
+        since, self._body_since = self._body_since, None
+        if since is not None:
+            # One that never awaited kept the timer from being heard.
+            taken = asyncio.get_running_loop().time() - since
+            if taken > limits.BODY_SECONDS_MAX and self._body_frame is not None:
+                self._warn_of_body()
+        self._body_frame = None
 
     def _body_due(self) -> None:
         self._body_timer = None
-        if self._body_since is None:
+        if self._body_since is None or self._body_frame is None:
             return
         loop = asyncio.get_running_loop()
         left = self._body_since + limits.BODY_SECONDS_MAX - loop.time()
         if left > 0:
             self._body_timer = loop.call_later(left, self._body_due)
             return
-        where = ""
-        if self.owner is not None and (frames := self.owner.get_stack(limit=1)):
-            frame = frames[-1]
-            where = f" at {frame.f_code.co_filename}:{frame.f_lineno}"
+        self._warn_of_body()
+
+    def _warn_of_body(self) -> None:
+        frame, self._body_frame = self._body_frame, None
+        assert frame is not None, "a body is warned of once"
         log.warning(
-            "a transaction has been open for %.0f s%s; remote changes wait for it",
+            "a transaction has been open for %.0f s at %s:%s; remote changes wait for "
+            "it",
             limits.BODY_SECONDS_MAX,
-            where,
+            frame.f_code.co_filename,
+            frame.f_lineno,
         )
 
+    _body_frame: FrameType | None = None
     _body_since: float | None = None
     _body_timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> Draft:
         """Begin a change; the caller holds the turn."""
-        return Draft(self.generation, self.clock.tick(), self.next_seq)
+        self.draft = Draft(self.generation, self.clock.tick(), self.next_seq)
+        return self.draft
 
     def draft_document(self, draft: Draft, name: DocumentId) -> Document:
         """Return a document to edit in `draft`."""
@@ -290,19 +317,74 @@ class Namespace:
         draft.touches[-1] = Touch(last.document, last.ops, last.n + n)
         return seq
 
+    @contextlib.contextmanager
+    def as_before(self, names: Iterable[DocumentId]) -> Generator[None, None, None]:
+        """Show documents without the open transaction, while inside; never await there.
+
+        The draft is taken back and made again, so that snapshots taken inside are
+        told of its changes as of any others.
+        """
+        draft = self.draft
+        if (
+            draft is None
+            or draft.generation != self.generation
+            or not any(name in draft.documents for name in names)
+        ):
+            yield
+            return
+        assert self.actor is not None
+        self._take_back(draft)
+        try:
+            yield
+        finally:
+            for document in draft.documents.values():
+                document.undo = draft.undo
+            seq = draft.first_seq
+            for touch in draft.touches:
+                document = draft.documents[touch.document]
+                for op in touch.ops:
+                    document.apply(op, (draft.hlc, self.actor, seq), None)
+                    seq += length(op)
+
+    def _take_back(self, draft: Draft) -> None:
+        for document in draft.documents.values():
+            document.undo = None
+        for document in list(draft.documents.values())[:1]:
+            document.take_back(draft.undo)
+
     def abandon(self, draft: Draft) -> None:
         """Take back all of `draft`."""
+        self.draft = None
         if draft.generation == self.generation:
-            for document in draft.documents.values():
-                document.undo = None
-            for document in list(draft.documents.values())[:1]:
-                document.take_back(draft.undo)
+            self._take_back(draft)
+
+    def mark(self, draft: Draft) -> Mark:
+        """Return a place to which `back_to` can take the draft."""
+        last = draft.touches[-1] if draft.touches else None
+        ops = [list(op) for op in last.ops] if last else []
+        return Mark(len(draft.undo), len(draft.touches), ops, draft.n)
+
+    def back_to(self, draft: Draft, mark: Mark) -> None:
+        """Take back what was done in `draft` since `mark`; nobody awaited meanwhile."""
+        if draft.generation != self.generation:
+            return
+        later = draft.undo[mark.undo :]
+        del draft.undo[mark.undo :]
+        del draft.touches[mark.touches :]
+        for document in list(draft.documents.values())[:1]:
+            document.take_back(later)
+        if mark.touches:
+            last = draft.touches[-1]
+            n = sum(length(op) for op in mark.last_ops)
+            draft.touches[-1] = Touch(last.document, mark.last_ops, n)
+        draft.n = mark.n
 
     def finish(self, draft: Draft, operation_id: str | None) -> Change | None:
         """Turn `draft` into a change; None when it did nothing.
 
         Raises `TooLarge` or `SyncError`, and then all of it was taken back.
         """
+        self.draft = None
         if draft.generation != self.generation:
             raise SyncError(
                 "a disk write that this transaction built upon failed; nothing of it "
@@ -366,8 +448,9 @@ class Namespace:
             tell(document)
 
     def operation_seq(self, operation_id: str) -> int | None:
-        """Return the seq of the own change with that client operation id."""
-        for known, seq in self._operations:
+        """Return the seq of the own change with that client operation id, on disk or
+        on its way there."""
+        for known, seq in (*self._operations_writing, *self._operations):
             if known == operation_id:
                 return seq
         rows = self.keeper.store.read(
@@ -674,7 +757,9 @@ class Namespace:
             except NeedsReplay:
                 continue
             if self.origins.changes == repeats:
-                return
+                break
+        for tell in self.on_reloaded:
+            tell()
 
     async def _settle(self) -> None:
         """Wait for the commit that is under way: until it ends, the file's outbox
@@ -967,7 +1052,7 @@ class Namespace:
         self._voids.clear()
         for operation, seq in self._operations:
             writes.add(sql.PUT_OPERATION, ns, operation, seq)
-        self._operations.clear()
+        self._operations_writing, self._operations = self._operations, []
         self.origins.collect(writes)
         writes.add(
             sql.SET_NAMESPACE,
@@ -983,6 +1068,7 @@ class Namespace:
 
     def committed(self, token: _Group) -> None:
         self._committing = False
+        self._operations_writing.clear()
         self._settled.set()
         self.keeper.committed()
         self.documents.written(token.documents)
@@ -1001,6 +1087,8 @@ class Namespace:
         self.generation += 1
         self.load()
         self.apply_soon()
+        for tell in self.on_reloaded:
+            tell()
         if self.channels and self._outbox_count:
             self._seal_later(limits.STORE_RETRY_SECONDS)
 

@@ -1,6 +1,9 @@
 """A namespace as an application uses it."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from syncengine.clock import ms_from_hlc
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import ContainerId, Operation, Type
+from syncengine.crdt.sequence.difference import difference
 from syncengine.crdt.sequence.state import Edit, Sequence
 from syncengine.documents import model
 from syncengine.documents.fields import Map
@@ -49,9 +53,14 @@ from syncengine.trust.membership import (
 if TYPE_CHECKING:
     from syncengine.replication.replica import Replica
 
+log = logging.getLogger("syncengine")
+
 D = TypeVar("D", bound=Document)
 Other = TypeVar("Other")
 _MISSING: Any = object()
+
+# Documents of a collection that are looked at in one step.
+PAGE_DOCUMENTS = 256
 
 # Invites are for now, not for ever: whoever finds an old one cannot use it.
 INVITE_LIFETIME_MAX = timedelta(days=30)
@@ -147,7 +156,9 @@ class Space:
     # --- reading ------------------------------------------------------------------
 
     @overload
-    async def get(self, kind: str) -> Map: ...
+    async def get(self, kind: str) -> Map[str, Any]: ...
+    @overload
+    async def get(self, kind: str, *, default: Other) -> Map[str, Any] | Other: ...
     @overload
     async def get(self, kind: Callable[..., D], id: str) -> D: ...
     @overload
@@ -164,20 +175,29 @@ class Space:
             name = parse_document_id(kind)
         else:
             name = document_id(model.collection_of(kind), id)
-        document = self.engine.documents.find(name)
-        if document is None or not document.visible:
+        (view,) = self._views([name])
+        if view is None:
             if default is not _MISSING:
                 return default
             raise NotFound(f"there is no {name}")
-        return self._snapshot(kind, document)
+        return _shown(kind, view)
 
-    def _snapshot(self, kind: Any, document: State) -> Any:
-        view = View(document, None)
-        if isinstance(kind, str):
-            return model.untyped(view)
-        return model.typed(kind, view, pending=self._is_pending(document))
+    def _views(self, names: Iterable[DocumentId]) -> list[View | None]:
+        """Return how documents stand, without a transaction that is open; None: not
+        there."""
+        views: list[View | None] = []
+        with self.engine.as_before(names):
+            for name in names:
+                document = self.engine.documents.find(name)
+                if document is None or not document.visible:
+                    views.append(None)
+                else:
+                    pending = self.is_pending(document)
+                    views.append(View(document, None, pending=pending))
+        return views
 
-    def _is_pending(self, document: State) -> bool:
+    def is_pending(self, document: State) -> bool:
+        """Whether a change of this device to `document` is in no batch yet."""
         actor = self.engine.actor
         if actor is None or actor not in document.touches:
             return False
@@ -187,7 +207,7 @@ class Space:
     @overload
     def documents(
         self, kind: str, prefix: str = ""
-    ) -> AsyncIterator[tuple[str, Map]]: ...
+    ) -> AsyncIterator[tuple[str, Map[str, Any]]]: ...
     @overload
     def documents(
         self, kind: Callable[..., D], prefix: str = ""
@@ -197,18 +217,22 @@ class Space:
         self.check_usable()
         collection = kind if isinstance(kind, str) else model.collection_of(kind)
         check_collection(collection)
-        for name in list(self.engine.documents.names(collection, prefix)):
-            document = self.engine.documents.find(name)
-            if document is None or not document.visible:
-                continue
-            snapshot = self._snapshot(kind, document)
-            if isinstance(kind, str):
-                yield name.partition("/")[2], snapshot
-            else:
-                yield snapshot
+        names = list(self.engine.documents.names(collection, prefix))
+        for start in range(0, len(names), PAGE_DOCUMENTS):
+            self.check_usable()
+            page = names[start : start + PAGE_DOCUMENTS]
+            for name, view in zip(page, self._views(page), strict=True):
+                if view is None:
+                    continue
+                snapshot = _shown(kind, view)
+                if isinstance(kind, str):
+                    yield name.partition("/")[2], snapshot
+                else:
+                    yield snapshot
 
     def collections(self) -> list[tuple[str, int]]:
-        """Return (collection, number of documents)."""
+        """Return (collection, number of documents), as on disk."""
+        self.check_usable()
         return self.engine.documents.collections()
 
     async def lost_values(
@@ -225,22 +249,24 @@ class Space:
             if isinstance(kind, str)
             else document_id(model.collection_of(kind), id or "")
         )
-        document = self.engine.documents.find(name)
-        if document is None:
-            raise NotFound(f"there is no {name}")
-        return [
-            lost
-            for key, lost in self._lost(document, None, Type.MAP)
-            if field is None or key == field
-        ]
+        with self.engine.as_before([name]):
+            document = self.engine.documents.find(name)
+            if document is None:
+                raise NotFound(f"there is no {name}")
+            return [
+                lost
+                for key, lost in self._lost(document, None, Type.MAP)
+                if field is None or key == field
+            ]
 
     def _lost(
         self, document: State, container: ContainerId, type_: int
     ) -> Iterator[tuple[str, LostValue]]:
         state = document.state(container, type_)
         slots: Any = getattr(state, "slots", {})
+        order = {name: f"{at}" for at, name in enumerate(getattr(state, "order", ()))}
         for key, slot in slots.items():
-            name = key if isinstance(key, str) else f"{key[1]}"
+            name = key if isinstance(key, str) else order[key]
             for index, entry in enumerate(slot):
                 if index:
                     value = document.entry_value(entry)
@@ -368,6 +394,7 @@ class Space:
 
     def peers(self) -> list[PeerStatus]:
         """Return what each peer has, as last heard."""
+        self.check_usable()
         keeper = self.engine.keeper
         return [
             PeerStatus(
@@ -381,22 +408,39 @@ class Space:
         ]
 
 
+def _shown(kind: Any, view: View) -> Any:
+    return model.untyped(view) if isinstance(kind, str) else model.typed(kind, view)
+
+
+@dataclass
+class _Shown:
+    """What an editor shows of one field."""
+
+    container: ContainerId
+    type: Type
+    edits: list[Edit]
+    """What was spliced since the listeners were told"""
+    listeners: list[Callable[[list[Edit]], Any]]
+    visible: bool
+
+
 class Live(Generic[D]):
     """A document that an editor shows: edited at once, patched at once.
 
     `doc` is always what the replica shows now. An edit takes effect before its call
     returns; changes from elsewhere are told in the same turn of the event loop, so
     that no keystroke comes between a change and its patch. Leaving the block waits
-    until all edits are on disk.
+    until all edits are on disk; if the disk fails before, what is shown goes back,
+    by a patch, to what it holds.
     """
 
     def __init__(self, space: Space, kind: Any, id: str):
         self._space = space
         self._kind = kind
         self._name = document_id(model.collection_of(self._kind), id)
-        self._listeners: dict[str, list[Callable[[list[Edit]], Any]]] = {}
-        self._view: View | None = None
-        self._writing = False
+        self._fields: dict[str, _Shown] = {}
+        self._draft: Draft | None = None
+        self._view: View
         self.doc: D
 
     async def __aenter__(self) -> "Live[D]":
@@ -407,8 +451,10 @@ class Live(Generic[D]):
             if document is None or not document.visible:
                 raise NotFound(f"there is no {self._name}")
             self._view = View(document, self)
+            document.add_viewer(self._view)
             self.doc = model.typed(self._kind, self._view)
             engine.on_changed.append(self._changed)
+            engine.on_reloaded.append(self._reloaded)
         return self
 
     async def __aexit__(
@@ -419,9 +465,14 @@ class Live(Generic[D]):
     ) -> None:
         engine = self._space.engine
         engine.on_changed.remove(self._changed)
-        assert self._view is not None
-        self._view.freeze()
-        await engine.flush()
+        engine.on_reloaded.remove(self._reloaded)
+        for shown in self._fields.values():
+            self._sequence(shown).unwatch(shown.edits)
+        on_disk = engine.flush()
+        self._view.freeze(pending=self._space.is_pending(self._view.document))
+        await asyncio.shield(on_disk)
+
+    # --- editing ------------------------------------------------------------------
 
     @property
     def actor(self) -> ActorId:
@@ -431,6 +482,16 @@ class Live(Generic[D]):
 
     def emit(self, document: State, op: Operation) -> int:
         """Make one edit a change of its own, at what is shown now."""
+        with self.whole():
+            assert self._draft is not None
+            return self._space.engine.emit(self._draft, document, op)
+
+    @contextlib.contextmanager
+    def whole(self) -> Generator[None, None, None]:
+        """Make what is edited inside one change."""
+        if self._draft is not None:
+            yield
+            return
         space, engine = self._space, self._space.engine
         space.check_usable()
         space.check_may_write(self._name)
@@ -439,45 +500,80 @@ class Live(Generic[D]):
                 "a transaction of this namespace is open across an `await`; an "
                 "editor's edits need it to end first"
             )
-        draft: Draft = engine.begin()
-        self._writing = True
+        draft = self._draft = engine.begin()
         try:
             state = engine.draft_document(draft, self._name)
-            assert state is document, "the live document stays in memory"
-            seq = engine.emit(draft, document, op)
+            assert state is self._view.document, "what is held stays in memory"
+            yield
             engine.finish(draft, None)
         except BaseException:
             engine.abandon(draft)
             raise
         finally:
-            self._writing = False
+            self._draft = None
         engine.writer.flush(engine)
-        return seq
+
+    # --- telling ------------------------------------------------------------------
 
     def on_patch(self, field: str, listener: Callable[[list[Edit]], Any]) -> None:
-        """Call `listener` with the splices of a Text or List field made elsewhere."""
-        state = self._sequence(field)
-        state.watched = True
-        state.take_edits()
-        self._listeners.setdefault(field, []).append(listener)
+        """Call `listener` with the splices of a Text or List field made elsewhere.
 
-    def _sequence(self, field: str) -> Sequence:
-        declared = self._kind._fields.get(field)
-        if declared is None or declared.type not in (Type.TEXT, Type.LIST):
-            raise Invalid(f"{field} is no Text or List", path=self._name)
-        assert self._view is not None
-        state = self._view.document.state(declared.container, declared.type)
+        What it raises is logged, and harms nobody.
+        """
+        shown = self._fields.get(field)
+        if shown is None:
+            declared = self._kind._fields.get(field)
+            if declared is None or declared.type not in (Type.TEXT, Type.LIST):
+                raise Invalid(f"{field} is no Text or List", path=self._name)
+            shown = _Shown(declared.container, declared.type, [], [], True)
+            shown.edits = self._sequence(shown).watch()
+            shown.visible = self._view.shows(shown.container)
+            self._fields[field] = shown
+        shown.listeners.append(listener)
+
+    def _sequence(self, shown: _Shown) -> Sequence:
+        state = self._view.document.state(shown.container, shown.type)
         assert isinstance(state, Sequence)
         return state
 
+    def _content(self, shown: _Shown) -> Any:
+        """Return what a reader sees of a field: str, or a list of values."""
+        if shown.type == Type.TEXT:
+            return self._view.text(shown.container)
+        return [entry.value for entry in self._view.entries(shown.container)]
+
     def _changed(self, document: State) -> None:
-        if document.name != self._name or self._view is None:
-            return
         if document is not self._view.document:
-            self._view = View(document, self)
-            self.doc = model.typed(self._kind, self._view)
-        for field, listeners in self._listeners.items():
-            edits = self._sequence(field).take_edits()
-            if edits and not self._writing:
-                for listener in listeners:
-                    listener(edits)
+            return
+        for shown in self._fields.values():
+            edits, shown.edits[:] = list(shown.edits), []
+            was, shown.visible = shown.visible, self._view.shows(shown.container)
+            if was and not shown.visible:
+                # It went as a whole, with a deleted document say.
+                state = self._sequence(shown)
+                gone = state.length - sum(len(e.inserted) - e.deleted for e in edits)
+                edits = [Edit(0, gone, "" if shown.type == Type.TEXT else [])]
+            elif shown.visible and not was:
+                edits = [Edit(0, 0, self._content(shown))]
+            elif not shown.visible:
+                edits = []
+            if self._draft is None:
+                self._tell(shown, edits)
+
+    def _reloaded(self) -> None:
+        before = [self._content(shown) for shown in self._fields.values()]
+        document = self._space.engine.documents.get(self._name)
+        self._view.document = document
+        document.add_viewer(self._view)
+        for shown, old in zip(self._fields.values(), before, strict=True):
+            shown.edits = self._sequence(shown).watch()
+            shown.visible = self._view.shows(shown.container)
+            edit = Edit(*difference(old, self._content(shown)))
+            self._tell(shown, [edit] if edit.deleted or edit.inserted else [])
+
+    def _tell(self, shown: _Shown, edits: list[Edit]) -> None:
+        for listener in shown.listeners if edits else ():
+            try:
+                listener(edits)
+            except Exception:
+                log.exception("a listener of %s failed", self._name)

@@ -1,7 +1,9 @@
 """A transaction: drafts to edit, one atomic change when the block ends."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import inspect
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -13,11 +15,20 @@ from syncengine.documents.model import Document
 from syncengine.documents.view import View
 from syncengine.errors import (
     AlreadyExists,
+    Invalid,
     NotFound,
     TransactionClosed,
     TransactionOpen,
 )
-from syncengine.ids import ActorId, DocumentId, document_id, parse_document_id
+from syncengine.ids import (
+    DEVICE_BYTES,
+    ActorId,
+    DeviceId,
+    DocumentId,
+    document_id,
+    from_base32,
+    parse_document_id,
+)
 from syncengine.replication.namespace import Draft
 
 if TYPE_CHECKING:
@@ -50,6 +61,7 @@ class Receipt:
         return self._wait().__await__()
 
     async def _wait(self) -> None:
+        self._space.check_usable()
         if self._on_disk is not None:
             await asyncio.shield(self._on_disk)
 
@@ -59,26 +71,44 @@ class Receipt:
         return self._position() is None
 
     def _position(self) -> int | None:
+        if not self.seq:
+            return 0  # nothing was ever written: everybody has that
         assert self.actor is not None
         return self._space.engine.position_of(self.actor, self.seq)
 
     async def durable_on(self, peer: str = "hub") -> None:
         """Wait until the change is on a peer's disk too.
 
-        `peer` is "hub" (any peer will do) or a peer's id. Waits for ever while
-        offline: use `asyncio.timeout`. Safe to cancel.
+        `peer` is "hub" (a peer that is no member), "any", or a peer's id as
+        `space.peers()` gives it. Waits for ever while offline: use
+        `asyncio.timeout`. Raises `Invalid` for what is no peer. Safe to cancel.
         """
         await self._wait()
         engine = self._space.engine
+        wanted = None if peer in ("hub", "any") else _device(peer)
         while True:
             position = self._position()
-            if position is not None and any(
-                record.acked >= position
-                for device, record in engine.keeper.peers.items()
-                if peer == "hub" or device.hex().startswith(peer)
-            ):
-                return
+            if position is not None:
+                members = set(engine.keeper.membership.actors.values())
+                if any(
+                    record.acked >= position
+                    for device, record in engine.keeper.peers.items()
+                    if device == wanted
+                    or peer == "any"
+                    or (peer == "hub" and device not in members)
+                ):
+                    return
             await engine.progress.wait()
+
+
+def _device(peer: str) -> DeviceId:
+    try:
+        device = from_base32(peer)
+    except ValueError:
+        device = b""
+    if len(device) != DEVICE_BYTES:
+        raise Invalid(f'a peer is "hub", "any" or an id of space.peers(), not {peer!r}')
+    return DeviceId(device)
 
 
 class Transaction:
@@ -91,10 +121,11 @@ class Transaction:
         self._wait = wait
         self._draft: Draft | None = None
         self._views: dict[DocumentId, View] = {}
-        self.receipt: Receipt
+        self._receipt: Receipt | None = None
         self.repeated = False
         """Whether a transaction with this operation id was committed before: then
-        this one has no effect."""
+        this one has no effect, and what the first run made or deleted raises
+        nothing. Known from the first line of the block on."""
 
     # --- the block ----------------------------------------------------------------
 
@@ -111,12 +142,18 @@ class Transaction:
         engine.owner = task
         try:
             self._space.check_may_write()
+            if self._operation_id is not None:
+                self._before = engine.operation_seq(self._operation_id)
+                self.repeated = self._before is not None
             self._draft = engine.begin()
         except BaseException:
             self._release()
             raise
-        engine.body_began()
+        here = inspect.currentframe()
+        engine.body_began(here.f_back if here else None)
         return self
+
+    _before: int | None = None
 
     async def __aexit__(
         self,
@@ -129,32 +166,41 @@ class Transaction:
         engine = self._engine
         done = False
         try:
-            if error is not None:
+            if error is not None or self.repeated:
                 engine.abandon(draft)
-                return
-            if self._operation_id is not None:
-                seq = engine.operation_seq(self._operation_id)
-                if seq is not None:
-                    engine.abandon(draft)
-                    self.repeated = True
-                    self.receipt = Receipt(self._space, seq, None)
+                if error is not None:
                     return
-            change = engine.finish(draft, self._operation_id)
+                seq = self._before
+            else:
+                change = engine.finish(draft, self._operation_id)
+                seq = change.seq if change else None
             done = True
         finally:
             for view in self._views.values():
                 if done:
-                    view.freeze()
+                    view.freeze(pending=self._space.is_pending(view.document))
                 else:
                     view.close()
             self._release()
-        if change is None:
-            self.receipt = Receipt(self._space, engine.next_seq - 1, None)
+        if seq is None:
+            self._receipt = Receipt(self._space, engine.next_seq - 1, None)
+            return
+        if self.repeated and engine.all_on_disk:
+            self._receipt = Receipt(self._space, seq, None)
             return
         on_disk = engine.writer.flush(engine)
-        self.receipt = Receipt(self._space, change.seq, on_disk)
+        self._receipt = Receipt(self._space, seq, on_disk)
+        views = list(self._views.values())
+        on_disk.add_done_callback(lambda done: _close_unless_written(done, views))
         if self._wait:
             await asyncio.shield(on_disk)
+
+    @property
+    def receipt(self) -> Receipt:
+        """How far the change got; there is one once the block has ended well."""
+        if self._receipt is None:
+            raise TransactionOpen("a transaction has its receipt when its block ends")
+        return self._receipt
 
     def _release(self) -> None:
         self._engine.body_ended()
@@ -176,13 +222,26 @@ class Transaction:
         self._space.check_may_write(document.name)
         return self._engine.emit(self._draft, document, op)
 
+    @contextlib.contextmanager
+    def whole(self) -> Generator[None, None, None]:
+        """Make what is done inside happen as a whole or not at all."""
+        if self._draft is None:
+            raise TransactionClosed("the transaction is over; begin another")
+        mark = self._engine.mark(self._draft)
+        try:
+            yield
+        except BaseException:
+            self._engine.back_to(self._draft, mark)
+            raise
+
     def _view(self, name: DocumentId) -> View:
         if self._draft is None:
             raise TransactionClosed("the transaction is over; begin another")
         view = self._views.get(name)
         if view is None:
             document = self._engine.draft_document(self._draft, name)
-            view = self._views[name] = View(document, self)
+            pending = self._space.is_pending(document)
+            view = self._views[name] = View(document, self, pending=pending)
         return view
 
     # --- documents ----------------------------------------------------------------
@@ -195,10 +254,14 @@ class Transaction:
         Two devices may both create it while offline: that is one document then.
         """
         cls = _class(kind)
+        if args:
+            raise TypeError(f"{cls.__name__}'s fields are given by name")
         view = self._view(document_id(model.collection_of(cls), id))
-        if view.exists:
+        if not view.exists:
+            with self.whole():
+                model.create(cls, view, fields)
+        elif not self.repeated:
             raise AlreadyExists(f"{view.document.name} exists; use tx.get to edit it")
-        model.create(cls, view, fields)
         return model.typed(cls, view)  # type: ignore[return-value]  # `kind` makes D
 
     @overload
@@ -212,7 +275,8 @@ class Transaction:
         if not view.exists:
             if default is not _MISSING:
                 return default
-            raise NotFound(f"there is no {view.document.name}; tx.create makes it")
+            if not self.repeated:
+                raise NotFound(f"there is no {view.document.name}; tx.create makes it")
         return model.typed(cls, view)
 
     def delete(self, kind: Any, id: str | None = None) -> None:
@@ -224,17 +288,26 @@ class Transaction:
         if isinstance(kind, str):
             name = parse_document_id(kind)
         else:
-            assert id is not None, "a typed document is deleted by its id"
+            if id is None:
+                raise TypeError("a typed document is deleted by its class and its id")
             name = document_id(model.collection_of(_class(kind)), id)
         view = self._view(name)
         if not view.exists:
+            if self.repeated:
+                return
             raise NotFound(f"there is no {name}")
         view.writable()
         self.emit(view.document, [int(Action.DROP)])
 
-    def __getitem__(self, path: str) -> Map:
+    def __getitem__(self, path: str) -> Map[str, Any]:
         """Return a document as a map; it is made by its first write."""
         return model.untyped(self._view(parse_document_id(path)))
+
+
+def _close_unless_written(done: "asyncio.Future[None]", views: Iterable[View]) -> None:
+    if done.cancelled() or done.exception() is not None:
+        for view in views:
+            view.close()
 
 
 def _class(kind: Any) -> type[Document]:

@@ -157,7 +157,7 @@ class Network:
         target = source.other
         if chance.random() < weather.drop:
             return
-        # Later than the one before, if by little: the loop shuffles what is due at once.
+        # Later than the one before: the loop shuffles what is due at one moment.
         when = max(
             self._loop.now + self._delay(), source.busy_until + ONE_FRAME_SECONDS
         )

@@ -57,8 +57,7 @@ class Sequence(ABC):
         self._contents: list[tuple[int, Content]] = []  # of what is merged, or of all
         self._runs: list[Run] = []
         self._sets: list[tuple[int, int]] = []
-        self.edits: list[Edit] = []
-        self.watched = False  # whether anybody takes `edits`
+        self._watching: list[list[Edit]] = []
 
     @property
     @abstractmethod
@@ -174,10 +173,21 @@ class Sequence(ABC):
         assert not self.log.n, "only a new sequence can keep everything"
         self.voids = []
 
-    def take_edits(self) -> list[Edit]:
-        """Return the splices since the last call, for whoever shows this."""
-        edits, self.edits = self.edits, []
+    def watch(self) -> list[Edit]:
+        """Return a list to which every splice is added from now on.
+
+        Whoever shows this empties it, and `unwatch`es it in the end.
+        """
+        edits: list[Edit] = []
+        self._watching.append(edits)
         return edits
+
+    def unwatch(self, edits: list[Edit]) -> None:
+        self._watching = [other for other in self._watching if other is not edits]
+
+    def _edited(self, pos: int, deleted: int, inserted: Any) -> None:
+        for edits in self._watching:
+            edits.append(Edit(pos, deleted, inserted))
 
     def _patch(self, patch: Patch, undo: Undo) -> None:
         if patch.inserted:
@@ -193,13 +203,15 @@ class Sequence(ABC):
             undo.append(lambda: self._unsplice(taken))
 
     def _remember(self, undo: list[Callable[[], None]]) -> None:
-        mark, contents, edits = self.log.mark(), len(self._contents), len(self.edits)
+        mark, contents = self.log.mark(), len(self._contents)
+        watching = [(edits, len(edits)) for edits in self._watching]
         runs, sets = self._runs, self._sets
 
         def back() -> None:
             self.log.rewind(mark)
             del self._contents[contents:]
-            del self.edits[edits:]
+            for edits, count in watching:
+                del edits[count:]
             if self.voids is not None:
                 self._runs, self._sets = runs, sets
                 self._show()
@@ -284,26 +296,3 @@ class Sequence(ABC):
 def _first_lv(key: bytes) -> int:
     """Return where a stored segment begins: those from `n` on are in memory too."""
     return int.from_bytes(key[len(LOG) :], "big")
-
-
-def difference(before: Any, after: Any) -> tuple[int, int, Any]:
-    """Return one splice (pos, deleted, inserted) that makes `after` of `before`."""
-    shorter = min(len(before), len(after))
-    start = _longest(shorter, lambda n: before[:n] == after[:n])
-    tail = _longest(
-        shorter - start,
-        lambda n: before[len(before) - n :] == after[len(after) - n :],
-    )
-    return start, len(before) - start - tail, after[start : len(after) - tail]
-
-
-def _longest(most: int, fits: Callable[[int], bool]) -> int:
-    """Return the greatest n <= most that fits, by halving; 0 always does."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -5,7 +5,7 @@ import pytest
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.register import Seen
 from syncengine.crdt.sequence.oplog import DEL, INS
-from syncengine.crdt.sequence.state import NeedsReplay, difference
+from syncengine.crdt.sequence.state import NeedsReplay
 from syncengine.crdt.text import TextState
 from syncengine.ids import Stamp
 from tests.strategies import ACTORS
@@ -62,13 +62,3 @@ def test_a_text_that_kept_nothing_asks_to_be_made_anew() -> None:
     insert(text, 0, "abc", (1, A, 1), {})
     with pytest.raises(NeedsReplay):
         text.apply_void(DEL, 0, 1, None, (B, 1), {A: 3})
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [("", "x"), ("abc", "abXc"), ("aaa", "aa"), ("kitten", "sitting"), ("x", "x")],
-)
-def test_a_difference_leads_from_one_text_to_the_other(before: str, after: str) -> None:
-    start, deleted, inserted = difference(before, after)
-
-    assert before[:start] + inserted + before[start + deleted :] == after

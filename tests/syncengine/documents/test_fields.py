@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 import syncengine
@@ -16,12 +19,20 @@ from syncengine import (
     FrozenDocument,
     Invalid,
     List,
+    Map,
+    NotFound,
     Replica,
     Set,
     Space,
     Text,
     TransactionClosed,
+    limits,
 )
+
+
+class Page(Document):
+    sizes: Map[str, int] = Map()
+    rows: List[List[str]] = List()
 
 
 class Note(Document):
@@ -81,6 +92,48 @@ async def test_a_snapshot_never_changes(space: Space) -> None:
     assert (await space.get(Note, "n")).title == "new"
 
 
+async def test_a_snapshot_outlives_everything(tmp_path: Any) -> None:
+    """The cache that let go of its document, later edits of parts that nobody had
+    read, and the replica itself."""
+    async with syncengine.open(str(tmp_path / "a.db")) as replica:
+        space = await replica.namespace("home")
+        await make(space)
+        async with space.transaction() as tx:
+            tx.get(Note, "n").body = "old"
+        space.engine.documents.forget()
+        before = await space.get(Note, "n")
+        meta = before.meta.updated_at
+        space.engine.documents.forget()
+        async with space.transaction() as tx:
+            note = tx.get(Note, "n")
+            note.title, note.body = "new", "new"
+            note.tags.add("b")
+    assert before.to_dict()["title"] == "T"
+    assert (str(before.body), set(before.tags)) == ("old", {"a"})
+    assert before.meta.updated_at == meta
+    assert meta is not None
+    assert (note.title, str(note.body)) == ("new", "new")
+
+
+async def test_what_is_being_edited_stays_in_memory(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CACHED_DOCUMENTS_MAX", 2)
+    async with syncengine.open(str(tmp_path / "a.db")) as replica:
+        space = await replica.namespace("home")
+        await make(space)
+        async with space.transaction(wait=False) as first:
+            for number in range(9):
+                first.create(Note, f"x{number}", title="X")
+        while not space.engine._committing:
+            await asyncio.sleep(0)
+        async with space.transaction() as tx:
+            note = tx.get(Note, "n")
+            await first.receipt  # its group is on disk: the cache lets go of some
+            note.title = "edited"
+        assert (await space.get(Note, "n")).title == "edited"
+
+
 async def test_a_failed_block_writes_nothing(space: Space) -> None:
     await make(space)
     drafts: list[Note] = []
@@ -91,14 +144,22 @@ async def test_a_failed_block_writes_nothing(space: Space) -> None:
             note.title = "lost"
             note.body.insert(0, "lost")
             note.todo.extend(["lost", "too"])
-            tx.create(Note, "other", title="lost")
+            drafts.append(tx.create(Note, "other", title="lost"))
             raise RuntimeError
 
     assert (await space.get(Note, "n")).to_dict()["title"] == "T"
     assert str((await space.get(Note, "n")).body) == ""
     assert await space.get(Note, "other", None) is None
-    with pytest.raises(TransactionClosed):
-        print(drafts[0].title)
+    for use in (
+        lambda: drafts[0].title,
+        lambda: drafts[1].title,
+        lambda: str(drafts[1].body),
+        lambda: drafts[1].to_dict(),
+        lambda: drafts[1].meta.updated_at,
+        lambda: setattr(drafts[1], "title", "x"),
+    ):
+        with pytest.raises(TransactionClosed):
+            use()
 
 
 async def test_assigning_a_container_writes_the_difference(space: Space) -> None:
@@ -112,6 +173,99 @@ async def test_assigning_a_container_writes_the_difference(space: Space) -> None
 
     assert note.to_dict()["todo"] == ["a", "x", "c", "z"]
     assert (str(note.body), sorted(note.tags), note.likes) == ("sitting", ["p", "q"], 7)
+
+
+async def test_a_field_may_be_a_map(space: Space) -> None:
+    async with space.transaction() as tx:
+        rows: Any = [["x"]]
+        page = tx.create(Page, "p", sizes={"a": 1}, rows=rows)
+        page.sizes["b"] = 2
+        page.sizes = {"b": 3, "c": 4}
+        more: Any = ["y", "z"]
+        page.rows.append(more)
+    with pytest.raises(Invalid, match="page/p/sizes/d"):
+        async with space.transaction() as tx:
+            tx.get(Page, "p").sizes = {"d": "no"}  # type: ignore[dict-item]
+    with pytest.raises(Invalid, match="page/p/rows/0/1"):
+        async with space.transaction() as tx:
+            tx.get(Page, "p").rows = [["x", 2]]  # type: ignore[list-item]
+    shown = (await space.get(Page, "p")).to_dict()
+
+    assert shown == {"sizes": {"b": 3, "c": 4}, "rows": [["x"], ["y", "z"]]}
+
+
+async def test_what_is_assigned_may_be_read_only_once(space: Space) -> None:
+    await make(space)
+    async with space.transaction() as tx:
+        note = tx.get(Note, "n")
+        note.todo = (word for word in ("b", "a"))
+        note.todo = reversed(note.todo)
+        note.tags = map(str, range(2))
+
+    assert (list(note.todo), set(note.tags)) == (["a", "b"], {"0", "1"})
+
+
+async def test_what_fails_half_way_writes_no_half(space: Space) -> None:
+    await make(space)
+    bad: Any = object()
+    async with space.transaction() as tx:
+        note = tx.get(Note, "n")
+        note.body = "kept"
+        for wrong in (
+            lambda: tx.create(Note, "half", title="x", due=bad),
+            lambda: note.todo.extend(["a", bad]),
+            lambda: tx["page/1"].update(tree={"a": 1, "b": [2, bad]}),
+        ):
+            with pytest.raises((Invalid, TypeError)):
+                wrong()
+        note.body += "!"
+    assert await space.get(Note, "half", None) is None
+    assert list(note.todo) == []
+    assert str((await space.get(Note, "n")).body) == "kept!"
+    with pytest.raises(NotFound):
+        await space.get("page/1")
+
+
+async def test_plus_equals_on_an_untyped_counter_adds(space: Space) -> None:
+    async with space.transaction() as tx:
+        tx["page/1"].counter("n").increment(2)
+    async with space.transaction() as tx:
+        tx["page/1"]["n"] += 3
+        tx["page/1"].counter("n").increment()
+
+    assert (await space.get("page/1"))["n"] == 6
+
+
+async def test_a_path_says_where_in_a_list_and_escapes_names(space: Space) -> None:
+    with pytest.raises(Invalid, match=r"page/a~0b/rows/1/x~1y/z: "):
+        async with space.transaction() as tx:
+            page = tx["page/a~b"]
+            page["rows"] = [1, {"x/y": {}}]
+            page["rows"].insert(0, 0)
+            del page["rows"][0]
+            page["rows"][1]["x/y"]["z"] = float("nan")
+
+
+WRITES: list[Callable[[Note], object]] = [
+    lambda note: setattr(note, "title", "x"),
+    lambda note: note.likes.increment(0),
+    lambda note: note.likes.increment(),
+    lambda note: note.tags.add("x"),
+    lambda note: note.tags.clear(),
+    lambda note: note.todo.extend([]),
+    lambda note: note.todo.append("x"),
+    lambda note: note.body.append(""),
+    lambda note: note.body.insert(0, "x"),
+]
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_every_write_to_a_snapshot_is_refused(
+    space: Space, write: Callable[[Note], object]
+) -> None:
+    await make(space)
+    with pytest.raises(FrozenDocument):
+        write(await space.get(Note, "n"))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +335,10 @@ async def test_a_deleted_document_begins_anew(space: Space) -> None:
     assert str(note.body) == "fresh"
 
 
-@pytest.mark.parametrize("kind", ["list[str]", "dict[str, int]", "set[str]"])
+@pytest.mark.parametrize(
+    "kind",
+    ["list[str]", "dict[str, int]", "set[str]", "list[str] | None", "tuple[int, ...]"],
+)
 def test_plain_containers_are_refused_with_the_two_ways_out(kind: str) -> None:
     with pytest.raises(TypeError, match=r"Whole\["):
         META("Bad", (Document,), {"__annotations__": {"x": kind}})
@@ -190,6 +347,39 @@ def test_plain_containers_are_refused_with_the_two_ways_out(kind: str) -> None:
 def test_an_unknown_annotation_is_named() -> None:
     with pytest.raises(TypeError, match="Nowhere"):
         META("Bad", (Document,), {"__annotations__": {"x": "Nowhere"}})
+
+
+def test_a_container_has_no_other_type_beside_it() -> None:
+    with pytest.raises(TypeError, match="without `None`"):
+        META("Bad", (Document,), {"__annotations__": {"x": "List[str] | None"}})
+
+
+def test_a_class_sees_the_names_around_it_and_no_callers() -> None:
+    class Kind(msgspec.Struct):
+        n: int
+
+    class Inner(Document):
+        x: Kind
+        count: ClassVar[int] = 0
+
+    def caller(**_: object) -> Any:
+        return META("Outer", (Document,), {"__annotations__": {"x": "str"}})
+
+    assert Inner._fields["x"].declared is Kind
+    assert list(Inner._fields) == ["x"]
+    assert shadowing(caller)._fields["x"].declared is str
+
+
+def shadowing(call: Callable[..., Any]) -> Any:
+    """A caller with a local name that the class's module means otherwise."""
+    str = int
+    return call(str=str)
+
+
+async def test_fields_are_given_by_name(space: Space) -> None:
+    with pytest.raises(TypeError, match="by name"):
+        async with space.transaction() as tx:
+            tx.create(Page, "p", "junk")  # type: ignore[call-arg, arg-type]
 
 
 def test_reserved_names_are_refused() -> None:

@@ -177,7 +177,7 @@ def test_a_member_who_floods_is_answered_so_often_and_no_more() -> None:
             said.append(message[1])
             original(*message)
 
-        ours._say = say  # type: ignore[method-assign]
+        ours._say = say  # type: ignore[method-assign, assignment]
         for number in range(2 * limits.STATES_PER_AUTHOR_MAX):
             wrong = Sum(2, number.to_bytes(32, "big"), None)
             theirs._say(applied, "a", "z", wrong)  # pyright: ignore[reportPrivateUsage]

@@ -3,7 +3,9 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
+import inspect
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from syncengine import (
     AlreadyExists,
     Counter,
     Document,
+    Invalid,
     NotFound,
     Space,
     StoreFull,
     Text,
     TooLarge,
+    TransactionClosed,
     TransactionOpen,
 )
 from syncengine.storage.store import Writes
@@ -70,6 +74,46 @@ async def test_a_retry_with_its_operation_id_happens_once(space: Space) -> None:
     assert (await space.get(Doc, "d")).n == 5
 
 
+async def test_a_retry_while_the_first_is_on_its_way_to_disk_happens_once(
+    space: Space,
+) -> None:
+    async def pay(number: int) -> bool:
+        async with space.transaction(f"pay-{number}") as tx:
+            tx.get(Doc, "d").n += 5
+        return tx.repeated
+
+    for number in range(20):
+        task = asyncio.create_task(pay(number))
+        while not space.engine._committing:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await pay(number) is True
+
+    assert (await space.get(Doc, "d")).n == 100
+
+
+async def test_a_retry_may_create_and_delete_as_the_first_run_did(space: Space) -> None:
+    for expected in (False, True):
+        async with space.transaction("move-1") as tx:
+            assert tx.repeated is expected
+            made = tx.create(Doc, "moved")
+            made.n += 1
+            tx.get(Doc, "d")
+            tx.delete(Doc, "d")
+        await tx.receipt
+        assert made.n == 1
+
+
+async def test_an_empty_first_transaction_waits_for_nobody() -> None:
+    async with syncengine.open(":memory:") as replica:
+        fresh = await replica.namespace("fresh")
+        async with fresh.transaction() as tx:
+            with pytest.raises(TransactionOpen, match="receipt"):
+                print(tx.receipt)
+        assert not tx.receipt.pending
+
+
 async def test_a_nested_transaction_is_an_error_and_not_a_deadlock(
     space: Space,
 ) -> None:
@@ -79,11 +123,43 @@ async def test_a_nested_transaction_is_an_error_and_not_a_deadlock(
                 pass
 
 
-async def test_inside_a_transaction_get_shows_the_state_with_it(space: Space) -> None:
+async def test_others_see_the_state_before_an_open_transaction(space: Space) -> None:
+    async def look() -> tuple[Any, ...]:
+        shown = await space.get(Doc, "d")
+        there = [doc.id async for doc in space.documents(Doc)]
+        return shown.n, str(shown.body), there, await space.get(Doc, "new", None)
+
+    before = (0, "", ["d"], None)
+    snapshots: list[Doc] = []
+    with pytest.raises(RuntimeError):
+        async with space.transaction() as tx:
+            draft = tx.get(Doc, "d")
+            tx.create(Doc, "new").body.insert(0, "x")
+            for round_ in range(3):
+                draft.n += 1
+                draft.body.append("ab")
+                draft.body.insert(1, "-")
+                snapshots.append(await space.get(Doc, "d"))
+                assert await look() == before
+                assert await asyncio.create_task(look()) == before
+                assert (draft.n, len(draft.body)) == (round_ + 1, 3 * (round_ + 1))
+            raise RuntimeError
+    assert await look() == before
     async with space.transaction() as tx:
-        tx.get(Doc, "d").n += 1
+        draft = tx.get(Doc, "d")
+        draft.body.insert(0, "ab")
+        snapshots.append(await space.get(Doc, "d"))
+        draft.body.insert(1, "-")
+        tx.create(Doc, "new")
+    assert [(shown.n, str(shown.body)) for shown in snapshots] == [(0, "")] * 4
+    assert str(draft.body) == str((await space.get(Doc, "d")).body) == "a-b"
+    assert await space.get(Doc, "new", None) is not None
+
+
+async def test_what_is_not_there_is_named(space: Space) -> None:
     with pytest.raises(NotFound):
         await space.get(Doc, "absent")
+    assert await space.get("doc/absent", default=None) is None
     async with space.transaction() as tx:
         with pytest.raises(AlreadyExists):
             tx.create(Doc, "d")
@@ -125,9 +201,12 @@ async def test_a_failed_disk_fails_everything_that_rested_on_it(
         await asyncio.sleep(0.01)
         raise StoreFull("no space")
 
+    drafts: list[Doc] = []
+
     async def add() -> None:
         async with space.transaction() as tx:
-            tx.get(Doc, "d").n += 1
+            drafts.append(tx.get(Doc, "d"))
+            drafts[-1].n += 1
 
     with monkeypatch.context() as patched:
         patched.setattr(store, "commit", full)
@@ -136,6 +215,9 @@ async def test_a_failed_disk_fails_everything_that_rested_on_it(
         )
     assert all(isinstance(outcome, StoreFull) for outcome in outcomes)
     assert (await space.get(Doc, "d")).n == 0
+    for draft in drafts:
+        with pytest.raises(TransactionClosed):
+            print(draft.n)
     await add()
 
     assert (await space.get(Doc, "d")).n == 1
@@ -154,16 +236,124 @@ async def test_an_editor_sees_edits_from_elsewhere_as_splices(space: Space) -> N
     assert str((await space.get(Doc, "d")).body) == "ello!"
 
 
+async def test_editors_of_one_document_see_each_other(space: Space) -> None:
+    one: list[Any] = []
+    two: list[Any] = []
+    async with space.live(Doc, "d") as left, space.live(Doc, "d") as right:
+        left.on_patch("body", one.extend)
+        right.on_patch("body", two.extend)
+        left.doc.body.insert(0, "hello")
+        right.doc.body.insert(5, "!")
+
+    assert (one, two) == ([(5, 0, "!")], [(0, 0, "hello")])
+
+
+async def test_a_listener_that_fails_harms_nobody(
+    space: Space, caplog: pytest.LogCaptureFixture
+) -> None:
+    patches: list[Any] = []
+
+    def broken(edits: list[Any]) -> None:
+        raise RuntimeError("a bug of the widget")
+
+    async with space.live(Doc, "d") as live:
+        live.on_patch("body", broken)
+        live.on_patch("body", patches.extend)
+        async with space.transaction() as tx:
+            tx.get(Doc, "d").body.insert(0, "!")
+
+    assert patches == [(0, 0, "!")]
+    assert "a bug of the widget" in caplog.text
+
+
+async def test_an_editor_is_told_of_a_delete_and_of_what_comes_back(
+    space: Space,
+) -> None:
+    widget = ""
+
+    def apply(edits: list[Any]) -> None:
+        nonlocal widget
+        for pos, deleted, inserted in edits:
+            widget = widget[:pos] + inserted + widget[pos + deleted :]
+
+    async with space.live(Doc, "d") as live:
+        live.on_patch("body", apply)
+        async with space.transaction() as tx:
+            tx.get(Doc, "d").body.insert(0, "text")
+        assert widget == "text"
+        async with space.transaction() as tx:
+            tx.delete(Doc, "d")
+        assert widget == str(live.doc.body) == ""
+        async with space.transaction() as tx:
+            tx.create(Doc, "d", body="anew")
+        assert widget == str(live.doc.body) == "anew"
+
+
+async def test_an_editor_goes_back_to_what_the_disk_holds(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patches: list[Any] = []
+    store: Any = space.engine.writer.store
+    commit = store.commit
+
+    async def full(writes: Writes) -> None:
+        raise StoreFull("no space")
+
+    async with space.live(Doc, "d") as live:
+        live.on_patch("body", patches.extend)
+        live.doc.body.insert(0, "kept")
+        await space.engine.flush()
+        monkeypatch.setattr(store, "commit", full)
+        live.doc.body.insert(4, " lost")
+        with pytest.raises(StoreFull):
+            await space.engine.flush()
+        monkeypatch.setattr(store, "commit", commit)
+        assert patches == [(4, 5, "")]
+        assert str(live.doc.body) == "kept"
+        live.doc.body.insert(4, "!")
+
+    assert str((await space.get(Doc, "d")).body) == "kept!"
+
+
+async def test_what_an_editor_assigns_is_one_change(space: Space) -> None:
+    async with space.live(Doc, "d") as live:
+        live.doc.body = "one two"
+        before = space.engine.next_seq
+        live.doc.body = "zero one and two three"
+        with pytest.raises(Invalid):
+            live.doc.body.insert(99, "x")
+
+    assert str((await space.get(Doc, "d")).body) == "zero one and two three"
+    assert len(space.engine._outbox()) == 3
+    assert space.engine.next_seq > before
+
+
+@pytest.mark.parametrize("blocks", [False, True])
 async def test_a_long_body_is_named_in_a_warning(
-    space: Space, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    blocks: bool,
+    space: Space,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from syncengine import limits
 
     monkeypatch.setattr(limits, "BODY_SECONDS_MAX", 0.01)
     space.engine.stop()  # the watch of an earlier transaction looks in 5 s
     space.engine._body_timer = None
-    with caplog.at_level(logging.WARNING, "syncengine"):
-        async with space.transaction():
-            await asyncio.sleep(0.05)
 
-    assert "test_space.py" in caplog.text
+    async def body() -> int:
+        line = 0
+        async with space.transaction():
+            line = inspect.currentframe().f_lineno  # type: ignore[union-attr]
+            if blocks:
+                time.sleep(0.05)  # noqa: ASYNC251  # what is to be warned of
+            else:
+                await asyncio.sleep(0.05)
+        return line
+
+    with caplog.at_level(logging.WARNING, "syncengine"):
+        line = await body()
+
+    (record,) = [r for r in caplog.records if "has been open" in r.message]
+    named = int(record.message.partition("test_space.py:")[2].partition(";")[0])
+    assert line - 1 <= named <= line + 5  # where it stood, or where it ended

@@ -1,0 +1,76 @@
+"""The splices of an assignment: right, as few as can be, and readable in texts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncengine.crdt.sequence import difference
+from syncengine.crdt.sequence.difference import splices, text_splices
+
+SHORT = st.lists(st.integers(0, 3), max_size=9)
+TEXTS = st.text("ab \n.", max_size=40)
+
+
+def written(before: list[int], after: list[int]) -> tuple[list[int], int]:
+    """Return what the splices make of `before`, and how many elements they write."""
+    made, count = list(before), 0
+    for pos, deleted, inserted in splices(before, after):
+        made[pos : pos + deleted] = after[inserted]
+        count += deleted + inserted.stop - inserted.start
+    return made, count
+
+
+def common(before: list[int], after: list[int]) -> int:
+    """The length of a longest common subsequence, the slow way."""
+    if not before or not after:
+        return 0
+    if before[-1] == after[-1]:
+        return common(before[:-1], after[:-1]) + 1
+    return max(common(before[:-1], after), common(before, after[:-1]))
+
+
+@given(SHORT, SHORT)
+def test_splices_lead_there_and_write_no_more_than_needed(
+    before: list[int], after: list[int]
+) -> None:
+    made, count = written(before, after)
+
+    assert made == after
+    assert count == len(before) + len(after) - 2 * common(before, after)
+
+
+@given(TEXTS, TEXTS)
+def test_text_splices_lead_there(before: str, after: str) -> None:
+    made = before
+    for pos, deleted, inserted in text_splices(before, after):
+        made = made[:pos] + inserted + made[pos + deleted :]
+
+    assert made == after
+    assert all(d or i for _, d, i in text_splices(before, after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("", "x", [(0, 0, "x")]),
+        ("same", "same", []),
+        ("kitten", "sitting", [(0, 6, "sitting")]),
+        ("one two", "one and two", [(4, 0, "and ")]),
+        ("mid", "AmidB", [(0, 0, "A"), (4, 0, "B")]),
+        ("a\nb\nc\n", "a\nB\nc\nd\n", [(2, 1, "B"), (6, 0, "d\n")]),
+    ],
+)
+def test_texts_differ_by_lines_and_words(
+    before: str, after: str, expected: list[tuple[int, int, str]]
+) -> None:
+    assert text_splices(before, after) == expected
+
+
+def test_what_has_little_in_common_is_replaced_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(difference, "DIFFERENCE_MAX", 3)
+    before, after = [9, 1, 2, 3, 4, 5, 9], [9, 5, 4, 3, 2, 1, 9]
+
+    assert splices(before, after) == [(1, 5, slice(1, 6))]
+    assert written(before, after)[0] == after
