@@ -29,6 +29,11 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 # smallest device several times over.
 CHANGE_BYTES_MAX = 8 * MIB
 
+# Documents of one transaction, and so of one batch (which gathers more before it):
+# whoever decodes the names holds 200 bytes for each.
+CHANGE_DOCUMENTS_MAX = 65_536
+PARTS_MAX = 2 * CHANGE_DOCUMENTS_MAX
+
 # A batch is cut at the first change boundary at or above this: about a thousand
 # small changes to one signature, and a frame's worth of work to one await.
 BATCH_BYTES_CUT = 256 * KIB
@@ -103,6 +108,9 @@ WIRE_BYTES_MAX = FRAME_BYTES_MAX + 4 * KIB
 # A reassembled message: a whole batch with its framing.
 MESSAGE_BYTES_MAX = BATCH_BYTES_MAX + 64 * KIB
 
+# Frames of one message: of the largest there is, and a few more.
+PIECES_MAX = MESSAGE_BYTES_MAX // FRAME_BYTES_MAX + 8
+
 # How much one data message gathers before it is sent.
 DATA_BYTES_CUT = 256 * KIB
 
@@ -122,6 +130,9 @@ HANDSHAKE_SECONDS_MAX = 5.0
 # Silence after which a side asks, and after which it gives up.
 PING_SECONDS = 20.0
 SILENCE_SECONDS_MAX = 45.0
+
+# How long a peer may take no frame at all, or leave a full window unacknowledged.
+STALLED_SECONDS = 30.0
 
 # How long one that is asked directly has to answer.
 ANSWER_SECONDS = 5.0
@@ -145,6 +156,19 @@ CONNECTIONS_MAX = 2_000
 CONNECTIONS_PER_DEVICE_MAX = 8
 UNAUTHENTICATED_MAX = 64
 
+# From one address: an office behind one router, and not a flood.
+CONNECTIONS_PER_ADDRESS_MAX = 64
+ADDRESS_UPGRADES_PER_SECOND = 10.0
+ADDRESS_UPGRADES_BURST = 20.0
+
+# Wrong proofs of one address within ten minutes, after which it waits for fifteen.
+AUTH_FAILURES_MAX = 10
+AUTH_FAILURES_SECONDS = 600.0
+AUTH_REFUSED_SECONDS = 900.0
+
+# Addresses that are remembered, about 200 bytes each; the oldest are forgotten.
+ADDRESSES_KEPT_MAX = 10_000
+
 # --- dialling -------------------------------------------------------------------
 
 # The first retry has the widest relative window: it is when all of a hub's
@@ -164,6 +188,7 @@ BODY_SECONDS_MAX = 5.0
 CACHED_DOCUMENTS_MAX = 20_000
 
 assert BATCH_BYTES_CUT < CHANGE_BYTES_MAX < BATCH_BYTES_MAX < MESSAGE_BYTES_MAX
+assert BATCH_BYTES_CUT / 4 <= CHANGE_DOCUMENTS_MAX, "what is gathered adds no more"
 assert DATA_BYTES_CUT < WINDOW_BYTES
 assert ANSWER_SECONDS < PING_SECONDS
 assert PING_SECONDS * 2 < SILENCE_SECONDS_MAX

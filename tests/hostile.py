@@ -304,8 +304,7 @@ class Enemy:
                 parts = mutated(parts, chance)
             payload = encode([spine, salt, parts])
             try:
-                pairs = list(zip(parts[0::2], parts[1::2], strict=True))
-                root = root_of(Payload(spine, salt, pairs))
+                root = root_of(Payload(spine, salt, list(parts.items())))
             except (TypeError, ValueError, AttributeError):
                 root = chance.randbytes(32)
         fields: dict[str, Any] = {

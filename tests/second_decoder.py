@@ -108,12 +108,11 @@ def read_header(data: bytes) -> dict[str, Any]:
 
 def read_payload(payload: bytes) -> tuple[bytes, list[Any], dict[str, Any]]:
     """Return root, spine and parts (sections 4.2 and 4.3)."""
-    spine, salt, flat = unpack(payload)
+    spine, salt, named = unpack(payload)
     hashes = [sha256(spine)]
     parts: dict[str, Any] = {}
-    for index in range(0, len(flat), 2):
-        name, part = flat[index], flat[index + 1]
-        own = sha256(salt, (index // 2).to_bytes(4, "big"))
+    for index, (name, part) in enumerate(named.items()):
+        own = sha256(salt, index.to_bytes(4, "big"))
         hashes.append(sha256(own, name.encode(), b"\0", part))
         parts[name] = unpack(part)
     return sha256(*hashes), unpack(spine), parts

@@ -7,7 +7,7 @@ async with transport.connect(replica, address) as link:
 import ssl
 from typing import TYPE_CHECKING
 
-from syncengine.errors import Invalid
+from syncengine.errors import Invalid, NotFound
 from syncengine.replication.address import parse_address
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ def connect(
     """Return a link to a hub or peer; use with `async with`. Enters at once.
 
     `address` is what `server.address` gave; without it, the hub that the newest
-    invite named. `namespaces` are names; without them, all that the replica holds.
-    Raises `Invalid` for what is no address.
+    invite named. `namespaces` are names; without them, all that the replica holds,
+    and one that another hub is known for is not waited for. Raises `Invalid` for what
+    is no address, `NotFound` for a name that is not here.
     """
     from syncengine.replication.address import Address
     from syncengine.replication.link import Link
@@ -45,6 +46,13 @@ def connect(
             )
         address = invited[0]
 
+    to = parse_address(address)
+    known = {space.name for space in replica.spaces()}
+    for name in namespaces or ():
+        if name not in known:
+            there = ", ".join(sorted(filter(None, known))) or "none"
+            raise NotFound(f"there is no namespace {name!r} here; there are: {there}")
+
     def chosen() -> "list[Hosted]":
         return [
             space.engine
@@ -52,10 +60,14 @@ def connect(
             if namespaces is None or space.name in namespaces
         ]
 
-    async def connect_to(to: Address) -> WebSocketConnection:
-        return await dial(to, tls)
+    def lives_elsewhere(hosted: "Hosted") -> bool:
+        hub = None if namespaces else replica.hub_of(hosted.keeper.namespace)
+        return hub is not None and parse_address(hub).device != to.device
 
-    return Link(replica, connect_to, parse_address(address), chosen)
+    async def connect_to(address: Address) -> WebSocketConnection:
+        return await dial(address, tls)
+
+    return Link(replica, connect_to, to, chosen, lives_elsewhere)
 
 
 def serve(

@@ -6,8 +6,8 @@ the WebSocket in any case: TLS hides who talks to whom.
 """
 
 import asyncio
+import functools
 import http
-import ipaddress
 import logging
 import ssl
 from types import TracebackType
@@ -24,6 +24,7 @@ from syncengine.protocol.codes import Code
 from syncengine.replication.address import Address
 from syncengine.replication.conversation import Listening, Registry
 from syncengine.replication.host import Host
+from transport.guard import Guard, is_loopback
 from transport.websocket import OPTIONS, SUBPROTOCOL, WebSocketConnection
 
 log = logging.getLogger("syncengine")
@@ -51,7 +52,7 @@ class Server:
         behind_proxy: bool,
     ):
         plain = tls is None and not (insecure_plaintext or behind_proxy)
-        if plain and not _is_loopback(bind):
+        if plain and not is_loopback(bind):
             raise Invalid(
                 f"{bind} is not loopback and there is no TLS: give a certificate "
                 "(tls=...), or say behind_proxy=True where a proxy has one, or "
@@ -63,14 +64,19 @@ class Server:
         self._tls = tls
         self._public_url = public_url
         self._registry = Registry()
+        self._behind_proxy = behind_proxy
+        self._guard: Guard | None = None
         self._server: WebSocketServer | None = None
         self._done = asyncio.Event()
 
     # --- life ---------------------------------------------------------------------
 
     async def __aenter__(self) -> "Server":
+        self._host.check_usable()
         options = dict(OPTIONS)
         options.pop("open_timeout")
+        if not self._behind_proxy:
+            self._guard = Guard(asyncio.get_running_loop().time)
         self._server = await serve(
             self._accept,
             self._bind,
@@ -80,6 +86,7 @@ class Server:
             process_request=self._check_request,
             server_header=None,
             open_timeout=limits.HANDSHAKE_SECONDS_MAX,
+            create_connection=functools.partial(_Guarded, self._guard),  # type: ignore[arg-type]  # called as a class is
             **options,
         )
         return self
@@ -132,6 +139,7 @@ class Server:
             scheme = "wss" if self._tls else "ws"
             host = f"[{self._bind}]" if ":" in self._bind else self._bind
             url = f"{scheme}://{host}:{self.port}"
+        url = url.rstrip("/")
         ticket = getattr(self._host, "ticket", None)
         return str(Address(url, DeviceId(self._host.key.public), ticket))
 
@@ -147,7 +155,11 @@ class Server:
     ) -> Response | None:
         if len(self._registry.all) >= limits.CONNECTIONS_MAX:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "full\n")
-        if self._registry.unauthenticated_count >= limits.UNAUTHENTICATED_MAX:
+        waiting = self._registry.unauthenticated_count
+        if self._guard is not None:  # those that have not even upgraded count too
+            known = len(self._registry.all) - waiting
+            waiting = self._guard.open - known
+        if waiting > limits.UNAUTHENTICATED_MAX:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "busy\n")
         offered = request.headers.get_all("Sec-WebSocket-Protocol")
         if not any(SUBPROTOCOL in value for value in offered):
@@ -156,13 +168,32 @@ class Server:
 
     async def _accept(self, socket: Any) -> None:
         connection = WebSocketConnection(socket)
-        await Listening(self._host, connection, self._registry).run()
+        address = _address(socket)
+        closed = await Listening(self._host, connection, self._registry).run()
+        if closed.code == Code.AUTHENTICATION and self._guard is not None:
+            self._guard.failed(address)
 
 
-def _is_loopback(bind: str) -> bool:
-    if bind == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return False
+class _Guarded(ServerConnection):
+    """A connection that is counted from its first byte on."""
+
+    def __init__(self, guard: Guard | None, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._guard = guard
+        self._from = ""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._from = _address(self)
+        if self._guard is not None and not self._guard.enter(self._from):
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._guard is not None:
+            self._guard.leave(self._from)
+        super().connection_lost(exc)
+
+
+def _address(socket: Any) -> str:
+    peer = socket.transport.get_extra_info("peername")
+    return str(peer[0]) if peer else ""

@@ -13,7 +13,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from syncengine import limits, values
 from syncengine.ids import (
@@ -124,21 +126,28 @@ class Payload(NamedTuple):
     parts: list[tuple[str, bytes]]
 
 
+_Parts = Annotated[dict[str, bytes], msgspec.Meta(max_length=limits.PARTS_MAX)]
+
+
+class _Payload(msgspec.Struct, array_like=True, gc=False):
+    """A payload as it is decoded by one who trusts nobody: it holds what it may and no
+    more, or a few kilobytes of empty maps would fill the memory."""
+
+    spine: bytes
+    salt: Annotated[bytes, msgspec.Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
+    parts: _Parts
+
+
+_payload = msgspec.msgpack.Decoder(_Payload)
+
+
 def split_payload(payload: bytes) -> Payload:
     """Return spine, salt and named parts; raises `ValueError` when malformed."""
     try:
-        spine, salt, flat, *_ = values.decode(payload)
-        names, parts = flat[0::2], flat[1::2]
-    except (*values.DECODE_ERRORS, TypeError) as error:
-        raise ValueError("a payload is [spine, salt, [name, part, ...]]") from error
-    if not isinstance(spine, bytes) or not isinstance(salt, bytes):
-        raise ValueError("a spine and a salt are bytes")
-    if len(salt) != SALT_BYTES or len(names) != len(parts):
-        raise ValueError("a payload's salt or parts have a wrong length")
-    for name, part in zip(names, parts, strict=True):
-        if not isinstance(name, str) or not isinstance(part, bytes):
-            raise ValueError("a part is named by text and holds bytes")
-    return Payload(spine, salt, list(zip(names, parts, strict=True)))
+        outer = _payload.decode(payload)
+    except values.DECODE_ERRORS as error:
+        raise ValueError("a payload is [spine, salt, {name: part}]") from error
+    return Payload(outer.spine, outer.salt, list(outer.parts.items()))
 
 
 def root_of(payload: Payload) -> bytes:
@@ -183,10 +192,9 @@ def encode_payload(changes: Sequence[Change], salt: bytes) -> tuple[bytes, bytes
         if (meta := change.meta.encode()) is not None
     ]
     spine = values.encode([hlcs, deps, metas, touches])
-    parts = [(str(document), values.encode(groups[i])) for document, i in order.items()]
-    flat_parts = [item for pair in parts for item in pair]
-    payload = values.encode([spine, salt, flat_parts])
-    return payload, root_of(Payload(spine, salt, parts))
+    parts = {str(document): values.encode(groups[i]) for document, i in order.items()}
+    payload = values.encode([spine, salt, parts])
+    return payload, root_of(Payload(spine, salt, list(parts.items())))
 
 
 def seal(

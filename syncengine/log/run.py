@@ -7,7 +7,9 @@ sender has checked, or the sender would forward somebody else's poison.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from syncengine import values
 from syncengine.ids import ActorId, BatchId, EntryId, NamespaceId
@@ -23,12 +25,47 @@ from syncengine.trust.membership import Entry
 
 ENTRY, RUN = 0, 1
 
+# Rows of one message: far more than a sender gathers, far less than fill the memory.
+ROWS_MAX = 8_192
+
 # Batches between two signatures: a verification is 160 us, and a fork proof must
 # carry the headers up to the next signature.
 RUN_BATCHES_MAX = 16
 
 Row = Entry | Batch
 """One row of a log, in the order in which it is kept."""
+
+# Decoded as what they are, or a small frame of empty maps would fill the memory.
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+_Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+_Bytes64 = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+_Flat = Annotated[
+    list[int | bytes], msgspec.Meta(min_length=2, max_length=2 * RUN_BATCHES_MAX)
+]
+
+
+class _EntryRow(msgspec.Struct, array_like=True, gc=False, tag=ENTRY):
+    kind: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    body: bytes
+    signature: _Bytes64
+
+
+class _RunRow(msgspec.Struct, array_like=True, gc=False, tag=RUN):
+    actor: _Bytes16
+    first_seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    prev: _Bytes32
+    grant: _Bytes32
+    term: _Whole
+    term_index: _Whole
+    epoch: _Bytes16 | None
+    flat: _Flat
+    signature: _Bytes64
+
+
+_rows = msgspec.msgpack.Decoder(
+    Annotated[list[_EntryRow | _RunRow], msgspec.Meta(max_length=ROWS_MAX)]
+)
 
 
 def encode_rows(rows: Iterable[Row]) -> bytes:
@@ -97,62 +134,44 @@ def _run(run: list[Batch]) -> list[Any]:
 
 def decode_rows(namespace: NamespaceId, body: bytes) -> list[Row]:
     """Return the rows in `body`, unverified; raises `ValueError` when malformed."""
+    rows: list[Row] = []
     try:
-        groups = values.decode(body)
-        rows: list[Row] = []
-        for group in groups:
-            if group[0] == ENTRY:
-                _, kind, entry, signature, *_ = group
-                if type(kind) is not int or not 0 <= kind <= 255:
-                    raise ValueError("an entry's kind is one byte")
-                rows.append(Entry(kind, _bytes(entry), _bytes(signature, 64)))
-            elif group[0] == RUN:
-                rows += _batches(namespace, group)
+        for group in _rows.decode(body):
+            if isinstance(group, _EntryRow):
+                rows.append(Entry(group.kind, group.body, group.signature))
             else:
-                raise ValueError("rows are entries and runs")
-    except (*values.DECODE_ERRORS, TypeError, IndexError, KeyError) as error:
+                rows += _batches(namespace, group)
+    except values.DECODE_ERRORS as error:
         raise ValueError(f"malformed rows: {error}") from error
     return rows
 
 
-def _batches(namespace: NamespaceId, group: list[Any]) -> Iterator[Batch]:
-    _, actor, first_seq, prev, grant, term, index, epoch, flat, signature, *_ = group
-    actor = ActorId(_bytes(actor, 16))
-    grant = EntryId(_bytes(grant, 32))
-    epoch = NO_EPOCH if epoch is None else _bytes(epoch, 16)
-    _bytes(prev, 32)
-    _bytes(signature, 64)
-    for number in (first_seq, term, index):
-        if type(number) is not int or not 0 <= number < 2**63:
-            raise ValueError("a run counts in whole numbers")
-    if first_seq < 1 or not flat or len(flat) % 2:
-        raise ValueError("a run holds batches from seq 1")
+def _batches(namespace: NamespaceId, run: _RunRow) -> Iterator[Batch]:
+    flat, prev, first_seq, index = run.flat, run.prev, run.first_seq, run.term_index
+    if len(flat) % 2:
+        raise ValueError("a run holds pairs of a count and a payload")
     last = len(flat) - 2
     for at in range(0, len(flat), 2):
-        n_ops, payload = flat[at], _bytes(flat[at + 1])
-        if type(n_ops) is not int or not 0 < n_ops < 2**32:
+        n_ops, payload = flat[at], flat[at + 1]
+        if not isinstance(n_ops, int) or not 0 < n_ops < 2**32:
             raise ValueError("a batch has operations")
+        if not isinstance(payload, bytes):
+            raise ValueError("a payload is bytes")
         root = root_of(split_payload(payload))
         header = Header(
             namespace,
-            actor,
+            ActorId(run.actor),
             first_seq,
             n_ops,
             BatchId(prev),
-            grant,
+            EntryId(run.grant),
             root,
-            term,
+            run.term,
             index,
-            epoch,
+            NO_EPOCH if run.epoch is None else run.epoch,
         )
         name = batch_id(header.encode())
-        yield Batch(header, name, signature if at == last else b"", payload)
+        yield Batch(header, name, run.signature if at == last else b"", payload)
         first_seq += n_ops
-        index += 1 if term else 0
+        index += 1 if run.term else 0
         prev = name
-
-
-def _bytes(value: Any, length: int | None = None) -> bytes:
-    if not isinstance(value, bytes) or (length is not None and len(value) != length):
-        raise ValueError(f"expected {length or 'some'} bytes")
-    return value

@@ -83,6 +83,7 @@ class Session:
         "_pieces_bytes",
         "_pinged",
         "_started",
+        "is_granted",
         "state",
     )
 
@@ -98,6 +99,8 @@ class Session:
         self._started = now
         self._heard = now
         self._pinged = False
+        self.is_granted = isinstance(machine, Dialler)
+        """Whether the peer may send what is large: a stranger need not."""
         if isinstance(machine, Dialler):
             self.state = State.CONNECTING
             self._frames.append(machine.hello)
@@ -222,7 +225,8 @@ class Session:
         if mark not in (LAST, MORE):
             raise ProtocolError(Code.PROTOCOL, "a frame without its mark")
         self._pieces_bytes += len(piece)
-        if self._pieces_bytes > limits.MESSAGE_BYTES_MAX:
+        most = limits.MESSAGE_BYTES_MAX if self.is_granted else limits.FRAME_BYTES_MAX
+        if self._pieces_bytes > most or len(self._pieces) > limits.PIECES_MAX:
             raise ProtocolError(Code.TOO_LARGE, "a message is too large")
         self._pieces.append(piece)
         if mark == MORE:

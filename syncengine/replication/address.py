@@ -52,4 +52,5 @@ def parse_address(text: str) -> Address:
         ) from error
     if len(key) != 32 or (secret is not None and len(secret) != TICKET_BYTES):
         raise Invalid("the hub's id in the address is cut off; copy it again")
-    return Address(f"{parts.scheme}://{parts.netloc}", DeviceId(key), secret)
+    where = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return Address(where, DeviceId(key), secret)

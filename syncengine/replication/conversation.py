@@ -39,6 +39,7 @@ from syncengine.protocol.session import (
     Session,
 )
 from syncengine.protocol.states import State
+from syncengine.replication.backoff import Backoff
 from syncengine.replication.host import Bell, Host, Hosted
 from syncengine.replication.keeper import NOWHERE, Cursor
 from syncengine.replication.peer import Channel
@@ -80,6 +81,8 @@ class Conversation:
         self.device: DeviceId | None = None
         self.channels: dict[int, Channel] = {}
         self.closed: Closed | None = None
+        self.problem: SyncError | None = None
+        """What of ours ended it."""
         self._left: frozenset[int] = frozenset()
         self._connection = connection
         self._wake = Bell()
@@ -100,8 +103,11 @@ class Conversation:
         except SyncError as error:
             # Our disk, our state: the peer is told only that we go.
             log.warning("link with %s ended: %s", self._peer_name(), error)
+            self.problem = error
             self.session.close(Code.GOING_AWAY, "the peer cannot go on")
             self._end(Closed(Code.GOING_AWAY, str(error), False))
+        except Exception as error:
+            self._end_by_bug(error)
         finally:
             self._leave_all()
             self._wake.set()
@@ -230,6 +236,21 @@ class Conversation:
 
     async def _write(self) -> None:
         """Send until the end, then close: that also ends a waiting `receive`."""
+        try:
+            await self._write_all()
+        except ConnectionLost:
+            raise
+        except Exception as error:
+            self._end_by_bug(error)
+            await self._close_connection(Closed(Code.GOING_AWAY, "closing", False))
+
+    def _end_by_bug(self, error: Exception) -> None:
+        """Never leave a link that looks alive and does nothing."""
+        log.exception("link with %s ended by a bug", self._peer_name())
+        self.session.close(Code.GOING_AWAY, "the peer cannot go on")
+        self._end(Closed(Code.GOING_AWAY, repr(error), False))
+
+    async def _write_all(self) -> None:
         while True:
             if self.session.state is State.LIVE and self.closed is None:
                 for channel in list(self.channels.values()):
@@ -240,26 +261,44 @@ class Conversation:
             if self.closed is not None or self.session.state is State.CLOSED:
                 break
             try:
-                async with asyncio.timeout_at(self.session.deadline()):
+                async with asyncio.timeout_at(self._deadline()):
                     await self._wake.heard()
             except TimeoutError:
-                self.session.on_time(self._now())
-                for event in self.session.events():
-                    if isinstance(event, Closed):
-                        self._end(event)
+                self._on_time(self._now())
         closed = self.closed or Closed(Code.GOING_AWAY, "closing", False)
         await self._close_connection(closed)
+
+    def _deadline(self) -> float:
+        stalled = [channel.stalled_at for channel in self.channels.values()]
+        return min([self.session.deadline(), *stalled])
+
+    def _on_time(self, now: float) -> None:
+        self.session.on_time(now)
+        if any(channel.stalled_at <= now for channel in self.channels.values()):
+            self.session.close(Code.SLOW, "a full window was not acknowledged")
+        for event in self.session.events():
+            if isinstance(event, Closed):
+                self._end(event)
 
     async def _close_connection(self, closed: Closed) -> None:
         await self._connection.close(closed.code, closed.reason)
 
     async def _flush_frames(self) -> None:
         for frame in self.session.frames_to_send():
-            await self._connection.send(frame)
+            try:
+                async with asyncio.timeout(limits.STALLED_SECONDS):
+                    await self._connection.send(frame)
+            except TimeoutError:
+                self._end(Closed(Code.SLOW, "the peer takes no more frames", False))
+                await self._close_connection(
+                    Closed(Code.SLOW, "the peer takes no more frames", False)
+                )
+                raise ConnectionLost("the peer takes no more frames") from None
 
     # --- channels -----------------------------------------------------------------
 
     def _join(self, channel: Channel) -> None:
+        self.session.is_granted = True
         self.channels[channel.number] = channel
         hosted = channel.hosted
         hosted.log_grew.listen(self.wake)
@@ -310,6 +349,7 @@ class Dialling(Conversation):
         self._on_live = on_live
         self._in_use_since = in_use_since
         self._opening: dict[int, tuple[Hosted, Open]] = {}
+        self._asking_again: dict[NamespaceId, tuple[Backoff, asyncio.TimerHandle]] = {}
         self._next_channel = 0
         self._reopened: set[NamespaceId] = set()
         self._retired: set[NamespaceId] = set()
@@ -334,13 +374,14 @@ class Dialling(Conversation):
                 self.session.authenticate(self.host.instance, opens)
             case Ready():
                 self.host.told_time(event.now_ms)
-                for answer in event.answers:
-                    await self._answered(answer)
                 for hosted in self._later:
                     self.send(self._open(hosted, known=False))
-                self._on_live()
+                for answer in event.answers:
+                    await self._answered(answer)
+                self._told()
             case Opened() | Refusal():
                 await self._answered(event)
+                self._told()
             case _:
                 await super()._act(event)
 
@@ -349,7 +390,31 @@ class Dialling(Conversation):
         if self.session.state is State.LIVE:
             self.send(self._open(hosted, known=False))
 
-    def _open(self, hosted: Hosted, *, known: bool) -> Open:
+    def _told(self) -> None:
+        """Tell the link how it stands, once everything asked is answered."""
+        if not self._opening:
+            self._on_live()
+
+    def _ask_later(self, hosted: Hosted, channel: int) -> None:
+        """Ask for a namespace again: the peer may have heard of it by then."""
+        namespace = hosted.keeper.namespace
+        known = self._asking_again.get(namespace)
+        backoff = known[0] if known else Backoff(self.host.entropy)
+        timer = asyncio.get_running_loop().call_later(
+            backoff.next_seconds(), self._ask_again, hosted, channel
+        )
+        self._asking_again[namespace] = backoff, timer
+
+    def _ask_again(self, hosted: Hosted, channel: int) -> None:
+        if self.session.state is State.LIVE and self.closed is None:
+            self.send(self._open(hosted, known=False, channel=channel))
+
+    def _leave_all(self) -> None:
+        for _, timer in self._asking_again.values():
+            timer.cancel()
+        super()._leave_all()
+
+    def _open(self, hosted: Hosted, *, known: bool, channel: int | None = None) -> Open:
         assert self.device is not None
         keeper = hosted.keeper
         record = keeper.peer(self.device)
@@ -364,8 +429,10 @@ class Dialling(Conversation):
                 (entry.kind, entry.body, entry.signature)
                 for entry in membership.chain(grant)
             ]
-        number = self._next_channel
-        self._next_channel += 1
+        number = channel
+        if number is None:
+            number = self._next_channel
+            self._next_channel += 1
         message = Open(
             number,
             keeper.namespace,
@@ -393,6 +460,8 @@ class Dialling(Conversation):
             await self._refused(hosted, asked, answer)
             return
         self._in_use_since.pop(hosted.keeper.namespace, None)
+        self.refusals.pop(hosted.keeper.namespace, None)
+        self._asking_again.pop(hosted.keeper.namespace, None)
         if hosted.actor is not None and hosted.actor == asked.actor:
             head = hosted.keeper.heads.get(hosted.actor)
             seq = head.seq if head else 0
@@ -422,7 +491,6 @@ class Dialling(Conversation):
             told=(asked.position, asked.digest),
         )
         self._join(channel)
-        self._on_live()
 
     async def _refused(self, hosted: Hosted, asked: Open, answer: Refusal) -> None:
         namespace = hosted.keeper.namespace
@@ -441,11 +509,12 @@ class Dialling(Conversation):
         ):
             # It does not know our grant, or the namespace, (any more): show all of it.
             self._reopened.add(namespace)
-            self.send(self._open(hosted, known=False))
+            self.send(self._open(hosted, known=False, channel=answer.channel))
             return
         self.refusals[namespace] = answer
         hosted.progress.set()
-        self._on_live()
+        if answer.retry == "later":
+            self._ask_later(hosted, answer.channel)
 
     async def _retire(self, hosted: Hosted) -> None:
         """Become a new actor, and ask again."""
@@ -466,7 +535,7 @@ async def _settled(hosted: Hosted) -> None:
 
 def _own_link(membership: Membership, device: DeviceId) -> EntryId | None:
     """Return the link that this device gave itself, while its parents are unknown."""
-    for name, link in membership.grants.items():
+    for name, link in reversed(membership.grants.items()):
         if link.subject == device and not link.is_invite:
             return name
     return None

@@ -102,8 +102,9 @@ class Hosted(Protocol):
         """Put own changes into batches with the next commit."""
         ...
 
-    def pending_count(self) -> int:
-        """How many own changes no batch holds yet."""
+    @property
+    def is_sealed(self) -> bool:
+        """Whether all own changes that may leave are in batches."""
         ...
 
     async def retire_actor(self) -> None: ...
@@ -125,6 +126,10 @@ class Host(Protocol):
 
     @property
     def clock(self) -> Clock: ...
+
+    def check_usable(self) -> None:
+        """Raise `WrongLoop` or `Closed`."""
+        ...
 
     def find(self, namespace: NamespaceId) -> Hosted | None: ...
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal
 
 from syncengine.clock import Clock, Entropy
-from syncengine.errors import Invalid, Refused
+from syncengine.errors import Invalid, Refused, WrongLoop
 from syncengine.ids import ActorId, DeviceId, NamespaceId
 from syncengine.log.run import Row
 from syncengine.protocol.codes import Code
@@ -89,8 +89,9 @@ class Relay:
     def seal_now(self) -> None:
         """A hub writes no changes of its own."""
 
-    def pending_count(self) -> int:
-        return 0
+    @property
+    def is_sealed(self) -> bool:
+        return True
 
     async def retire_actor(self) -> None:
         raise AssertionError("a hub has no actor")
@@ -148,6 +149,11 @@ class Hub:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def check_usable(self) -> None:
+        """Raise `WrongLoop` unless in the loop that opened it."""
+        if asyncio.get_running_loop() is not self._task.get_loop():
+            raise WrongLoop("a hub belongs to the event loop that opened it")
 
     async def close(self) -> None:
         """Write what is left and close the file."""

@@ -134,6 +134,7 @@ class Keeper:
         self.forks: dict[ActorId, int] = {}  # actor -> first seq that is void
         self._untold: list[ForkProof] = []
         self._recent: list[tuple[int, Row]] = []
+        self._clear_first = False
         self._unwritten: list[tuple[int, Row, bytes, bytes]] = []
         self._writing: list[tuple[int, Row, bytes, bytes]] = []
         # Dicts for sets: an empty one takes a quarter of the memory, and a hub keeps
@@ -350,6 +351,14 @@ class Keeper:
             self._append(row, row.id, row.signature, admission)
         return self.position
 
+    def begin_again(self, rows: list[Row]) -> None:
+        """Forget a log that no peer ever had, and begin another."""
+        assert not self._writing, "a commit has ended first"
+        self._reset()
+        self._clear_first = True
+        for row in rows:
+            self.append_own(row)
+
     def _append(
         self, row: Row, name: bytes, signature: bytes, admission: Admission
     ) -> None:
@@ -367,6 +376,9 @@ class Keeper:
     def collect(self, writes: Writes) -> None:
         """Add to `writes` what no file has yet."""
         ns = self.ns
+        if self._clear_first:
+            writes.clear(sql.CLEAR_LOG, ns)
+            self._clear_first = False
         for position, row, name, chain in self._unwritten:
             if isinstance(row, Batch):
                 header = row.header

@@ -12,15 +12,16 @@ from typing import Literal, Protocol
 
 from syncengine import limits
 from syncengine.errors import (
-    Closed as ClosedError,
-)
-from syncengine.errors import (
+    ClockSuspect,
     ConnectionLost,
     InviteExpired,
     InviteUsed,
     ProtocolError,
     Refused,
     SyncError,
+)
+from syncengine.errors import (
+    Closed as ClosedError,
 )
 from syncengine.ids import NamespaceId
 from syncengine.protocol.codes import FINAL, Code
@@ -56,11 +57,15 @@ class Link:
         dial: Dial,
         address: Address,
         namespaces: Callable[[], list[Hosted]],
+        lives_elsewhere: Callable[[Hosted], bool] = lambda _: False,
     ):
+        """`lives_elsewhere` tells of a namespace that another hub is known for: that
+        this peer does not have it is no reason to wait, or to give up."""
         self._host = host
         self._dial = dial
         self.address = address
         self._namespaces = namespaces
+        self._lives_elsewhere = lives_elsewhere
         self._backoff = Backoff(host.entropy)
         self._state: LinkState = "connecting"
         self._changed = Signal()
@@ -101,6 +106,7 @@ class Link:
 
     async def states(self) -> AsyncIterator[LinkState]:
         """Yield the state now and each later one; ends when the link does."""
+        self._host.check_usable()
         seen: LinkState | None = None
         while True:
             if self._state != seen:
@@ -125,6 +131,7 @@ class Link:
 
     async def connected(self) -> None:
         """Wait until live; raises the refusal if that is final. Safe to cancel."""
+        self._host.check_usable()
         while self._state != "live":
             self._check()
             await self._changed.wait()
@@ -132,18 +139,32 @@ class Link:
     async def synced(self) -> None:
         """Wait until what was ours and theirs at this moment is on both disks.
 
-        Raises `Refused` when that cannot happen any more. Safe to cancel.
+        Raises `Refused` when that cannot happen any more for one of the namespaces,
+        once it has happened for the others. Safe to cancel.
         """
+        self._host.check_usable()
         await self._host.flush_all()
-        waiting = [_Goal(hosted, hosted.keeper) for hosted in self._namespaces()]
+        waiting = [_Goal(hosted) for hosted in self._namespaces()]
         while True:
             self._check()
             conversation = self._conversation
             if conversation is not None and self._state == "live":
-                self._check_refusals(conversation)
-                if all(goal.reached(conversation) for goal in waiting):
+                waiting = [goal for goal in waiting if not goal.reached(conversation)]
+                refused = [
+                    refusal
+                    for goal in waiting
+                    if (refusal := conversation.refusals.get(goal.namespace))
+                    and (self._lives_elsewhere(goal.hosted) or refusal.retry != "later")
+                ]
+                if len(refused) == len(waiting):
+                    self._raise_first(waiting, conversation)
                     return
             await self._wait_for_any(waiting)
+
+    def _raise_first(self, refused: "list[_Goal]", conversation: Dialling) -> None:
+        for goal in refused:
+            if not self._lives_elsewhere(goal.hosted):
+                raise _error_of(conversation.refusals[goal.namespace])
 
     async def _wait_for_any(self, goals: "list[_Goal]") -> None:
         signals = [self._changed, *(goal.hosted.progress for goal in goals)]
@@ -168,11 +189,6 @@ class Link:
         if self._state == "closed":
             raise ClosedError("the link is closed")
 
-    def _check_refusals(self, conversation: Dialling) -> None:
-        for refusal in conversation.refusals.values():
-            if refusal.retry != "later":
-                raise _error_of(refusal)
-
     # --- dialling -----------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -186,7 +202,7 @@ class Link:
                 closed = await self._talk(connection)
             except (ConnectionLost, OSError, TimeoutError) as error:
                 self.error = ConnectionLost(f"{self.address.url}: {error}")
-            except Refused as error:
+            except (Refused, ClockSuspect) as error:
                 self.error = error
                 self._set("refused")
                 return
@@ -219,35 +235,36 @@ class Link:
         )
         self._conversation = conversation
         try:
-            return await conversation.run()
+            closed = await conversation.run()
         finally:
             self._conversation = None
+        if isinstance(conversation.problem, ClockSuspect):
+            raise conversation.problem
+        return closed
 
     def _on_live(self) -> None:
         conversation = self._conversation
         if conversation is None:
             return
-        wanted = {hosted.keeper.namespace for hosted in self._namespaces()}
-        final = {
-            name
-            for name, refusal in conversation.refusals.items()
-            if refusal.retry != "later"
-        }
+        everything = self._namespaces()
+        ours = [hosted for hosted in everything if not self._lives_elsewhere(hosted)]
+        wanted = {hosted.keeper.namespace for hosted in ours or everything}
+        refusals = conversation.refusals
+        final = {name for name, refusal in refusals.items() if refusal.retry != "later"}
         if wanted and wanted <= final:
             # Nothing is left to talk about: say why, for good.
-            first = conversation.refusals[min(final)]
-            self.error = _error_of(first)
+            self.error = _error_of(refusals[min(wanted)])
             self._set("refused")
             assert self._task is not None
             self._task.cancel()
             return
-        for refusal in conversation.refusals.values():
-            self.error = _error_of(refusal)
-            if refusal.retry == "later":
-                # Not yet: the namespace may be on its way to the hub.
-                conversation.session.close(Code.GOING_AWAY, "trying again later")
-                conversation.wake()
-                return
+        for name in sorted(wanted & refusals.keys()):
+            self.error = _error_of(refusals[name])
+        if wanted and wanted <= refusals.keys():
+            # Not yet: the namespace may be on its way to the hub.
+            conversation.session.close(Code.GOING_AWAY, "trying again later")
+            conversation.wake()
+            return
         self._set("live")
 
     def opened_namespace(self, hosted: Hosted) -> None:
@@ -263,10 +280,12 @@ class Link:
 class _Goal:
     """What was in one namespace's logs when somebody asked to be synced."""
 
-    def __init__(self, hosted: Hosted, keeper: object):
+    def __init__(self, hosted: Hosted):
         self.hosted = hosted
-        self._ours: int | None = None
-        self._theirs: int | None = None
+        self._keeper = hosted.keeper
+        self.namespace = hosted.keeper.namespace
+        self._ours = -1
+        self._theirs = -1
 
     def reached(self, conversation: Dialling) -> bool:
         channel = next(
@@ -275,13 +294,14 @@ class _Goal:
         )
         if channel is None:
             return False
-        if self._theirs is None:
+        if self._theirs < 0:
             self._theirs = channel.their_position
-        if self._ours is None:
-            if self.hosted.pending_count():
+        if self._ours < 0:
+            if not self.hosted.is_sealed:
                 self.hosted.seal_now()
                 return False
-            self._ours = self.hosted.committed_position
+            # Not what is committed: batches may be on their way to the disk.
+            self._ours = self._keeper.position
         return (
             channel.sent is not None
             and channel.confirmed >= self._ours

@@ -66,7 +66,7 @@ from syncengine.replication.writer import Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
 from syncengine.trust.keys import PrivateKey
-from syncengine.trust.membership import allows, make_actor
+from syncengine.trust.membership import Entry, Kind, Ops, allows, entry_id, make_actor
 
 log = logging.getLogger("syncengine")
 
@@ -187,6 +187,9 @@ class Namespace:
         )
         self.actor = None if actor is None else ActorId(actor)
         self.grant = None if grant is None else EntryId(grant)
+        mine = self.keeper.membership.grants.get(self.grant or EntryId(b""))
+        if mine is not None and mine.subject != self.key.public:
+            self.grant = None  # of the device that this file was copied from
         # Never back, not even for changes that were lost with a failed commit.
         self.clock.observe(hlc)
         applied = self.delivery.applied
@@ -219,6 +222,29 @@ class Namespace:
                 for actor, state in applied.items()
                 if actor != self.actor and state.seq > seen_by_us.get(actor, 0)
             }
+
+    async def take_grant(self, link: Entry) -> None:
+        """Act under another grant of this device from now on, on disk.
+
+        Where nothing of the namespace ever came in, the log so far is of one who was
+        never let in, and nobody else's: it begins anew, without the grant that was
+        of no use.
+        """
+        async with self.turn:
+            await self._settle()
+            if self.keeper.membership.genesis is None:
+                kept = [
+                    entry
+                    for entry in self.keeper.membership.entries.values()
+                    if entry.kind != Kind.GRANT
+                ]
+                self.keeper.begin_again([link, *kept])
+            else:
+                self.keeper.append_own(link)
+            self.grant = entry_id(link)
+            if self.actor is None:
+                self.new_actor()
+        await asyncio.shield(self.flush())
 
     def new_actor(self) -> None:
         """Begin to write under a new actor; the old one's past stays as it is."""
@@ -394,6 +420,13 @@ class Namespace:
             document.undo = None
         if not draft.touches:
             return None
+        if len(draft.documents) > limits.CHANGE_DOCUMENTS_MAX:
+            self.abandon(draft)
+            raise TooLarge(
+                f"a transaction has at most {limits.CHANGE_DOCUMENTS_MAX} documents; "
+                "split it into several",
+                bound=limits.CHANGE_DOCUMENTS_MAX,
+            )
         assert self.actor is not None
         meta = Meta(operation_id=operation_id) if operation_id else NO_META
         change = Change(
@@ -890,14 +923,15 @@ class Namespace:
             for change in self._own_branch(forked)
             if known is None or change.seq < known
         ]
-        if not old or self.grant is None:
+        grant = self._sealing_grant
+        if not old or grant is None:
             return
         author = self._fresh_actor()
         prev, left = NO_BATCH, self._rewritten(forked, old, author)
         while left:
             group, left = cut(left)
             salt = self.entropy.bytes(SALT_BYTES)
-            batch = seal(self.key, self.keeper.namespace, self.grant, prev, group, salt)
+            batch = seal(self.key, self.keeper.namespace, grant, prev, group, salt)
             self.keeper.append_own(batch)
             prev = self._own_heads[author] = batch.id
 
@@ -1110,7 +1144,8 @@ class Namespace:
     def _seal(self, writes: Writes) -> None:
         """Make batches of own changes, within what one commit should hold."""
         self._seal_due = False
-        if self.actor is None or self.grant is None:
+        grant = self._sealing_grant
+        if self.actor is None or grant is None:
             return
         self._changed_actors.add(self.actor)
         changes: list[Change] = []
@@ -1130,7 +1165,7 @@ class Namespace:
             group, left = cut(left)
             salt = self.entropy.bytes(SALT_BYTES)
             batch = seal(
-                self.key, self.keeper.namespace, self.grant, prev, coalesce(group), salt
+                self.key, self.keeper.namespace, grant, prev, coalesce(group), salt
             )
             self.keeper.append_own(batch)
             prev = self._own_heads[self.actor] = batch.id
@@ -1157,6 +1192,18 @@ class Namespace:
     def hear_state(self, message: StateDigest, source: Told) -> None:
         self.audit.hear(message)
 
+    @property
+    def _sealing_grant(self) -> EntryId | None:
+        """The grant under which peers take our batches; without one, what is written
+        waits in the outbox."""
+        grant = self.keeper.membership.grants.get(self.grant or EntryId(b""))
+        return self.grant if grant is not None and grant.ops & Ops.WRITE else None
+
     def pending_count(self) -> int:
         """How many own changes no batch holds yet."""
         return self._outbox_count + len(self._new)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether all own changes that may leave are in batches."""
+        return not (self._sealing_grant and self.pending_count())

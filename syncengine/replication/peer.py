@@ -5,6 +5,8 @@ cursor, leave out what the peer has, send, and stop when its window is full. A s
 peer costs a cursor, not a queue.
 """
 
+import asyncio
+import math
 import zlib
 
 from msgspec.structs import replace
@@ -62,6 +64,7 @@ class Channel:
         "received",
         "record",
         "sent",
+        "stalled_at",
         "their_position",
     )
 
@@ -83,6 +86,8 @@ class Channel:
         self._window: list[tuple[int, int]] = []  # (position before, bytes)
         self._window_ends: list[int] = []
         self._window_bytes = 0
+        self.stalled_at = math.inf
+        """When the peer will have been too slow, on the loop's clock."""
         self._has: dict[ActorId, int] = {}
         self._has_entries: dict[EntryId, None] = {}
         self._diverged: frozenset[ActorId] = frozenset()
@@ -182,6 +187,9 @@ class Channel:
                 self._window_bytes >= limits.WINDOW_BYTES
                 or len(self._window) >= limits.WINDOW_MESSAGES
             ):
+                if self.stalled_at == math.inf:
+                    now = asyncio.get_running_loop().time()
+                    self.stalled_at = now + limits.STALLED_SECONDS
                 return None
             message = self._next_data()
             if message is not None:
@@ -254,6 +262,7 @@ class Channel:
 
     def acknowledged(self, message: Ack) -> None:
         """The peer has all up to a position on its disk."""
+        self.stalled_at = math.inf
         while self._window_ends and self._window_ends[0] <= message.position:
             self._window_ends.pop(0)
             self._window_bytes -= self._window.pop(0)[1]
@@ -284,6 +293,7 @@ class Channel:
         self._window.clear()
         self._window_ends.clear()
         self._window_bytes = 0
+        self.stalled_at = math.inf
         self.hosted.in_flight.discard(self)
         self.sent = 0
         self.record.acked = 0

@@ -1,13 +1,16 @@
 """One local replica: a file, a device, and the namespaces in it."""
 
 import asyncio
+import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any
 
-from syncengine.clock import Clock, Entropy, HybridClock, SteadyClock
+from syncengine import limits
+from syncengine.clock import Clock, Entropy, HybridClock, SteadyClock, ms_from_hlc
 from syncengine.errors import (
     AlreadyExists,
     ClockSuspect,
@@ -18,7 +21,7 @@ from syncengine.errors import (
     Refused,
     WrongLoop,
 )
-from syncengine.ids import DeviceId, NamespaceId, base32
+from syncengine.ids import HASH_BYTES, DeviceId, NamespaceId, base32, from_base32
 from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Open
 from syncengine.replication.host import Hosted
@@ -34,9 +37,11 @@ from syncengine.storage.store import Store, Writes
 from syncengine.system import process
 from syncengine.trust.invite import Invite
 from syncengine.trust.invite import parse as parse_invite
-from syncengine.trust.keys import ED25519, Scheme
+from syncengine.trust.keys import ED25519, SEED_BYTES, Scheme
 from syncengine.trust.membership import (
     OPS_OWNER,
+    Entry,
+    Ops,
     make_genesis,
     make_grant,
     namespace_id,
@@ -46,6 +51,9 @@ log = logging.getLogger("syncengine")
 
 # A device whose clock is off by more than this is told, and its stamps corrected.
 CLOCK_OFF_MS = 60_000
+
+# How a namespace is called whose documents were brought into a joined one.
+BEFORE = " (before joining "
 
 
 class Replica:
@@ -71,7 +79,8 @@ class Replica:
         self.scheme = scheme
         self.instance = entropy.bytes(16)
         self.clock_suspect = False
-        """Whether a hub's clock and ours are more than a minute apart."""
+        """Whether our clock is more than a minute off a hub's, or went back. It is
+        corrected as far as other members' stamps agree."""
         self._strict_clock = strict_clock
         self._life = process.life
         self._closed = False
@@ -85,7 +94,10 @@ class Replica:
         self._last_ns = last_ns or 0
 
     async def start(self) -> None:
-        """Load the namespaces; after a restore, go on under new actors."""
+        """Load the namespaces; after a restore, go on under new actors.
+
+        Raises `ClockSuspect` when the clock went back and that is to be an error.
+        """
         for ns, name, called in self.store.read(
             "SELECT ns, id, name FROM _sync_namespace"
         ):
@@ -100,6 +112,17 @@ class Replica:
                     called or base32(name)[:8],
                 )
                 await space.engine.retire_actor()
+        latest = max((s.engine.clock.last for s in self._spaces.values()), default=0)
+        # Others' stamps are up to a minute ahead of us, too.
+        back = ms_from_hlc(latest) - limits.CLOCK_AHEAD_MS_MAX - self.clock.own_ms()
+        if back > CLOCK_OFF_MS:
+            self._suspect_clock(f"{back / 1000:.0f} s behind what it was")
+
+    def _suspect_clock(self, how: str) -> None:
+        self.clock_suspect = True
+        if self._strict_clock:
+            raise ClockSuspect(f"this device's clock is {how}; set it right")
+        log.warning("this device's clock is %s; writes go on in order", how)
 
     # --- life ---------------------------------------------------------------------
 
@@ -125,6 +148,8 @@ class Replica:
             space.engine.stop()
         self.writer.close()
         await self._task
+        for space in self._spaces.values():
+            space.engine.documents.forget()
         await self._opened.close()
 
     def check_usable(self) -> None:
@@ -133,7 +158,9 @@ class Replica:
             raise Closed(f"{self.store.path} is closed; open it again")
         if self._life != process.life:
             raise WrongLoop(
-                "this replica was opened before a fork; open it in the child process"
+                "this replica was opened before a fork; open it in the child process, "
+                "and give each process or thread its own (syncengine.blocking has one "
+                "for programs without a loop)"
             )
         try:
             loop: Any = asyncio.get_running_loop()
@@ -211,21 +238,41 @@ class Replica:
         """Join the namespace of an invite; works offline.
 
         `name` is how this replica will call it. With `adopt=True`, what a local
-        namespace of that name holds is written again into the joined one. Raises
-        `InviteExpired`, `Invalid`, `AlreadyExists`.
+        namespace of that name holds is written again into the joined one; after a
+        crash, joining again goes on with that. A namespace that is here already, on
+        a device that has no right to it (any more), is let in again by a fresh
+        invite. Raises `InviteExpired`, `Invalid`, `AlreadyExists`.
         """
         self.check_usable()
         if isinstance(invite, str):
             invite = parse_invite(invite)
         if name is not None:
             _check_name(name)
+        if adopt and not invite.ops & Ops.WRITE:
+            raise Invalid(
+                "this invite lets you read; to bring documents along, ask for one to "
+                "write"
+            )
         known = self._spaces.get(invite.namespace)
-        if known is not None:
+        if known is not None and name not in (None, known.name):
+            raise AlreadyExists(
+                f"this namespace is here already, as {known.name!r}; join it under "
+                "that name"
+            )
+        if known is not None and known.is_member:
+            if adopt:
+                await self._adopt_all(known)
             return known
         if self.clock.now_ms() > invite.accept_by_ms:
             raise InviteExpired(
                 Code.INVITE_EXPIRED, "this invite has expired; ask for a new one"
             )
+        if known is not None:
+            await known.engine.take_grant(self._link_of(invite))
+            self._tell_links(known)
+            if adopt:
+                await self._adopt_all(known)
+            return known
         old = next((s for s in self._spaces.values() if s.name == name and name), None)
         if old is not None and not adopt:
             raise AlreadyExists(
@@ -233,28 +280,85 @@ class Replica:
                 "with adopt=True to bring its documents along"
             )
         if old is not None:
-            await self._rename(old, f"{name} (before joining)")
+            taken = {space.name for space in self._spaces.values()}
+            names = (f"{name}{BEFORE}{n})" for n in itertools.count(1))
+            await self._rename(old, next(n for n in names if n not in taken))
         space = await self._new(invite.namespace, name, invite.address or None)
-        async with space.engine.turn:
-            keeper = space.engine.keeper
-            link = make_grant(
-                invite.key(self.scheme),
-                invite.namespace,
-                [invite.grant],
-                parent=invite.grant,
-                subject=DeviceId(self.key.public),
-                ops=invite.ops,
-                depth=0,
-                nonce=self.entropy.bytes(16),
-            )
-            keeper.append_own(link)
-            (space.engine.grant,) = keeper.membership.grants
-            space.engine.new_actor()
-        await space.engine.flush()
-        if old is not None:
-            await _adopt(old, space)
+        await space.engine.take_grant(self._link_of(invite))
+        if adopt:
+            await self._adopt_all(space)
         self._tell_links(space)
         return space
+
+    def _link_of(self, invite: Invite) -> Entry:
+        """Return the grant by which an invite lets this device in."""
+        return make_grant(
+            invite.key(self.scheme),
+            invite.namespace,
+            [invite.grant],
+            parent=invite.grant,
+            subject=DeviceId(self.key.public),
+            ops=invite.ops,
+            depth=0,
+            nonce=self.entropy.bytes(16),
+        )
+
+    async def recover(
+        self, recovery_key: str, namespace_id: str | None = None, *, name: str = "main"
+    ) -> Space:
+        """Make this device an owner's again, by the key that was printed at first.
+
+        Of a namespace that is here (from a backup, say), or of the one named, which a
+        hub still has: it is then called `name`, and arrives by the next link. Raises
+        `Invalid` for a key that owns nothing here.
+        """
+        self.check_usable()
+        try:
+            seed = from_base32("".join(recovery_key.split()).replace("-", ""))
+        except ValueError:
+            seed = b""
+        if len(seed) != SEED_BYTES:
+            raise Invalid("this is no recovery key; copy all of its groups again")
+        owner = self.scheme.private_key(seed)
+        wanted = _namespace_id(namespace_id) if namespace_id else None
+        space = next(
+            (
+                space
+                for space in self._spaces.values()
+                if wanted in (None, space.engine.keeper.namespace)
+                and (genesis := space.engine.keeper.membership.genesis) is not None
+                and owner.public in genesis.owners
+            ),
+            None,
+        )
+        if space is None and (wanted is None or wanted in self._spaces):
+            raise Invalid(
+                "this key owns none of the namespaces here that are meant; restore a "
+                "backup, or name another one by its id (`syncengine status` shows it)"
+            )
+        if space is None:
+            assert wanted is not None
+            _check_name(name)
+            space = await self._new(wanted, name, None)
+        keeper = space.engine.keeper
+        link = make_grant(
+            owner,
+            keeper.namespace,
+            keeper.membership.recent_heads(),
+            parent=None,
+            subject=DeviceId(self.key.public),
+            ops=OPS_OWNER,
+            depth=7,
+            nonce=self.entropy.bytes(16),
+        )
+        await space.engine.take_grant(link)
+        self._tell_links(space)
+        return space
+
+    async def _adopt_all(self, space: Space) -> None:
+        for old in list(self._spaces.values()):
+            if (old.name or "").startswith(f"{space.name}{BEFORE}"):
+                await _adopt(old, space)
 
     async def _new(
         self, namespace: NamespaceId, name: str | None, address: str | None
@@ -308,16 +412,8 @@ class Replica:
         """A listener told its clock: note how far off ours is."""
         offset = now_ms - self.clock.own_ms()
         off = abs(offset) > CLOCK_OFF_MS
-        if off and not self.clock_suspect:
-            if self._strict_clock:
-                raise ClockSuspect(
-                    f"this device's clock is off by {offset / 1000:.0f} s; set it right"
-                )
-            log.warning(
-                "this device's clock is %.0f s off the hub's; it is corrected as far "
-                "as other members' stamps agree",
-                offset / 1000,
-            )
+        if off and (self._strict_clock or not self.clock_suspect):
+            self._suspect_clock(f"{offset / 1000:.0f} s off the hub's")
         self.clock_suspect = off
         self.clock.hub_offset_ms = offset if off else 0
         for space in self._spaces.values():
@@ -343,8 +439,16 @@ class Replica:
         )
         return [address for (address,) in rows]
 
+    def hub_of(self, namespace: NamespaceId) -> str | None:
+        """Return the address by which a namespace's hub is known."""
+        rows = self.store.read(
+            "SELECT address FROM _sync_namespace WHERE id = ?", namespace
+        )
+        return rows[0][0] if rows else None
+
     async def remember(self, address: str) -> None:
         """Keep where the hub is (without its ticket) for namespaces that know none."""
+        self.check_usable()
         writes = Writes()
         for space in self._spaces.values():
             writes.add(sql.REMEMBER_ADDRESS, address, space.engine.ns)
@@ -364,11 +468,15 @@ class Replica:
 
 
 async def _adopt(old: Space, new: Space) -> None:
-    """Write the documents of `old` again, in `new`."""
+    """Write the documents of `old` again, in `new`; each once, however often."""
     for collection, _ in old.collections():
         async for key, page in old.documents(collection):
-            async with new.transaction() as tx:
-                target = tx[f"{collection}/{key}"]
+            name = f"{collection}/{key}"
+            what = hashlib.sha256(f"{old.id} {name}".encode()).digest()[:16]
+            async with new.transaction(f"adopt:{base32(what)}") as tx:
+                if tx.repeated:
+                    continue
+                target = tx[name]
                 for field, value in page.items():
                     target[field] = value
 
@@ -378,10 +486,20 @@ def _check_name(name: str) -> None:
         raise Invalid("a namespace's name is 1 to 200 printable characters")
 
 
+def _namespace_id(text: str) -> NamespaceId:
+    try:
+        raw = from_base32(text.strip())
+    except ValueError:
+        raw = b""
+    if len(raw) != HASH_BYTES:
+        raise Invalid("this is no namespace's id; copy it again as a whole")
+    return NamespaceId(raw)
+
+
 def _recovery_text(seed: bytes) -> str:
     """Return a recovery key in groups that a person can copy by hand."""
     text = base32(seed)
-    return "-".join(text[at : at + 4] for at in range(0, len(text), 4)) + "\n"
+    return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 
 class Opening:
@@ -428,5 +546,9 @@ class Opening:
             scheme=self._scheme,
             strict_clock=self._strict,
         )
-        await replica.start()
+        try:
+            await replica.start()
+        except BaseException:
+            await replica.close()
+            raise
         return replica

@@ -120,9 +120,15 @@ class Space:
         self._replica.check_usable()
 
     def check_may_write(self, document: DocumentId | None = None) -> None:
-        """Raise `Refused` unless this device's grant covers the write."""
+        """Raise `Refused` unless this device's grant covers the write.
+
+        A restored or copied file has no grant until it is let in again; what is
+        written until then waits in it.
+        """
         grant = self.grant
-        if grant is None or not grant.ops & Ops.WRITE:
+        if grant is None:
+            return
+        if not grant.ops & Ops.WRITE:
             raise Refused(
                 Code.NOT_GRANTED,
                 f"this device may read but not write in {self.name or self.id[:8]}",
@@ -132,6 +138,12 @@ class Space:
             raise Refused(
                 Code.NOT_GRANTED, f"this device may not write {document}", path=document
             )
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this device is known to be let in: it has a grant that holds."""
+        membership = self.engine.keeper.membership
+        return membership.grant_of(DeviceId(self._replica.key.public)) is not None
 
     @property
     def grant(self) -> Grant | None:

@@ -212,7 +212,7 @@ def _shown(space: Space) -> dict[str, Any]:
 async def test_mutants(
     stage: Stage, kind: type[Message], record_property: Callable[[str, object], None]
 ) -> None:
-    count = MUTANTS // len(TYPES)
+    count = -(-MUTANTS // len(TYPES))
     done = 0
     chance = random.Random(kind.__name__)
     while done < count:

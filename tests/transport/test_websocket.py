@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 
 import syncengine
 import transport
-from syncengine import ConnectionLost, Invalid
+from syncengine import ConnectionLost, Invalid, NotFound
 from syncengine.replication.address import parse_address
 from transport.websocket import dial
 
@@ -37,6 +37,105 @@ async def test_two_devices_meet_through_a_hub(server: Any) -> None:
                 await other.synced()
                 assert len((await theirs.get("note/1"))["title"]) == 600_000
                 assert [link.state, other.state] == ["live", "live"]
+
+
+async def test_namespaces_of_two_hubs_are_on_one_device(
+    server: Any, tmp_path: Path
+) -> None:
+    """Each link serves what is at its hub, and does not wait for the rest."""
+    async with (
+        syncengine.open_hub(str(tmp_path / "second.db")) as hub,
+        transport.serve(hub) as second,
+        syncengine.open(":memory:") as a,
+        syncengine.open(":memory:") as phone,
+        asyncio.timeout(20),
+    ):
+        for number, hub_address in enumerate((server.address, second.address)):
+            name = f"home{number}"
+            space = await a.namespace(name)
+            async with space.transaction() as tx:
+                tx["note/1"]["title"] = name
+            async with transport.connect(a, hub_address, namespaces=[name]) as link:
+                invite = await space.invite("write", hub=link.hub)
+                await link.synced()
+            await phone.join(invite, name=name)
+        for number, hub_address in enumerate((None, server.address)):
+            async with transport.connect(phone, hub_address) as link:
+                await link.synced()
+                shown = await (await phone.namespace(f"home{1 - number}")).get("note/1")
+                assert shown["title"] == f"home{1 - number}"
+        with pytest.raises(NotFound, match="home0, home1"):
+            transport.connect(phone, namespaces=["hoem"])
+
+
+async def test_a_link_over_tls(tmp_path: Path) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(pem)
+    trusting = ssl.create_default_context(cafile=str(pem))
+    async with (
+        syncengine.open_hub(str(tmp_path / "hub.db")) as hub,
+        transport.serve(hub, "localhost", tls=served) as server,
+        syncengine.open(":memory:") as a,
+        asyncio.timeout(20),
+    ):
+        await a.namespace("home")
+        assert server.address.startswith("wss://localhost:")
+        async with transport.connect(a, server.address) as link:
+            async for state in link.states():
+                if state == "waiting":
+                    break
+            assert "certificate" in str(link.error)
+        async with transport.connect(a, server.address, tls=trusting) as link:
+            await link.synced()
+
+
+async def test_more_than_64_strangers_at_once_are_too_many(server: Any) -> None:
+    url = parse_address(server.address)
+    host, port = "127.0.0.1", int(url.url.rpartition(":")[2])
+    idle = [await asyncio.open_connection(host, port) for _ in range(80)]
+    with pytest.raises(ConnectionLost, match="503"):
+        await dial(url)
+    for _, writer in idle:
+        writer.close()
+    async with asyncio.timeout(5), syncengine.open(":memory:") as a:
+        await a.namespace("home")
+        async with transport.connect(a, server.address) as link:
+            await link.synced()
+
+
+def test_an_address_may_have_a_path() -> None:
+    address = f"wss://example.org/sync/#{'a' * 51}q"
+
+    assert parse_address(address).url == "wss://example.org/sync"
+    assert parse_address(str(parse_address(address))) == parse_address(address)
 
 
 async def test_offline_one_enters_at_once_and_waits() -> None:

@@ -65,6 +65,7 @@ CLEAR_DERIVED = (
     "DELETE FROM _sync_void WHERE ns = ?",
     "DELETE FROM _sync_origin WHERE ns = ?",
 )
+CLEAR_LOG = "DELETE FROM _sync_log WHERE ns = ?"
 CLEAR_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ?"
 
 LOG_AFTER = (

@@ -6,23 +6,29 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import syncengine
 import transport
 from syncengine import (
+    AlreadyExists,
     Hub,
     Invalid,
     InviteExpired,
     InviteUsed,
     Refused,
     Replica,
+    limits,
 )
-from syncengine.ids import ActorId, DeviceId, DocumentId
-from syncengine.log.batch import NO_BATCH, seal
+from syncengine.ids import ActorId, DeviceId, DocumentId, NamespaceId
+from syncengine.log.batch import NO_BATCH, seal, split_payload
 from syncengine.log.change import Change, Touch
+from syncengine.log.run import decode_rows
+from syncengine.protocol.codes import Code
 from syncengine.replication.address import Address
 from syncengine.replication.backoff import Backoff
+from syncengine.replication.conversation import Dialling
 from syncengine.replication.link import Link
 from syncengine.system import SystemEntropy
 from tests.wires import Wire
@@ -191,6 +197,63 @@ async def test_a_lying_hub_gains_nothing(
         assert (await founder.spaces()[0].get("note/1"))["title"] == "first"
 
 
+@pytest.mark.parametrize("peer", ["never acknowledges", "never reads"])
+async def test_a_peer_that_takes_nothing_is_let_go(
+    hub: Hub, founder: Replica, monkeypatch: pytest.MonkeyPatch, peer: str
+) -> None:
+    async def forever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    def nothing(*_: object) -> None: ...
+
+    monkeypatch.setattr(limits, "DATA_BYTES_CUT", 1)
+    monkeypatch.setattr(limits, "STALLED_SECONDS", 0.3)
+    wire = Wire(hub)
+    space = founder.spaces()[0]
+    async with syncengine.open(":memory:") as other, wire.link(founder) as link:
+        for number in range(40):
+            async with space.transaction() as tx:
+                tx["note/1"]["n"] = number
+            await tx.receipt.durable_on("hub")
+        invite = await space.invite("write")
+        await link.synced()
+        await other.join(invite)
+        if peer == "never reads":
+            monkeypatch.setattr(Dialling, "_take_in", forever)
+        else:
+            monkeypatch.setattr(Dialling, "_stored", nothing)
+        async with wire.link(other) as theirs, asyncio.timeout(10):
+            listening: Any = None
+            async for state in theirs.states():
+                if state == "live":
+                    (listening,) = (
+                        c
+                        for c in wire.registry.all
+                        if c.device == DeviceId(other.key.public)
+                    )
+                    break
+            assert listening is not None
+            while listening.closed is None:
+                await asyncio.sleep(0.01)
+        assert listening.closed.code == Code.SLOW
+
+
+async def test_what_inflates_to_empty_maps_costs_nothing(hub: Hub) -> None:
+    """An untyped decoder makes 64 bytes of each."""
+    import tracemalloc
+
+    body = msgspec.msgpack.encode([[1, {}] for _ in range(200_000)])
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="malformed"):
+        decode_rows(NamespaceId(bytes(32)), body)
+    with pytest.raises(ValueError, match="payload"):
+        split_payload(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 100_000
+
+
 async def test_a_stranger_is_refused_with_a_reason(hub: Hub, founder: Replica) -> None:
     wire = Wire(hub)
     async with syncengine.open(":memory:") as stranger:
@@ -204,6 +267,58 @@ async def test_a_stranger_is_refused_with_a_reason(hub: Hub, founder: Replica) -
                 await link.synced()
 
 
+async def test_a_namespace_that_must_wait_does_not_hold_up_the_others(
+    hub: Hub, founder: Replica
+) -> None:
+    """The device that made the invite has not told the hub yet."""
+    wire = Wire(hub)
+    other = await founder.namespace("other")
+    async with syncengine.open(":memory:") as device:
+        home = founder.spaces()[0]
+        home_invite = await home.invite("write")
+        async with wire.link(founder) as link:
+            await link.synced()
+        late_invite = await other.invite("write")
+        mine = await device.join(home_invite, name="home")
+        late = await device.join(late_invite, name="other")
+        async with wire.link(device) as link:
+            await link.connected()
+            async with mine.transaction() as tx:
+                tx["note/2"]["title"] = "at once"
+            await tx.receipt.durable_on("hub")
+            assert link.state == "live"
+            assert "has not arrived here yet" in str(link.error)
+            async with asyncio.timeout(20), wire.link(founder) as theirs:
+                await theirs.synced()
+                await link.synced()
+            assert link.state == "live"
+        assert late.engine.keeper.membership.genesis is not None
+
+
+async def test_a_namespace_that_is_refused_is_told_after_the_others(
+    hub: Hub, founder: Replica
+) -> None:
+    wire = Wire(hub)
+    async with syncengine.open(":memory:") as device:
+        home = founder.spaces()[0]
+        once = await home.invite("write", uses=1)
+        async with wire.link(founder) as link:
+            await link.synced()
+        async with syncengine.open(":memory:") as first:
+            await first.join(once)
+            async with wire.link(first) as link:
+                await link.synced()
+        own = await device.namespace("own")
+        await device.join(once, name="used")
+        async with wire.link(device) as link:
+            with pytest.raises(InviteUsed):
+                await link.synced()
+            relay = hub.find(own.engine.keeper.namespace)
+            assert relay is not None
+            assert relay.keeper.digest() == own.engine.keeper.digest()
+            assert link.state == "live"
+
+
 async def test_a_link_reconnects_by_itself(hub: Hub, founder: Replica) -> None:
     wire = Wire(hub)
     space = founder.spaces()[0]
@@ -211,6 +326,8 @@ async def test_a_link_reconnects_by_itself(hub: Hub, founder: Replica) -> None:
         await link.synced()
         wire.plugged = False
         await wire.cut()
+        while link.state == "live":
+            await asyncio.sleep(0.01)
         async with space.transaction() as tx:
             tx["note/1"]["title"] = "offline"
         assert space.pending == 1
@@ -297,10 +414,145 @@ async def test_joining_with_adopt_brings_the_local_documents(
     async with syncengine.open(":memory:") as other, wire.link(founder) as link:
         mine = await other.namespace("home")
         async with mine.transaction() as tx:
-            tx["note/9"]["title"] = "mine"
+            page = tx["note/9"]
+            page["title"] = "mine"
+            page.counter("n").increment(2)
+            page.text("body").insert(0, "text")
+            page["tree"] = {"a": [1, {"b": 2}]}
+        shown = (await mine.get("note/9")).to_dict()
         invite = await founder.spaces()[0].invite("write")
         await link.synced()
         space = await other.join(invite, name="home", adopt=True)
-
-        assert (await space.get("note/9"))["title"] == "mine"
+        assert (await space.get("note/9")).to_dict() == shown
         assert space.name == "home"
+
+        # Again, as after a crash in the middle: nothing is there twice.
+        await other.join(invite, name="home", adopt=True)
+        assert (await space.get("note/9")).to_dict() == shown
+        # And into another namespace: the name is free again.
+        async with syncengine.open(":memory:") as third:
+            await third.namespace("home")
+            second = await (await third.namespace("more")).invite("write")
+        await other.join(second, name="home", adopt=True)
+        assert {made.name for made in other.spaces()} == {
+            "home", "home (before joining 1)", "home (before joining 2)",
+        }  # fmt: skip
+        with pytest.raises(AlreadyExists, match="before joining 2"):
+            await other.join(invite, name="wrong")
+
+
+async def test_a_reader_brings_nothing_along(founder: Replica) -> None:
+    invite = await founder.spaces()[0].invite("read")
+    async with syncengine.open(":memory:") as other:
+        await other.namespace("home")
+        with pytest.raises(Invalid, match="ask for one to write"):
+            await other.join(invite, name="home", adopt=True)
+        assert [space.name for space in other.spaces()] == ["home"]
+
+
+@pytest.mark.parametrize("ops", ["read", "write"])
+async def test_a_fresh_invite_helps_who_came_too_late(
+    hub: Hub, founder: Replica, ops: str
+) -> None:
+    """What was written while waiting arrives; the used invite gives nothing more."""
+    wire = Wire(hub)
+    home = founder.spaces()[0]
+    async with syncengine.open(":memory:") as other, wire.link(founder) as link:
+        used = await home.invite("write")
+        fresh = await home.invite("write")
+        await link.synced()
+        async with syncengine.open(":memory:") as first:
+            await first.join(used)
+            async with wire.link(first) as theirs:
+                await theirs.synced()
+        space = await other.join(used, name="home")
+        async with space.transaction() as tx:
+            tx["note/2"]["title"] = "waited"
+        async with wire.link(other) as late:
+            with pytest.raises(InviteUsed):
+                await late.synced()
+        if ops == "read":
+            invite = await home.invite("read")
+            await link.synced()
+        else:
+            invite = fresh
+        assert await other.join(invite) is space
+        async with wire.link(other) as late:
+            await late.synced()
+            assert (await space.get("note/1"))["title"] == "first"
+            assert space.grant is not None
+            assert space.grant.ops == invite.ops
+            if ops == "write":
+                await equal(founder, other)
+                assert (await home.get("note/2"))["title"] == "waited"
+            else:
+                assert space.pending == 1, "kept, and shown to nobody"
+                assert late.state == "live"
+                with pytest.raises(Refused, match="may read but not write"):
+                    async with space.transaction() as tx:
+                        tx["note/2"]["title"] = "more"
+
+
+@pytest.mark.parametrize("how", ["a fresh invite", "the recovery key"])
+async def test_a_restored_backup_is_let_in_again(
+    hub: Hub, founder: Replica, tmp_path: Path, how: str
+) -> None:
+    """On a new device, which has another key."""
+    wire = Wire(hub)
+    home = founder.spaces()[0]
+    key = home.recovery_key
+    assert key is not None
+    async with wire.link(founder) as link:
+        fresh = await home.invite("write")
+        await link.synced()
+        await founder.backup(str(tmp_path / "copy.db"))
+        async with syncengine.open(str(tmp_path / "copy.db")) as restored:
+            space = restored.spaces()[0]
+            async with space.transaction() as tx:
+                tx["note/2"]["title"] = "restored"
+            async with wire.link(restored) as other:
+                with pytest.raises(Refused, match="no grant"):
+                    await other.synced()
+            if how == "a fresh invite":
+                assert await restored.join(fresh) is space
+            else:
+                assert await restored.recover(key.upper()) is space
+                assert (await space.invite("write")).ops
+            async with wire.link(restored) as other:
+                await other.synced()
+                await link.synced()
+                await equal(founder, restored)
+            assert (await home.get("note/2"))["title"] == "restored"
+
+
+async def test_an_owner_who_lost_everything_but_the_key_comes_back(
+    hub: Hub, founder: Replica
+) -> None:
+    wire = Wire(hub)
+    home = founder.spaces()[0]
+    assert home.recovery_key is not None
+    async with wire.link(founder) as link:
+        await link.synced()
+    async with syncengine.open(":memory:") as fresh:
+        with pytest.raises(Invalid, match="owns none"):
+            await fresh.recover(home.recovery_key)
+        with pytest.raises(Invalid, match="no recovery key"):
+            await fresh.recover("abcd-efgh")
+        space = await fresh.recover(home.recovery_key, home.id, name="home")
+        async with wire.link(fresh) as other:
+            await other.synced()
+        assert (await space.get("note/1"))["title"] == "first"
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "mine again"
+        async with wire.link(fresh) as other, wire.link(founder) as link:
+            await other.synced()
+            await link.synced()
+            await equal(founder, fresh)
+        assert (await home.get("note/1"))["title"] == "mine again"
+    async with syncengine.open(":memory:") as thief:
+        other_key = (await thief.namespace("own")).recovery_key
+        assert other_key is not None
+        await thief.recover(other_key, home.id, name="home")
+        async with wire.link(thief) as link:
+            with pytest.raises(Refused):
+                await link.synced()

@@ -1,16 +1,20 @@
 """Files: opened once, by their owner, and recognised after a restore."""
 
 import asyncio
+import os
 import shutil
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import syncengine
+import transport
 from syncengine import (
+    ClockSuspect,
     Closed,
     NotFound,
     NotOurs,
@@ -19,6 +23,8 @@ from syncengine import (
     StoreReadOnly,
     WrongLoop,
 )
+from syncengine.replication.replica import Opening
+from syncengine.system import SystemEntropy
 
 
 async def write(path: Path, text: str) -> Any:
@@ -93,24 +99,121 @@ async def test_the_key_is_for_its_owner_alone(tmp_path: Path) -> None:
 async def test_another_loop_or_thread_is_told_at_once(tmp_path: Path) -> None:
     async with syncengine.open(str(tmp_path / "a.db")) as replica:
         space = await replica.namespace("home")
-        caught: list[BaseException] = []
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "x"
+        address = f"ws://127.0.0.1:9/#{'a' * 51}q"
+        link = transport.connect(replica, address)
+
+        async def call(use: Any) -> Any:
+            return use()
+
+        uses: dict[str, Callable[[], Any]] = {
+            "get": lambda: space.get("note/1"),
+            "namespace": lambda: replica.namespace("home"),
+            "transaction": lambda: space.transaction().__aenter__(),
+            "receipt": lambda: tx.receipt.durable_on("hub"),
+            "synced": link.synced,
+            "connected": link.connected,
+            "states": lambda: anext(aiter(link.states())),
+            "enter": link.__aenter__,
+            "collections": lambda: call(space.collections),
+            "peers": lambda: call(space.peers),
+            "invite": space.invite,
+            "backup": lambda: replica.backup(str(tmp_path / "b.db")),
+            "remember": lambda: replica.remember(address),
+            "serve": lambda: transport.serve(replica).__aenter__(),
+            "join": lambda: replica.join("sync1:x"),
+            "recover": lambda: replica.recover("x"),
+        }
+        caught: dict[str, BaseException] = {}
 
         def elsewhere() -> None:
-            async def use() -> None:
-                await space.get("note/1")
+            async def use(name: str) -> None:
+                try:
+                    async with asyncio.timeout(5):
+                        await uses[name]()
+                except (WrongLoop, TimeoutError) as error:
+                    caught[name] = error
 
-            try:
-                asyncio.run(use())
-            except WrongLoop as error:
-                caught.append(error)
+            for name in uses:
+                asyncio.run(use(name))
 
         thread = threading.Thread(target=elsewhere)
         thread.start()
         await asyncio.to_thread(thread.join)
-    assert len(caught) == 1
+    for name in uses:
+        assert "syncengine.blocking" in str(caught.get(name)), name
 
     with pytest.raises(Closed):
         await space.get("note/1")
+
+
+def test_a_forked_child_is_told_at_once(tmp_path: Path) -> None:
+    async def story() -> int:
+        async with syncengine.open(str(tmp_path / "a.db")) as replica:
+            child = os.fork()
+            if child == 0:
+                try:
+                    replica.check_usable()
+                except WrongLoop as error:
+                    os._exit(7 if "before a fork" in str(error) else 1)
+                os._exit(0)
+            return child
+
+    _, status = os.waitpid(asyncio.run(story()), 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    ms = 1_750_000_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+def opening(path: Path, clock: Hand, *, strict: bool = False) -> Opening:
+    entropy = SystemEntropy()
+    return Opening(str(path), strict_clock=strict, clock=clock, entropy=entropy)
+
+
+async def test_a_clock_that_went_back_is_said_and_order_holds(tmp_path: Path) -> None:
+    clock = Hand()
+    path = tmp_path / "a.db"
+    async with opening(path, clock) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "first"
+        assert not replica.clock_suspect
+        before = space.engine.clock.last
+    clock.ms = 0  # 1970
+    with pytest.raises(ClockSuspect, match="behind what it was"):
+        await opening(path, clock, strict=True)
+    async with opening(path, clock) as replica:
+        assert replica.clock_suspect
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "second"
+        assert space.engine.clock.last > before
+        assert (await space.get("note/1"))["title"] == "second"
+
+
+async def test_a_strict_clock_that_is_off_the_hubs_ends_the_link(
+    tmp_path: Path,
+) -> None:
+    clock = Hand()
+    async with (
+        syncengine.open_hub(str(tmp_path / "hub.db")) as hub,
+        transport.serve(hub) as server,
+        opening(tmp_path / "a.db", clock, strict=True) as replica,
+    ):
+        await replica.namespace("home")
+        async with transport.connect(replica, server.address) as link:
+            with pytest.raises(ClockSuspect, match="off the hub's"):
+                await link.synced()
+        assert link.state == "closed"
+        assert replica.clock_suspect
 
 
 async def test_a_hubs_file_is_no_replica(tmp_path: Path) -> None:
