@@ -142,6 +142,7 @@ class Refused(SyncError):
         retry: Retry = "never",
         effect: Effect = "none",
     ):
+        reason = reason.removesuffix(f" ({code})")  # as a peer's own error tells it
         super().__init__(f"{reason} ({code})")
         self.code = code
         self.reason = reason
@@ -162,7 +163,7 @@ class ProtocolError(SyncError):
     """A peer broke the protocol; the connection closes with `code`."""
 
     def __init__(self, code: int, message: str):
-        super().__init__(f"{message} ({code})")
+        super().__init__(f"{message.removesuffix(f' ({code})')} ({code})")
         self.code = code
 
 

@@ -1,6 +1,7 @@
 """The commands. Each does one thing through the public interface and prints it."""
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -8,7 +9,8 @@ import re
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,27 @@ import click
 import syncengine
 import transport
 from clients.cli import settings as configuration
-from clients.cli.output import INTERRUPTED, NO, Output, exit_code, stderr, table
-from syncengine.errors import Invalid, NotFound, SyncError
+from clients.cli.output import (
+    INTERRUPTED,
+    NO,
+    USAGE,
+    Output,
+    exit_code,
+    stderr,
+    table,
+)
+from syncengine.errors import Invalid, NotFound, StoreLocked, SyncError
 from syncengine.ids import base32, document_id, parse_document_id
 from syncengine.system import SystemClock, SystemEntropy
+from syncengine.trust.invite import parse as parse_invite
 from syncengine.values import unescape
+from transport.guard import is_loopback
 
 # How long a one-time command waits for the hub before it gives up.
 CONNECT_SECONDS = 15.0
+
+# How long a command waits for another one that has the file open.
+LOCK_SECONDS = 2.0
 
 
 class Context:
@@ -51,11 +66,36 @@ class Context:
         names = ", ".join(str(space.name) for space in spaces) or "none"
         raise NotFound(f"say which namespace (--namespace); there are: {names}")
 
-    def open(self, *, create: bool = False) -> Any:
+    @contextlib.asynccontextmanager
+    async def open(
+        self, *, create: bool = False
+    ) -> AsyncGenerator["syncengine.Replica", None]:
+        """Open the replica; a command that ends soon is waited for."""
         path = self.settings.db
         if not create and not Path(path).exists():
             raise NotFound(f"there is no {path}; `syncengine init` or `join` makes it")
-        return syncengine.open(path)
+        async with await _patiently(path) as replica:
+            yield replica
+
+    def note_outsider(self, space: "syncengine.Space") -> None:
+        """Say so when this file is not let in (any more): its key is another one."""
+        if not space.is_member and not space.is_new:
+            self.out.note(
+                "This device has no right to the namespace yet (a restored or copied "
+                "file has a new key): what is written stays here until you `join` "
+                "with a fresh invite, or `recover` with the recovery key."
+            )
+
+
+async def _patiently(path: str) -> "syncengine.Replica":
+    give_up = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return await syncengine.open(path)
+        except StoreLocked:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(0.05)
 
 
 Command = Callable[..., Coroutine[Any, Any, int | None]]
@@ -64,16 +104,18 @@ Command = Callable[..., Coroutine[Any, Any, int | None]]
 def command(function: Command) -> Callable[..., None]:
     """Make a click command of an async function: errors become exit codes."""
 
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.pass_obj
     @functools.wraps(function)
-    def run(context: Context, *args: Any, **kwargs: Any) -> None:
+    def run(context: Context, /, *args: Any, **kwargs: Any) -> None:
+        context.out.as_json |= kwargs.pop("as_json")
         try:
             code = asyncio.run(function(context, *args, **kwargs))
-        except SyncError as error:
-            context.out.error(error)
-            sys.exit(exit_code(error))
         except TimeoutError as error:
             context.out.error(TimeoutError(str(error) or "no answer in time"))
+            sys.exit(exit_code(error))
+        except (SyncError, OSError, UnicodeDecodeError) as error:
+            context.out.error(error)
             sys.exit(exit_code(error))
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
@@ -97,7 +139,7 @@ def cli(
 ) -> None:
     """Documents in a plain SQLite file that work offline and sync."""
     logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR,
+        level=logging.INFO if verbose else logging.WARNING,
         format="%(levelname)s %(message)s",
         stream=sys.stderr,
     )
@@ -128,12 +170,14 @@ async def init(context: Context, name: str) -> None:
             data,
             f"{path} holds the namespace {name}.\n\n"
             f"Recovery key (write it down, keep it apart from this device, then delete "
-            f"{path}-sync/recovery-*.txt):\n\n    {(space.recovery_key or '').strip()}",
+            f"{path}-sync/recovery-*.txt):\n\n    {space.recovery_key}",
         )
 
 
 @cli.command()
-@click.option("--data", default="hub.db", show_default=True, help="The hub's file.")
+@click.option(
+    "--data", default="hub.db", show_default=True, help="Its file, or a folder for it."
+)
 @click.option("--listen", default="127.0.0.1:8765", show_default=True)
 @click.option("--public-url", help="How others reach it: wss://sync.example.org")
 @click.option("--tls-cert", type=click.Path(exists=True), help="PEM, with chain.")
@@ -155,12 +199,22 @@ async def hub(
 ) -> None:
     """Relay namespaces between devices, until interrupted."""
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or int(port) > 65535:
         raise Invalid(f"--listen is HOST:PORT, not {listen!r}")
     tls = None
     if tls_cert is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(tls_cert, tls_key)
+        try:
+            tls.load_cert_chain(tls_cert, tls_key)
+        except ssl.SSLError as error:
+            raise Invalid(f"--tls-cert, --tls-key: {error}") from error
+    elif not (insecure_plaintext or behind_proxy or is_loopback(host.strip("[]"))):
+        raise Invalid(
+            f"{host} is not loopback and there is no TLS: give --tls-cert, or "
+            "--behind-proxy where a proxy has one, or --insecure-plaintext"
+        )
+    if Path(data).is_dir():
+        data = str(Path(data) / "hub.db")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -210,7 +264,7 @@ async def invite(
         made = await space.invite(ops, hub=hub, expires=_duration(expires), uses=uses)
         if hub and not offline:
             async with transport.connect(replica, hub) as link:
-                await _within(link.synced(), link)
+                await _within(link.synced(), link, CONNECT_SECONDS)
         elif not offline:
             context.out.note(
                 "No hub is known: the newcomer is told none. `syncengine sync ADDRESS` "
@@ -223,31 +277,71 @@ async def invite(
 
 @cli.command()
 @click.argument("invitation")
-@click.option("--name", default="main", show_default=True, help="Its name here.")
+@click.option("--name", help="Its name here.  [default: main]")
 @click.option("--adopt", is_flag=True, help="Bring a local namespace of that name in.")
 @command
-async def join(context: Context, invitation: str, name: str, adopt: bool) -> None:
-    """Join a namespace by INVITATION; works offline. Then `sync`."""
+async def join(
+    context: Context, invitation: str, name: str | None, adopt: bool
+) -> None:
+    """Join a namespace by INVITATION (- reads it); works offline. Then `sync`.
+
+    A restored or copied file is let in again by a fresh invitation.
+    """
     if invitation == "-":
         invitation = sys.stdin.read()
+    invite = parse_invite(invitation)
     async with context.open(create=True) as replica:
-        space = await replica.join(invitation, name=name, adopt=adopt)
+        here = any(space.engine.keeper.namespace == invite.namespace
+                   for space in replica.spaces())  # fmt: skip
+        if name is None and not here:
+            name = "main"
+        space = await replica.join(invite, name=name, adopt=adopt)
         data = {"namespace": space.name, "namespace_id": space.id, "device": replica.id}
         context.out.result(data, f"Joined as {space.name}. Next: syncengine sync")
 
 
 @cli.command()
+@click.option("--namespace-id", help="Which, when it is not in the file.")
+@click.option("--name", default="main", show_default=True, help="Its name here then.")
+@click.option(
+    "--key", prompt="Recovery key", hide_input=True, help="Asked for if not given."
+)
+@command
+async def recover(
+    context: Context, namespace_id: str | None, name: str, key: str
+) -> None:
+    """Make this device an owner's again, by the key that `init` printed. Then `sync`.
+
+    In a restored backup; or, with --namespace-id, of what a hub still has.
+    """
+    async with context.open(create=namespace_id is not None) as replica:
+        space = await replica.recover(key, namespace_id, name=name)
+        data = {"namespace": space.name, "namespace_id": space.id, "device": replica.id}
+        context.out.result(data, f"Owner of {space.name} again. Next: syncengine sync")
+
+
+@cli.command()
 @click.argument("address", required=False)
 @click.option("--watch", is_flag=True, help="Stay connected until interrupted.")
+@click.option(
+    "--timeout",
+    "seconds",
+    default=CONNECT_SECONDS,
+    show_default=True,
+    help="Seconds to wait.",
+)
 @command
-async def sync(context: Context, address: str | None, watch: bool) -> None:
+async def sync(
+    context: Context, address: str | None, watch: bool, seconds: float
+) -> None:
     """Exchange what is missing with the hub at ADDRESS (or the one known)."""
     async with context.open() as replica:
         address = address or context.settings.address
-        link = transport.connect(replica, address)
+        only = context.settings.namespace
+        link = transport.connect(replica, address, namespaces=[only] if only else None)
         async with link:
             if not watch:
-                await _within(link.synced(), link)
+                await _within(link.synced(), link, seconds)
                 await replica.remember(link.hub)
                 pending = sum(space.pending for space in replica.spaces())
                 data = {"state": "synced", "pending": pending, "hub": link.hub}
@@ -265,15 +359,16 @@ async def sync(context: Context, address: str | None, watch: bool) -> None:
                 raise link.error
 
 
-async def _within(waiting: Coroutine[Any, Any, None], link: Any) -> None:
+async def _within(
+    waiting: Coroutine[Any, Any, None], link: Any, seconds: float
+) -> None:
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(seconds):
             await waiting
     except TimeoutError:
         why = f": {link.error}" if link.error else ""
         raise TimeoutError(
-            f"not in sync after {CONNECT_SECONDS:.0f} s{why}; everything is kept, try "
-            "again later"
+            f"not in sync after {seconds:g} s{why}; everything is kept, try again later"
         ) from None
 
 
@@ -287,7 +382,7 @@ async def get(context: Context, path: str) -> None:
     reader = Reader(context.settings.db)
     try:
         collection, key, *steps = path.split("/")
-        name = document_id(collection, key)
+        name = document_id(collection, unescape(key))
         document = reader.document(reader.number(context.settings.namespace), name)
         value = document.to_value()
         for step in map(unescape, steps):
@@ -347,11 +442,12 @@ async def put(
             for field, kind, operator, raw in parsed:
                 _assign(page, field, kind, operator, raw)
         context.out.result({"path": path, "pending": space.pending}, "Written.")
+        context.note_outsider(space)
 
 
 def _assign(page: Any, field: str, kind: str | None, operator: str, raw: str) -> None:
     if kind == "text":
-        text = Path(raw[1:]).read_text() if raw.startswith("@") else raw
+        text = _read(raw[1:]) if raw.startswith("@") else raw
         if operator == "+=":
             page.text(field).append(text)
         else:
@@ -368,6 +464,13 @@ def _assign(page: Any, field: str, kind: str | None, operator: str, raw: str) ->
             page[field] = json.loads(raw)
         except json.JSONDecodeError:
             page[field] = raw
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"@FILE is a file of UTF-8 text: {error}", path=path) from error
 
 
 @cli.command()
@@ -388,8 +491,9 @@ async def ls(context: Context, collection: str | None) -> None:
             context.out.result({"collections": dict(counts)}, rows)
             return
         ids = [name.partition("/")[2] for name in documents.names(collection, "")]
-        text = "\n".join(ids) if ids else None
-        context.out.result({"collection": collection, "ids": ids}, text)
+        if not ids:
+            raise NotFound(f"there is no collection {collection}")
+        context.out.result({"collection": collection, "ids": ids}, "\n".join(ids))
     finally:
         reader.close()
 
@@ -397,7 +501,11 @@ async def ls(context: Context, collection: str | None) -> None:
 @cli.command()
 @command
 async def status(context: Context) -> None:
-    """Show what is pending, and what each peer has."""
+    """Show what is pending, and what each peer has.
+
+    `pending` are changes that no peer has been sent yet; `behind` are rows of our log
+    that a peer has not said to be on its disk.
+    """
     from syncengine.replication.reader import Reader
 
     reader = Reader(context.settings.db)
@@ -405,7 +513,11 @@ async def status(context: Context) -> None:
         read = reader.store.read
         shown = table("namespace", "documents", "pending", "peer", "behind", "contact")
         spaces: list[dict[str, Any]] = []
+        wanted = context.settings.namespace
+        chosen = reader.number(wanted) if wanted else None
         for ns, name, called in reader.namespaces():
+            if chosen not in (None, ns):
+                continue
             ((pending,),) = read("SELECT count(*) FROM _sync_outbox WHERE ns = ?", ns)
             ((documents,),) = read(
                 "SELECT count(*) FROM _sync_document WHERE ns = ? AND visible", ns
@@ -537,7 +649,13 @@ def _duration(text: str) -> timedelta:
 def main() -> None:
     """The console script."""
     try:
-        cli(standalone_mode=True)
-    except KeyboardInterrupt:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        if "--json" in sys.argv[1:]:
+            Output(as_json=True).error(Invalid(error.format_message()))
+        else:
+            error.show()
+        sys.exit(USAGE)
+    except (KeyboardInterrupt, click.Abort):
         stderr.print("interrupted")
         sys.exit(INTERRUPTED)

@@ -41,6 +41,8 @@ def exit_code(error: BaseException) -> int:
         return OFFLINE
     if isinstance(error, Invalid | AlreadyExists):
         return USAGE
+    if isinstance(error, OSError):
+        return FILE
     return NO if isinstance(error, SyncError) else 70
 
 
@@ -69,10 +71,9 @@ class Output:
         """Say what went wrong."""
         kind = type(error).__name__
         if self.as_json:
-            print(
-                json.dumps({"error": kind, "message": str(error)}, ensure_ascii=False),
-                flush=True,
-            )
+            data = {"error": kind, "message": str(error)}
+            print(json.dumps(data, ensure_ascii=False), flush=True)
+            return
         # What a user wrote may look like markup, and is quoted in messages.
         message = escape(str(error))
         stderr.print(f"[bold red]{kind}[/]: {message}", highlight=False, markup=True)

@@ -239,17 +239,19 @@ async def run() -> None:
     )
     devices: dict[str, Device] = {}
     tasks: set[asyncio.Task[None]] = set()
-    while line := await reader.readline():
-        order = json.loads(line)
-        name, what = order.pop("device"), order.pop("do")
-        device = devices.setdefault(name, Device(name))
-        task = asyncio.create_task(_obey(device, what, order))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    for task in tasks:
-        task.cancel()
-    for device in devices.values():
-        await device.close()
+    try:
+        while line := await reader.readline():
+            order = json.loads(line)
+            name, what = order.pop("device"), order.pop("do")
+            device = devices.setdefault(name, Device(name))
+            task = asyncio.create_task(_obey(device, what, order))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for device in devices.values():
+            await device.close()
 
 
 async def _obey(device: Device, what: str, order: dict[str, Any]) -> None:

@@ -28,6 +28,9 @@ NAMES = ("laptop", "phone", "tablet", "desktop", "reader", "watch", "van", "shed
 # What each device types of the text; the whole of it would take minutes.
 CHARS_PER_DEVICE = 4000
 
+# With fewer a device is done before it can be killed while it types.
+CHARS_PER_DEVICE_MIN = 300
+
 CONVERGE_SECONDS_MAX = 60.0
 
 
@@ -127,9 +130,10 @@ class Stage:
         self.say(f"{name} is in sync after {synced['seconds'] * 1000:.0f} ms")
 
     async def come_back(self, name: str, label: str) -> None:
-        """Reconnect and measure until what both had is on both disks."""
+        """Reconnect and measure until all devices show the same."""
         began = time.monotonic()
         await self.online(name)
+        await self.converge()
         self.reconnects[label] = round(time.monotonic() - began, 3)
 
     async def type(self, name: str, text: str, speed: float, seed: int) -> None:
@@ -139,6 +143,15 @@ class Stage:
     async def typed(self, name: str) -> None:
         await self.processes[name].hear(name, "typed")
         self.doing[name] = "done typing"
+
+    async def all_live(self) -> None:
+        """Wait until every device is connected."""
+        async with asyncio.timeout(CONVERGE_SECONDS_MAX):
+            while True:
+                states = [await self.processes[n].status(n) for n in self.names]
+                if all(state["state"] == "live" for state in states):
+                    return
+                await asyncio.sleep(0.02)
 
     async def converge(self) -> float:
         """Wait until all show the same and nothing is pending; return how long."""
@@ -166,16 +179,24 @@ async def play(
         raise Invalid("--speed is above 0")
     own_environment()
     source = _text(text)
+    share = min(CHARS_PER_DEVICE, len(source) // devices)
+    if share < CHARS_PER_DEVICE_MIN:
+        raise Invalid(
+            f"--text needs at least {CHARS_PER_DEVICE_MIN * devices} characters for "
+            f"{devices} devices to type"
+        )
     with tempfile.TemporaryDirectory(prefix="syncengine-demo-") as scratch:
-        folder = Path(keep or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _folder(keep or scratch)
         stage = Stage(out, folder, list(NAMES[:devices]))
         await stage.proxy.start()
         watching: asyncio.Task[None] | None = None
         try:
             await stage.hub.start()
             watching = asyncio.create_task(stage.watch())
-            edits, killed = await _acts(stage, source, speed)
+            edits, killed = await _acts(stage, source, share, speed)
+        except SyncError as error:
+            out.result({"converged": False, "error": str(error)}, f"failed: {error}")
+            return NO
         finally:
             if watching is not None:
                 watching.cancel()
@@ -187,11 +208,23 @@ async def play(
         return await _verdict(stage, edits, killed)
 
 
+def _folder(path: str) -> Path:
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Invalid(f"--keep is a folder: {error}") from error
+    return folder
+
+
 def _text(path: str | None) -> str:
     """Return what is typed: the project's own protocol.md, or a file."""
     own = Path(__file__).parent.parent.parent / "protocol.md"
     if path is not None:
-        return Path(path).read_text()
+        try:
+            return Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Invalid(f"--text is a file of UTF-8: {error}") from error
     if own.exists():
         return own.read_text()
     return "\n\n".join(
@@ -199,7 +232,9 @@ def _text(path: str | None) -> str:
     )
 
 
-async def _acts(stage: Stage, source: str, speed: float) -> tuple[int, list[int]]:
+async def _acts(
+    stage: Stage, source: str, share: int, speed: float
+) -> tuple[int, list[int]]:
     """The story. Returns (edits made, process ids killed)."""
     names = stage.names
     founder, *others = names
@@ -215,7 +250,6 @@ async def _acts(stage: Stage, source: str, speed: float) -> tuple[int, list[int]
         await stage.open(name, invite)
     stage.say(f"{len(names)} devices share an empty text")
 
-    share = min(CHARS_PER_DEVICE, len(source) // len(names))
     shares = [source[i * share : (i + 1) * share] for i in range(len(names))]
     thirds = len(shares[0]) // 3
     edits = 0
@@ -246,15 +280,17 @@ async def _acts(stage: Stage, source: str, speed: float) -> tuple[int, list[int]
     await stage.processes[victim].kill()
     await asyncio.sleep(0.5)
     stage.processes[victim] = DeviceProcess()
+    for name in names:
+        if name != victim:
+            await stage.typed(name)
     began = time.monotonic()
     await stage.open(victim, None)
+    await stage.converge()
     stage.reconnects[f"{victim}, killed"] = round(time.monotonic() - began, 3)
     rest = shares[names.index(victim)][2 * thirds - left : 2 * thirds]
     if rest:
         await stage.type(victim, rest, speed, 20)
-    for name in names:
-        if name != victim or rest:
-            await stage.typed(name)
+        await stage.typed(victim)
 
     # Act 3: the hub is killed while everybody types.
     for index, name in enumerate(names):
@@ -266,12 +302,14 @@ async def _acts(stage: Stage, source: str, speed: float) -> tuple[int, list[int]
     await asyncio.sleep(0.5)
     began = time.monotonic()
     await stage.hub.start()
+    await stage.all_live()
+    back = round(time.monotonic() - began, 3)
+    stage.say(f"all devices are back, {back:.1f} s after the hub was started")
+    stage.reconnects["hub, killed: all are back"] = back
     for name in names:
         await stage.typed(name)
-    await stage.converge()
-    stage.reconnects["hub, killed"] = round(time.monotonic() - began, 3)
-    seconds = stage.reconnects["hub, killed"]
-    stage.say(f"all devices show the same, {seconds:.1f} s after the hub came back")
+    last = await stage.converge()
+    stage.reconnects["hub, killed: after the last key"] = round(last, 3)
     await stage.refresh()
     edits += sum(state["edits"] for state in stage.states.values())
     return edits, killed

@@ -129,6 +129,7 @@ async def _replay(
             out.note(f"{name}: {done['edits']} edits, {done['seconds']:.1f} s")
         await _wait_equal(plays, names)
         seconds = time.monotonic() - began
+        own = {name: (await plays[name].status(name))["edits"] for name in names}
         pids = {name: plays[name].pid for name in names}
     finally:
         for process in processes:
@@ -144,7 +145,8 @@ async def _replay(
     summary: dict[str, Any] = {
         "converged": converged,
         "replicas": agents,
-        "edits": sum(map(len, edits)),
+        "edits": sum(own.values()),
+        "edits_by_device": own,
         "changes_stored": changes,
         "concurrent_edits": concurrent,
         "text_sha256": sha256(texts[0]),

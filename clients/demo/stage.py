@@ -97,6 +97,7 @@ class HubProcess:
             "127.0.0.1:0",
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is ours: we stop them in order
         )
         assert self.process.stdout is not None
         async with asyncio.timeout(HUB_START_SECONDS):
@@ -146,6 +147,7 @@ class DeviceProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1 << 26,
+            start_new_session=True,
         )
         self._listening = asyncio.create_task(self._listen(self.process))
 

@@ -19,6 +19,9 @@ class Reader:
         if not Path(path).exists():
             raise NotFound(f"there is no {path}; `syncengine init` makes it")
         self.store = InlineStore(path, read_only=True)
+        if not self.store.read("SELECT 1 FROM sqlite_master WHERE name = '_sync_meta'"):
+            self.close()
+            raise NotFound(f"{path} is empty; `syncengine init` or `join` fills it")
         meta = dict(self.store.read("SELECT key, value FROM _sync_meta"))
         if meta.get("role") == "hub":
             self.close()

@@ -146,6 +146,11 @@ class Space:
         return membership.grant_of(DeviceId(self._replica.key.public)) is not None
 
     @property
+    def is_new(self) -> bool:
+        """Whether it was joined and has not come in from any peer yet."""
+        return self.engine.keeper.membership.genesis is None
+
+    @property
     def grant(self) -> Grant | None:
         """The grant under which this device acts."""
         if self.engine.grant is None:

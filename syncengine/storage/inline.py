@@ -52,7 +52,10 @@ class InlineStore:
             raise translate(error, self.path) from error
 
     async def backup(self, path: str) -> None:
-        self.connection.execute("VACUUM INTO ?", (path,))
+        try:
+            self.connection.execute("VACUUM INTO ?", (path,))
+        except sqlite3.Error as error:
+            raise translate(error, path) from error
 
     async def close(self) -> None:
         if not self._closed:

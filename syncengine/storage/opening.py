@@ -22,7 +22,11 @@ def refuse_foreign(path: str) -> bool:
 
     Nothing is written: a file of another program stays as it is.
     """
-    if path == MEMORY or not Path(path).exists() or Path(path).stat().st_size == 0:
+    if path == MEMORY or not Path(path).exists():
+        return True
+    if Path(path).is_dir():
+        raise StoreError(f"{path} is a folder; name a file in it")
+    if Path(path).stat().st_size == 0:
         return True
     try:
         connection = sqlite3.connect(f"file:{quoted(path)}?mode=ro", uri=True)
@@ -69,14 +73,26 @@ def prepare(connection: sqlite3.Connection, path: str, *, create: bool) -> None:
         raise translate(error, path) from error
 
 
+# SQLite reports a write beyond a quota or a file-size limit as an I/O error.
+_NO_SPACE = frozenset(
+    {
+        "SQLITE_FULL",
+        "SQLITE_IOERR_WRITE",
+        "SQLITE_IOERR_TRUNCATE",
+        "SQLITE_IOERR_SHMSIZE",
+    }
+)
+
+
 def translate(error: Exception, path: str) -> StoreError:
     """Return our error for one of SQLite's."""
-    text = str(error)
-    if "full" in text or "disk I/O error" in text:
-        # SQLite reports a write beyond a quota or file-size limit as an I/O error.
+    text, name = str(error), getattr(error, "sqlite_errorname", "")
+    if name in _NO_SPACE or "is full" in text:
         return StoreFull(
             f"no space to write {path} ({text}); free some space and try again"
         )
+    if name.startswith("SQLITE_IOERR"):
+        return StoreError(f"the disk below {path} failed ({text}, {name})")
     if "readonly" in text or "unable to open" in text:
         return StoreReadOnly(
             f"{path} cannot be written ({text}); check its permissions"

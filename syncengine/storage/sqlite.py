@@ -42,7 +42,12 @@ class SqliteStore:
                 connection = sqlite3.connect(path, isolation_level=None)
                 prepare(connection, path, create=True)
                 connection.close()
-            writer = await aiosqlite.connect(path, isolation_level=None)
+            connecting = aiosqlite.connect(path, isolation_level=None)
+            # A program that ends without closing us must be able to end. Before
+            # aiosqlite 0.22 the connection was its own thread.
+            thread: Any = getattr(connecting, "_thread", connecting)
+            thread.daemon = True
+            writer = await connecting
         except sqlite3.Error as error:
             raise translate(error, path) from error
         try:
@@ -89,7 +94,10 @@ class SqliteStore:
 
     async def backup(self, path: str) -> None:
         async with self._busy:
-            await self._writer.execute("VACUUM INTO ?", (path,))
+            try:
+                await self._writer.execute("VACUUM INTO ?", (path,))
+            except sqlite3.Error as error:
+                raise translate(error, path) from error
 
     async def close(self) -> None:
         async with self._busy:

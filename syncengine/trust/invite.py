@@ -1,6 +1,7 @@
 """An invite: the one string by which a device is brought into a namespace.
 
-`sync1:` and base64url of `[1, namespace, grant, secret, accept_by, ops, address]`.
+`sync1:` and base64url of `[1, namespace, grant, secret, accept_by, ops, address]` and,
+behind it, the first four bytes of its SHA-256: a slip in copying is noticed at once.
 The secret seeds the key that the grant names; the new device signs its own grant
 link with that key, so joining works with nobody else online. Whoever holds the
 string can use it: treat it like a password until it is used or expired.
@@ -18,6 +19,7 @@ from syncengine.trust.keys import PrivateKey, Scheme
 
 PREFIX = "sync1:"
 SECRET_BYTES = 16
+CHECK_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Invite:
             self.ops,
             self.address,
         ]
-        body = base64.urlsafe_b64encode(values.encode(fields)).decode()
+        packed = values.encode(fields)
+        body = base64.urlsafe_b64encode(packed + _check(packed)).decode()
         return PREFIX + body.rstrip("=")
 
     def key(self, scheme: Scheme) -> PrivateKey:
@@ -72,9 +75,14 @@ def parse(text: str) -> Invite:
         raise Invalid("an invite begins with 'sync1:'")
     body = text[len(PREFIX) :]
     try:
-        raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+        raw = base64.b64decode(
+            body + "=" * (-len(body) % 4), altchars=b"-_", validate=True
+        )
+        packed, check = raw[:-CHECK_BYTES], raw[-CHECK_BYTES:]
+        if _check(packed) != check:
+            raise ValueError("the check does not match")
         version, namespace, grant, secret, accept_by, ops, address, *_ = values.decode(
-            raw
+            packed
         )
     except (*values.DECODE_ERRORS, TypeError) as error:
         raise Invalid("this invite is damaged; copy it again as a whole") from error
@@ -92,6 +100,10 @@ def parse(text: str) -> Invite:
     return Invite(
         NamespaceId(namespace), EntryId(grant), secret, accept_by, ops, address
     )
+
+
+def _check(packed: bytes) -> bytes:
+    return hashlib.sha256(packed).digest()[:CHECK_BYTES]
 
 
 def _is(value: Any, length: int) -> bool:

@@ -108,6 +108,43 @@ def test_two_devices_from_nothing_to_the_same_note(shell: Shell, hub: str) -> No
     assert "joined with this invite before" in shell.stderr
 
 
+def test_a_copy_is_noticed_and_let_in_again(shell: Shell, hub: str) -> None:
+    key = shell.json("init", "family")["recovery_key"]
+    shell.run("put", "notes/1", "title=Milk")
+    shell.run("sync", hub)
+    invite = shell.json("invite")["invite"]
+    for name, let_in in (
+        ("copy.db", ["join", invite]),
+        ("backup.db", ["recover", "--key", key]),
+    ):
+        shell.run("backup", name)
+        shell.run("put", "notes/2", f"title={name}", db=name)
+        assert "restored or copied" in shell.stderr
+        assert "no right to the namespace yet" in shell.stderr
+        shell.run("sync", hub, db=name, code=4)
+        shell.run(*let_in, db=name)
+        shell.run("sync", hub, db=name)
+        shell.run("sync")
+        assert shell.run("get", "notes/2/title") == f"{name}\n"
+    lost = shell.json("status")["namespaces"][0]["namespace_id"]
+    shell.run("recover", "--key", key, "--namespace-id", lost, db="new.db")
+    shell.run("sync", hub, db="new.db")
+    assert shell.run("get", "notes/1/title", db="new.db") == "Milk\n"
+
+
+def test_only_the_namespace_that_is_named(shell: Shell, hub: str) -> None:
+    shell.run("init", "one")
+    shell.run("init", "two")
+    for name in ("one", "two"):
+        shell.run("--namespace", name, "put", "notes/1", f"title={name}")
+    shell.run("--namespace", "one", "sync", hub)
+    (shown,) = shell.json("--namespace", "two", "status")["namespaces"]
+    assert (shown["namespace"], shown["pending"]) == ("two", 1)
+    assert json.loads(shell.run("-n", "one", "status", "--json"))["namespaces"][0][
+        "pending"
+    ] == 0  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -116,7 +153,12 @@ def test_two_devices_from_nothing_to_the_same_note(shell: Shell, hub: str) -> No
         (["put", "notes", "a=1"], 2, "collection/id"),
         (["join", "hello"], 2, "sync1:"),
         (["hub", "--listen", "nowhere"], 2, "HOST:PORT"),
-        (["hub", "--listen", "0.0.0.0:0"], 2, "TLS"),
+        (["hub", "--listen", "0.0.0.0:0"], 2, "--tls-cert"),
+        (["hub", "--listen", "127.0.0.1:99999"], 2, "HOST:PORT"),
+        (["hub", "--tls-cert", __file__], 2, "--tls-cert"),
+        (["hub", "--bogus"], 2, "--bogus"),
+        (["demo", "--text", "/dev/null"], 2, "--text"),
+        (["demo", "--keep", "/dev/null/x"], 2, "--keep"),
         (["invite", "--expires", "soon"], 3, "init"),
         (["doctor", "absent.db"], 3, "absent.db"),
         (["demo", "--devices", "1"], 2, "--devices"),
@@ -132,9 +174,39 @@ def test_bad_usage_has_its_code_and_says_what_to_do(
 
 def test_errors_are_json_too(shell: Shell) -> None:
     shell.run("init")
-    answer = shell.json("get", "notes/absent", code=3)
+    for words, code, error in (
+        (["get", "notes/absent"], 3, "NotFound"),
+        (["ls", "absent"], 3, "NotFound"),
+        (["put", "notes/1", "body:text=@absent"], 2, "Invalid"),
+        (["backup", "/no/such/folder/b.db"], 5, "StoreReadOnly"),
+        (["get", "--bogus"], 2, "Invalid"),
+        (["join", "sync1:AAAA"], 2, "Invalid"),
+    ):
+        assert shell.json(*words, code=code)["error"] == error
+        assert shell.stderr == ""
+    assert "is a folder" in shell.json("status", db=".", code=5)["message"]
+    (shell.folder / "empty.db").touch()
+    assert "is empty" in shell.json("ls", db="empty.db", code=3)["message"]
 
-    assert answer["error"] == "NotFound"
+
+def test_a_port_in_use_is_said(shell: Shell, hub: str) -> None:
+    where = hub.partition("//")[2].partition("/")[0]
+    shell.run("hub", "--data", "other.db", "--listen", where, code=5)
+    assert "address already in use" in shell.stderr
+
+
+def test_a_command_waits_for_one_that_ends_soon(shell: Shell) -> None:
+    shell.run("init")
+    together = [
+        subprocess.Popen(
+            [sys.executable, "-m", "syncengine", "--db", "a.db", "put", "notes/1",
+             f"n{number}=1"],
+            cwd=shell.folder, env=shell.environment, stdout=subprocess.DEVNULL,
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    assert [process.wait(30) for process in together] == [0, 0, 0]
+    assert len(shell.json("get", "notes/1")["value"]) == 3
 
 
 def test_an_error_quotes_what_was_typed_as_it_was_typed(shell: Shell) -> None:

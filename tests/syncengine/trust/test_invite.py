@@ -30,6 +30,15 @@ def test_a_qr_code_can_be_shown() -> None:
     assert INVITE.qr().count("\n") > 10
 
 
+@pytest.mark.parametrize("at", range(6, len(str(INVITE))))
+def test_a_slip_in_copying_is_noticed(at: int) -> None:
+    text = str(INVITE)
+    other = "A" if text[at] != "A" else "B"
+
+    with pytest.raises(Invalid, match="damaged"):
+        parse(text[:at] + other + text[at + 1 :])
+
+
 @pytest.mark.parametrize(
     "text", ["", "hello", "sync1:", "sync1:xx", str(INVITE)[:-9], "sync1:kQI"]
 )
