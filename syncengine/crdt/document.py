@@ -129,7 +129,11 @@ class Document:
     @property
     def newest(self) -> int:
         """The stamp of the newest change that is still visible; 0: none."""
-        return max((hlc for _, hlc in self.touches.values()), default=0)
+        touches = self.touches
+        if len(touches) == 1:  # nearly always
+            ((_, hlc),) = touches.values()
+            return hlc
+        return max((hlc for _, hlc in touches.values()), default=0)
 
     # --- applying -----------------------------------------------------------------
 

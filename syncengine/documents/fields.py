@@ -456,15 +456,18 @@ class Map(_Bound, MutableMapping[K, V], Generic[K, V]):
             values.check_key(key, view.path(self._container))
             container_type(value, view.path(self._container, key))
             raise
-        slot = view.slot(self._container, key) if view.shows(self._container) else ()
-        shown = slot[0].type if slot else 0
-        # `page["total"] += 1` on a counter is an increment, as it is on a field.
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if shown == Type.COUNTER and number:
-            type_ = Type.COUNTER
-        if not type_:
+        number = type(value) is int or type(value) is float
+        if not type_ and not number:
             view.emit(Action.SET, self._container, key, value)
             return
+        slot = view.slot(self._container, key) if view.shows(self._container) else ()
+        shown = slot[0].type if slot else 0
+        if not type_:
+            # `page["total"] += 1` on a counter is an increment, as it is on a field.
+            if shown != Type.COUNTER:
+                view.emit(Action.SET, self._container, key, value)
+                return
+            type_ = Type.COUNTER
         path = view.path(self._container, key)
         if isinstance(value, Counter | FloatCounter) and _is_own(value, view, path):
             return  # assigned to itself: nothing to add

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from syncengine import limits, values
 from syncengine.clock import Entropy, HybridClock, ms_from_hlc
@@ -93,6 +93,12 @@ class Draft:
     n: int = 0
 
 
+class Closable(Protocol):
+    """Something that shows what may turn out never to have happened."""
+
+    def close(self) -> None: ...
+
+
 class Mark(NamedTuple):
     """How far a draft was at a moment."""
 
@@ -165,6 +171,9 @@ class Namespace:
         self._changed_actors: set[ActorId] = set()
         self._branch_tips: dict[ActorId, tuple[ActorId, BatchId]] = {}
         self._voids: list[tuple[ActorId, int, BatchId, str]] = []
+        self.shown: list[Closable] = []
+        """What shows changes that are in no commit yet"""
+        self._shown_writing: list[Closable] = []
         self._operations: list[tuple[str, int]] = []
         self._operations_writing: list[tuple[str, int]] = []
         self._outbox_count = 0
@@ -269,10 +278,10 @@ class Namespace:
     # --- own changes --------------------------------------------------------------
 
     def body_began(self, frame: FrameType | None) -> None:
-        """A transaction's body runs, in `frame`; one that takes long is named."""
+        """A transaction's body runs, behind `frame`; one that takes long is named."""
         loop = asyncio.get_running_loop()
         self._body_since = loop.time()
-        self._body_frame = frame
+        self._body_frame = frame.f_back if frame else None
         if self._body_timer is None:
             self._body_timer = loop.call_later(limits.BODY_SECONDS_MAX, self._body_due)
 
@@ -808,12 +817,12 @@ class Namespace:
         self.documents.forget()
         self.documents.keep = keep
         self.documents.fresh = True
-        new, operations = self._new, self._operations
+        new, operations, shown = self._new, self._operations, self.shown
         clear_outbox = self._clear_outbox
         self._reset()
         # Known from before, so that the verdict does not depend on arrival.
         self.origins.write_all()
-        self._new, self._operations = new, operations
+        self._new, self._operations, self.shown = new, operations, shown
         self._clear_outbox = clear_outbox
         self._outbox_count = len(outbox)
         self._clear_first = True
@@ -1087,6 +1096,7 @@ class Namespace:
         for operation, seq in self._operations:
             writes.add(sql.PUT_OPERATION, ns, operation, seq)
         self._operations_writing, self._operations = self._operations, []
+        self._shown_writing, self.shown = self.shown, []
         self.origins.collect(writes)
         writes.add(
             sql.SET_NAMESPACE,
@@ -1103,6 +1113,7 @@ class Namespace:
     def committed(self, token: _Group) -> None:
         self._committing = False
         self._operations_writing.clear()
+        self._shown_writing.clear()
         self._settled.set()
         self.keeper.committed()
         self.documents.written(token.documents)
@@ -1119,6 +1130,8 @@ class Namespace:
         self._committing = False
         self._settled.set()
         self.generation += 1
+        for view in (*self._shown_writing, *self.shown):
+            view.close()
         self.load()
         self.apply_soon()
         for tell in self.on_reloaded:

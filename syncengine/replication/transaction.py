@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -149,8 +149,8 @@ class Transaction:
         except BaseException:
             self._release()
             raise
-        here = inspect.currentframe()
-        engine.body_began(here.f_back if here else None)
+        # Not kept in a name: a frame that names itself is for the garbage collector.
+        engine.body_began(inspect.currentframe())
         return self
 
     _before: int | None = None
@@ -188,10 +188,9 @@ class Transaction:
         if self.repeated and engine.all_on_disk:
             self._receipt = Receipt(self._space, seq, None)
             return
+        engine.shown += self._views.values()
         on_disk = engine.writer.flush(engine)
         self._receipt = Receipt(self._space, seq, on_disk)
-        views = list(self._views.values())
-        on_disk.add_done_callback(lambda done: _close_unless_written(done, views))
         if self._wait:
             await asyncio.shield(on_disk)
 
@@ -240,8 +239,7 @@ class Transaction:
         view = self._views.get(name)
         if view is None:
             document = self._engine.draft_document(self._draft, name)
-            pending = self._space.is_pending(document)
-            view = self._views[name] = View(document, self, pending=pending)
+            view = self._views[name] = View(document, self)
         return view
 
     # --- documents ----------------------------------------------------------------
@@ -302,12 +300,6 @@ class Transaction:
     def __getitem__(self, path: str) -> Map[str, Any]:
         """Return a document as a map; it is made by its first write."""
         return model.untyped(self._view(parse_document_id(path)))
-
-
-def _close_unless_written(done: "asyncio.Future[None]", views: Iterable[View]) -> None:
-    if done.cancelled() or done.exception() is not None:
-        for view in views:
-            view.close()
 
 
 def _class(kind: Any) -> type[Document]:
