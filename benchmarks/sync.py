@@ -101,10 +101,13 @@ PULL = """
                 spent = time.process_time() - began
                 space = replica.spaces()[0]
                 seen = sum(n for _, n in space.collections())
+                total = 0
+                async for _, page in space.documents("item"):
+                    total += page["updated"] - 1700000000
                 version = sorted(
                     (a.hex(), s) for a, s in space.engine.delivery.version().items())
-                print(json.dumps({"cpu": spent, "documents": seen, "pid": os.getpid(),
-                                  "version": version}))
+                print(json.dumps({"cpu": spent, "documents": seen, "total": total,
+                                  "pid": os.getpid(), "version": version}))
 
     asyncio.run(main(*sys.argv[1:4]))
 """
@@ -289,7 +292,9 @@ async def measure(folder: Path) -> list[Row]:
         await in_child(PUSH, path, hub.address)
         before, bytes_before = schedule_of(hub.pid), proxy.bytes
         pulled = json.loads(await in_child(PULL, reader, "", hub.address))
-        assert pulled["documents"] == DOCUMENTS, pulled
+        # Every document was made with its number, and each update added one.
+        expected = DOCUMENTS * (DOCUMENTS - 1) // 2 + UPDATES
+        assert (pulled["documents"], pulled["total"]) == (DOCUMENTS, expected), pulled
         server = schedule_of(hub.pid) - before
         rows.append(
             Row("catch-up of 100,000 changes over 10,000 documents",

@@ -21,7 +21,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.stats.get("passed", [])
         for item in report.user_properties
     )
-    mutants = {key: value for key, value in told.items() if isinstance(value, dict)}
+    tables = {key: value for key, value in told.items() if isinstance(value, dict)}
+    seeds = {key: tables.pop(key) for key in list(tables) if key.startswith("seeds")}
+    if seeds:
+        terminalreporter.write_line("simulated")
+        _table(terminalreporter, seeds)
+    mutants = tables
     if mutants:
         total = sum(sum(row.values()) for row in mutants.values())
         terminalreporter.write_line(f"{total} mutants, and what became of them")
@@ -39,7 +44,7 @@ def _table(
     terminalreporter: pytest.TerminalReporter, rows: dict[str, dict[str, int]]
 ) -> None:
     columns = sorted({column for row in rows.values() for column in row})
-    terminalreporter.write_line(f"{'':12}" + "".join(f"{c:>14}" for c in columns))
+    terminalreporter.write_line(f"{'':20}" + "".join(f"{c:>14}" for c in columns))
     for name, row in rows.items():
         cells = "".join(f"{row.get(column, 0):14}" for column in columns)
-        terminalreporter.write_line(f"{name:12}{cells}")
+        terminalreporter.write_line(f"{name:20}{cells}")

@@ -207,7 +207,7 @@ class Document:
         entry = Entry(hlc, actor, seq, None, type_, container, touches)
         parent = self._write(raw, key, entry, Action.MAKE, stamp, seen)
         if parent is not _MISSING:
-            self._found(container, (parent, key, type_, self._depth(parent) + 1))
+            self._found(container, (parent, key, type_, self.depth(parent) + 1))
 
     def _write(
         self, raw: Any, key: Any, entry: Entry, action: int, stamp: Stamp, seen: Seen
@@ -303,7 +303,7 @@ class Document:
         self._changing(container)
         state.apply(kind, pos, n, content, stamp, seen, self.undo)
         if action in (Action.LIST_MAKE, Action.LIST_PUT):
-            child = (container, None, op[3], self._depth(container) + 1)
+            child = (container, None, op[3], self.depth(container) + 1)
             self._found((stamp[1], stamp[2]), child)
         self.dirty.add((container, None))
         self._touch(container, stamp)
@@ -442,7 +442,8 @@ class Document:
         self._put(self._states, container, state)
         self.dirty.add((container, PARENT))
 
-    def _depth(self, container: ContainerId) -> int:
+    def depth(self, container: ContainerId) -> int:
+        """Return how many containers deep `container` stands; the document is 0."""
         if container is None:
             return 0
         if isinstance(container[0], str):

@@ -9,7 +9,7 @@ one; a snapshot that nobody holds any more costs nothing.
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from syncengine import values
+from syncengine import limits, values
 from syncengine.crdt.counter import value as counter_value
 from syncengine.crdt.document import (
     CounterState,
@@ -28,8 +28,10 @@ from syncengine.crdt.operation import (
 )
 from syncengine.crdt.register import EMPTY, Entry, Slot
 from syncengine.crdt.text import TextState
-from syncengine.errors import FrozenDocument, Invalid, TransactionClosed
+from syncengine.errors import FrozenDocument, Invalid, TooLarge, TransactionClosed
 from syncengine.ids import ActorId
+
+_MAKING = frozenset({Action.MAKE, Action.LIST_MAKE, Action.LIST_PUT})
 
 
 class Transaction(Protocol):
@@ -266,6 +268,12 @@ class View:
     def emit(self, action: int, container: ContainerId, *rest: Any) -> int:
         """Write one operation in `container`."""
         tx = self.writable()
+        if action in _MAKING and self.document.depth(container) >= limits.DEPTH_MAX:
+            raise TooLarge(
+                f"nested deeper than {limits.DEPTH_MAX}",
+                path=self.path(container),
+                bound=limits.DEPTH_MAX,
+            )
         self.uncover(container)
         return tx.emit(
             self.document, [int(action), reference(container, tx.actor), *rest]

@@ -78,6 +78,10 @@ OUTBOX_ROWS = 4_000
 SLICE_CHANGES = 200
 
 
+# A change that is stamped further ahead of now is told of: nobody's clock drifts so.
+FUTURE_HOURS_ALARM = 24
+
+
 @dataclass(slots=True)
 class Draft:
     """What an open transaction has done so far."""
@@ -143,6 +147,7 @@ class Namespace:
         self.documents = Documents(keeper.store, keeper.ns, new_row)
         self.turn = asyncio.Lock()
         self.owner: asyncio.Task[Any] | None = None
+        self._alarmed: set[int] = set()
         self.draft: Draft | None = None
         """What an open transaction has done so far."""
         self.actor: ActorId | None = None
@@ -551,6 +556,14 @@ class Namespace:
         due = self.delivery.blocked_until_ms()
         if due is None or self._due_timer is not None:
             return
+        hours = (due - self.clock.now_ms()) / 3_600_000
+        if hours > FUTURE_HOURS_ALARM and due not in self._alarmed:
+            self._alarmed.add(due)
+            log.warning(
+                "a change is stamped %.0f h ahead of now and waits that long: its "
+                "author's clock, or ours, is wrong",
+                hours,
+            )
         delay = (due - limits.CLOCK_AHEAD_MS_MAX - self.clock.now_ms()) / 1000
         loop = asyncio.get_running_loop()
         # Not longer: somebody may set the clock right in the meantime.

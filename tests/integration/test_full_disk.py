@@ -1,13 +1,16 @@
 """No space and no permission: a typed error, nothing half-written, and on it goes.
 
-The limit is the kernel's (RLIMIT_FSIZE): writes beyond it fail inside SQLite, wherever
-it happens to be. The file grows past a random size, fails, and gets space again.
+The limit is the kernel's: a small file system of its own where the machine lets us
+mount one, and RLIMIT_FSIZE everywhere. Writes beyond it fail inside SQLite, wherever it
+happens to be. The file grows past a random size, fails, and gets space again.
 """
 
 import asyncio
 import json
+import os
 import random
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,13 +21,20 @@ import transport
 from syncengine.protocol.codes import Code
 from tests.processes import child, findings, seen
 
+ROOT = Path(__file__).parent.parent.parent
+
 WRITER = """
-import asyncio, json, random, resource, sys
+import asyncio, json, os, random, resource, sys
 import syncengine
 from syncengine import StoreFull
 
+BALLAST = os.path.join(os.path.dirname(sys.argv[1]), "ballast")
+
 def limit(size):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    if not os.path.exists(BALLAST):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    elif size == resource.RLIM_INFINITY:
+        os.unlink(BALLAST)
 
 async def main(path, room, seed):
     chance = random.Random(int(seed))
@@ -71,6 +81,55 @@ async def test_a_full_disk_costs_nothing_that_was_told(
     assert report["full"] >= 3
     assert set(report["told"]) == await seen(path)
     assert await findings(path) == []
+
+
+ON_A_SMALL_DISK = """
+set -e
+mount -t tmpfs -o size=6m tmpfs "$1"
+head -c "$2" /dev/zero > "$1/ballast"
+"$3" -c "$4" "$1/a.db" 0 "$5"
+cp -a "$1/a.db" "$1/a.db-sync" "$6"
+"""
+
+
+def can_mount() -> bool:
+    """Whether this machine lets us mount a file system that nobody else sees."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["unshare", "-Urm", "mount", "-t", "tmpfs", "tmpfs", folder]
+        try:
+            return (
+                subprocess.run(command, capture_output=True, check=False).returncode
+                == 0
+            )
+        except FileNotFoundError:
+            return False
+
+
+def written_on_a_small_disk(folder: Path, seed: int) -> str:
+    """Run the writer on 6 MB, most of them taken; return what it printed."""
+    ballast = 6_000_000 - random.Random(seed).randint(600_000, 1_500_000)
+    for name in ("disk", "out"):
+        (folder / name).mkdir()
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", ON_A_SMALL_DISK, "sh", str(folder / "disk"),
+         str(ballast), sys.executable, WRITER, str(seed), str(folder / "out")],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("seed", range(4) if can_mount() else [])
+async def test_a_full_file_system_costs_nothing_that_was_told(
+    tmp_path: Path, seed: int
+) -> None:
+    out = await asyncio.to_thread(written_on_a_small_disk, tmp_path, seed)
+    report = json.loads(out)
+
+    assert report["full"] >= 3
+    assert set(report["told"]) == await seen(tmp_path / "out" / "a.db")
+    assert await findings(tmp_path / "out" / "a.db") == []
 
 
 HUB = """

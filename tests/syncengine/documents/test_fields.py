@@ -25,6 +25,7 @@ from syncengine import (
     Set,
     Space,
     Text,
+    TooLarge,
     TransactionClosed,
     limits,
 )
@@ -224,6 +225,21 @@ async def test_what_fails_half_way_writes_no_half(space: Space) -> None:
     assert str((await space.get(Note, "n")).body) == "kept!"
     with pytest.raises(NotFound):
         await space.get("page/1")
+
+
+async def test_what_is_nested_too_deep_is_named_and_writes_nothing(
+    space: Space,
+) -> None:
+    deep: Any = "leaf"
+    for _ in range(limits.DEPTH_MAX + 1):
+        deep = {"a": deep}
+    with pytest.raises(TooLarge, match=r"note/n/tree/a/a.*deeper") as caught:
+        async with space.transaction() as tx:
+            tx["note/n"]["tree"] = deep
+    assert caught.value.bound == limits.DEPTH_MAX
+    async with space.transaction() as tx:
+        tx["note/n"]["tree"] = deep["a"]
+    assert (await space.get("note/n"))["tree"].to_dict() == deep["a"]
 
 
 async def test_plus_equals_on_an_untyped_counter_adds(space: Space) -> None:
