@@ -4,16 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from syncengine.ids import DocumentId, EntryId, actor_id
+from syncengine.ids import DocumentId, EntryId, Lineage, actor_id
 from syncengine.log.batch import NO_BATCH, seal
 from syncengine.log.change import Change, Dep, Meta, Origin, Touch
 from syncengine.log.run import encode_rows
+from syncengine.replication.address import Address
+from syncengine.replication.keeper import Keeper
+from syncengine.storage.inline import InlineStore
+from syncengine.trust.invite import Invite
 from syncengine.trust.keys import ED25519
 from syncengine.trust.membership import (
     OPS_OWNER,
     Entry,
+    ForkProof,
     entry_id,
     make_actor,
+    make_fork,
     make_genesis,
     make_grant,
     namespace_id,
@@ -47,6 +53,25 @@ def vectors() -> dict[str, Any]:
     later = Change(actor, 9, (1 << 40) + 8, [], [Touch(note, [[10, "t", 1, 2]], 2)])
     second = seal(owner, namespace, entry_id(grant), first.id, [later], b"\x07" * 16)
 
+    wrong = seal(owner, namespace, entry_id(grant), NO_BATCH, changes, b"\x08" * 16)
+    proof = ForkProof(
+        (
+            (first.header.encode(), first.signature),
+            (wrong.header.encode(), wrong.signature),
+        )
+    )
+    fork = make_fork(owner, namespace, [entry_id(record)], proof)
+    keeper = Keeper(
+        InlineStore(":memory:"), 1, namespace, Lineage(b"\x09" * 16), ED25519
+    )
+    keeper.admit([genesis, grant, record, first, second])
+    chain, digest = keeper.chain, keeper.digest()
+    keeper.admit([fork, wrong])
+    address = Address("wss://sync.example.org/hub", owner.public, b"\x0a" * 16)
+    invite = Invite(
+        namespace, entry_id(grant), b"\x0b" * 16, 1 << 40, 3, address.without_ticket
+    )
+
     def entry(made: Entry) -> dict[str, Any]:
         return {
             "kind": made.kind,
@@ -71,6 +96,13 @@ def vectors() -> dict[str, Any]:
         "entries": [entry(made) for made in (genesis, grant, record)],
         "batches": [batch(first), batch(second)],
         "rows": encode_rows([genesis, grant, record, first, second]).hex(),
+        "chain": chain.hex(),
+        "frontier_digest": digest.hex(),
+        "fork": entry(fork),
+        "branch": keeper.branch_of(first).hex(),
+        "address": str(address),
+        "invite": str(invite),
+        "invite_key": invite.key(ED25519).public.hex(),
         "changes": [
             [change.seq, change.n, change.hlc, len(change.deps)]
             for change in (*changes, later)

@@ -1,10 +1,12 @@
 """The vectors are what the code makes, and what a second decoder reads."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests import second_decoder as second
 from tests.make_vectors import PATH, vectors
@@ -80,3 +82,56 @@ def test_rows_are_read_as_they_travel() -> None:
     assert [name.hex() for name in ids] == [
         row["id"] for row in (*KEPT["entries"], *KEPT["batches"])
     ]
+
+
+def test_places_in_a_log_and_digests_are_made() -> None:
+    chain = bytes(8)
+    rows = [*KEPT["entries"], *KEPT["batches"]]
+    for row in rows:
+        chain = second.sha256(chain, bytes.fromhex(row["id"]))[:8]
+    tip = KEPT["batches"][-1]
+    header = second.read_header(bytes.fromhex(tip["header"]))
+    end = header["first_seq"] + header["n_ops"] - 1
+    digest = second.sha256(
+        b"sync1:frontier\0", header["actor"], end.to_bytes(8, "big"),
+        bytes.fromhex(tip["id"]), bytes.fromhex(KEPT["entries"][-1]["id"]),
+    )  # fmt: skip
+
+    assert chain.hex() == KEPT["chain"]
+    assert digest.hex() == KEPT["frontier_digest"]
+
+
+def test_a_fork_proof_is_two_signed_headers() -> None:
+    fork = KEPT["fork"]
+    name, fields = second.read_entry(
+        fork["kind"], bytes.fromhex(fork["body"]), bytes.fromhex(fork["signature"])
+    )
+    (one, one_signature), (two, two_signature) = fields[4]
+    for raw, signature in ((one, one_signature), (two, two_signature)):
+        message = b"sync1:batch\0" + second.sha256(raw)
+        second.verify(bytes.fromhex(KEPT["device"]), message, signature)
+    headers = [second.read_header(raw) for raw in (one, two)]
+    branch = second.sha256(b"sync1:branch\0", bytes.fromhex(KEPT["batches"][0]["id"]))
+
+    assert name.hex() == fork["id"]
+    assert headers[0]["first_seq"] == headers[1]["first_seq"]
+    assert one != two
+    assert branch[:16].hex() == KEPT["branch"]
+
+
+def test_an_invite_and_its_address_are_read() -> None:
+    body = KEPT["invite"].removeprefix("sync1:")
+    raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
+    version, namespace, grant, secret, _, ops, address = second.unpack(raw[:-4])
+    seed = second.sha256(b"sync1:invite\0", secret)
+    key = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    url, _, rest = KEPT["address"].partition("/#")
+    device, _, ticket = rest.partition(".")
+
+    assert raw[-4:] == second.sha256(raw[:-4])[:4]
+    assert (version, ops, namespace.hex()) == (1, 3, KEPT["namespace"])
+    assert grant.hex() == KEPT["entries"][1]["id"]
+    assert key.hex() == KEPT["invite_key"]
+    assert address == f"{url}/#{device}"
+    assert base64.b32decode(device.upper() + "====").hex() == KEPT["device"]
+    assert base64.b32decode(ticket.upper() + "======") == b"\x0a" * 16

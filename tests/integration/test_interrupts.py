@@ -1,9 +1,11 @@
 """Ctrl-C anywhere: the file is clean, what was told is kept, and nobody sees a trace."""
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 import syncengine
 import transport
 from tests.processes import child, findings, seen
+
+ROOT = Path(__file__).parent.parent.parent
 
 WRITER = """
 import asyncio, sys
@@ -95,3 +99,51 @@ async def test_an_interrupted_command_says_nothing_but_that(
     assert process.returncode in (0, 130)
     assert "Traceback" not in errors
     assert await findings(path) == []
+
+
+UNCLOSED = """
+import asyncio, sys
+import syncengine
+
+async def main(path):
+    replica = await syncengine.open(path)
+    space = await replica.namespace("home")
+    async with space.transaction() as tx:
+        tx["marks/all"].set("seen").add("told")
+        tx["marks/all"].text("log").append("told")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_program_that_closes_nothing_ends_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.db"
+    process = child(UNCLOSED, str(path))
+    await asyncio.to_thread(process.communicate, None, 20)
+
+    assert process.returncode == 0
+    assert await seen(path) == {"told"}
+
+
+async def test_an_interrupted_demo_ends_with_all_its_processes(tmp_path: Path) -> None:
+    """As a terminal does it: the signal goes to the whole group."""
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "syncengine", "demo", "--keep", str(tmp_path / "kept")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    assert demo.stderr is not None
+    while "share an empty text" not in await asyncio.to_thread(demo.stderr.readline):
+        assert demo.poll() is None
+    os.killpg(demo.pid, signal.SIGINT)
+    await asyncio.to_thread(demo.communicate, None, 20)
+
+    assert demo.returncode == 130
+    for name in ("laptop", "phone", "tablet"):
+        async with syncengine.open(str(tmp_path / "kept" / f"{name}.db")):
+            pass  # nobody has it open any more
