@@ -62,7 +62,10 @@ def connect(
 
     def lives_elsewhere(hosted: "Hosted") -> bool:
         hub = None if namespaces else replica.hub_of(hosted.keeper.namespace)
-        return hub is not None and parse_address(hub).device != to.device
+        try:
+            return hub is not None and parse_address(hub).device != to.device
+        except Invalid:
+            return False
 
     async def connect_to(address: Address) -> WebSocketConnection:
         return await dial(address, tls)

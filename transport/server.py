@@ -170,7 +170,8 @@ class Server:
         connection = WebSocketConnection(socket)
         address = _address(socket)
         closed = await Listening(self._host, connection, self._registry).run()
-        if closed.code == Code.AUTHENTICATION and self._guard is not None:
+        wrong = closed.code == Code.AUTHENTICATION and not closed.by_peer
+        if wrong and self._guard is not None:
             self._guard.failed(address)
 
 

@@ -423,7 +423,8 @@ async def put(
 
     VALUE is JSON, or else taken as text.
     """
-    parse_document_id(path)
+    collection, _, key = path.partition("/")
+    path = parse_document_id(f"{collection}/{unescape(key)}")
     if not assignments and not delete:
         raise Invalid("nothing to write: give FIELD=VALUE or --delete")
     parsed: list[tuple[str, str | None, str, str]] = []

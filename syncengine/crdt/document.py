@@ -93,6 +93,10 @@ class Viewer(Protocol):
 
     def capture(self, container: ContainerId) -> None: ...
 
+    def read_all(self) -> None:
+        """Have all that is shown in memory."""
+        ...
+
 
 _POSITIONAL = frozenset(range(Action.TEXT_INSERT, Action.LIST_PUT + 1))
 
@@ -509,6 +513,10 @@ class Document:
     def detach(self) -> None:
         """Read all that is shown, and the store no more: it is about to change."""
         self.to_value()
+        for reference in list(self._viewers.values()):
+            viewer = reference()
+            if viewer is not None:
+                viewer.read_all()
         self._cells = None
 
     def add_viewer(self, viewer: Viewer) -> None:

@@ -402,8 +402,8 @@ class List(_Bound, MutableSequence[T], Generic[T]):
         """Make this the list of `new` by edits where it differs: elements that stay
         keep what others do to them."""
         items = list(new)
-        before: list[Any] = [plain_value(item) for item in self]
-        after: list[Any] = [plain_value(item) for item in items]
+        before: list[Any] = [_exact(item) for item in self]
+        after: list[Any] = [_exact(item) for item in items]
         with self._bound().writable().whole():
             for start, deleted, end in splices(before, after):
                 if deleted:
@@ -578,6 +578,21 @@ def plain_value(value: Any) -> Any:
     return value
 
 
+def _exact(value: Any) -> Any:
+    """Return what is equal only for equal values of one type: True is not 1."""
+    value = plain_value(value)
+    if isinstance(value, dict):
+        items = cast(dict[str, Any], value).items()
+        return {key: _exact(item) for key, item in items}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_exact(item) for item in cast(Iterable[Any], value)]
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, float):
+        return ("float", value)
+    return value
+
+
 def container_type(value: Any, path: str) -> int:
     """Return which container `value` becomes: 0 for a register's plain value."""
     if value is None or isinstance(value, bool | str | bytes | datetime):
@@ -632,7 +647,7 @@ def assign(view: View, name: ContainerId, type_: int, value: Any) -> None:
             for key in [key for key in inner if key not in value]:
                 del inner[key]
             for key, item in value.items():
-                if key not in inner or plain_value(inner[key]) != plain_value(item):
+                if key not in inner or _exact(inner[key]) != _exact(item):
                     inner[key] = item
         case Type.LIST:
             bound(List[Any](), view, name).replace(value)

@@ -34,6 +34,7 @@ from syncengine.clock import ms_from_hlc
 from syncengine.crdt.operation import Action, ContainerId, Type
 from syncengine.documents.fields import (
     Counter,
+    FloatCounter,
     List,
     Map,
     Set,
@@ -198,17 +199,15 @@ class _Field:
                     wrong = "a text is set to a str"
             case Type.MAP:
                 if isinstance(value, collections.abc.Mapping):
-                    value = dict(cast(collections.abc.Mapping[str, Any], value))
-                    _check_items(value, self.declared, path)
-                else:
-                    wrong = "a map is set to a mapping"
+                    items = dict(cast(collections.abc.Mapping[str, Any], value))
+                    return _checked_items(items, self.declared, path)
+                wrong = "a map is set to a mapping"
             case _:
                 if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
                     assert self.type is not None
                     wrong = f"a {self.type.name.lower()} is set to an iterable"
                 else:
-                    value = list(value)
-                    _check_items(value, self.declared, path)
+                    return _checked_items(list(value), self.declared, path)
         if wrong:
             raise Invalid(f"{wrong}, not {type(value).__name__}", path=path)
         return value
@@ -226,35 +225,45 @@ class _Field:
             return value
 
 
-def _check_items(value: Any, declared: Any, path: str) -> None:
-    """Raise `Invalid` where an item of a container is not what was declared."""
+def _checked_items(value: Any, declared: Any, path: str) -> Any:
+    """Return a container's items as what they were declared; raises `Invalid`."""
     arguments = get_args(declared)
     if not arguments:
-        return
+        return value
     item = arguments[-1]
-    pairs: Iterable[tuple[Any, Any]]
     if isinstance(value, dict | Map):
         pairs = cast(dict[str, Any], value).items()
-    else:
-        pairs = enumerate(cast(Iterable[Any], value))
-    for key, inner in pairs:
-        where = f"{path}/{values.escape(str(key))}"
-        origin = get_origin(item) or item
-        if origin in _CONTAINERS:
-            kinds: Any = _PLAIN_OF.get(_CONTAINERS[origin], ())
-            if not isinstance(inner, kinds):
-                raise Invalid(
-                    f"expected {_CONTAINERS[origin].name.lower()}, got "
-                    f"{type(inner).__name__}",
-                    path=where,
-                )
-            if not isinstance(inner, str | int | float | Text):
-                _check_items(inner, item, where)
-            continue
+        return {
+            key: _checked_item(inner, item, f"{path}/{values.escape(str(key))}")
+            for key, inner in pairs
+        }
+    return [
+        _checked_item(inner, item, f"{path}/{index}")
+        for index, inner in enumerate(cast(Iterable[Any], value))
+    ]
+
+
+def _checked_item(inner: Any, item: Any, path: str) -> Any:
+    container = _CONTAINERS.get(get_origin(item) or item)
+    if container is None:
         try:
             msgspec.convert(inner, item, strict=True, builtin_types=(bytes, datetime))
         except msgspec.ValidationError as error:
-            raise Invalid(str(error), path=where) from error
+            raise Invalid(str(error), path=path) from error
+        return inner
+    if not isinstance(inner, _PLAIN_OF[container]) or isinstance(inner, bool):
+        raise Invalid(
+            f"expected {container.name.lower()}, got {type(inner).__name__}", path=path
+        )
+    if container is Type.COUNTER:
+        if isinstance(inner, Counter | FloatCounter):
+            return inner
+        number = cast(float, inner)
+        return Counter(number) if isinstance(inner, int) else FloatCounter(number)
+    if isinstance(inner, Text):
+        return inner
+    items = _checked_items(inner, item, path)
+    return set(items) if container is Type.SET else items
 
 
 @dataclass_transform(kw_only_default=True)

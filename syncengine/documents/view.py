@@ -130,6 +130,11 @@ class View:
         if self.tx is None and container not in self._captured:
             self._captured[container] = _frozen(self.document.loaded(container))
 
+    def read_all(self) -> None:
+        """Have all that is shown in memory: the store is about to change."""
+        if not self._closed:
+            self.plain(None, Type.MAP)
+
     @property
     def exists(self) -> bool:
         """Whether the document is there for a reader."""

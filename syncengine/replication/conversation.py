@@ -386,9 +386,15 @@ class Dialling(Conversation):
                 await super()._act(event)
 
     def open(self, hosted: Hosted) -> None:
-        """Open another namespace on a live link."""
-        if self.session.state is State.LIVE:
-            self.send(self._open(hosted, known=False))
+        """Open another namespace on a live link, or one anew, under another grant."""
+        if self.session.state is not State.LIVE:
+            return
+        for number, channel in list(self.channels.items()):
+            if channel.hosted is hosted:
+                self.send(Leave(number))
+                self._left |= {number}
+                self._leave(self.channels.pop(number))
+        self.send(self._open(hosted, known=False))
 
     def _told(self) -> None:
         """Tell the link how it stands, once everything asked is answered."""

@@ -377,7 +377,8 @@ class Keeper:
         """Add to `writes` what no file has yet."""
         ns = self.ns
         if self._clear_first:
-            writes.clear(sql.CLEAR_LOG, ns)
+            for statement in sql.CLEAR_LOG:
+                writes.clear(statement, ns)
             self._clear_first = False
         for position, row, name, chain in self._unwritten:
             if isinstance(row, Batch):

@@ -296,17 +296,16 @@ class _Goal:
             return False
         if self._theirs < 0:
             self._theirs = channel.their_position
+        # Only with what is theirs is it known what of ours may leave.
+        if channel.durable < self._theirs:
+            return False
         if self._ours < 0:
             if not self.hosted.is_sealed:
                 self.hosted.seal_now()
                 return False
             # Not what is committed: batches may be on their way to the disk.
             self._ours = self._keeper.position
-        return (
-            channel.sent is not None
-            and channel.confirmed >= self._ours
-            and channel.durable >= self._theirs
-        )
+        return channel.sent is not None and channel.confirmed >= self._ours
 
 
 def _error_of(refusal: Refusal) -> Refused:

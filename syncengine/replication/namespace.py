@@ -108,7 +108,9 @@ class Mark(NamedTuple):
 
     undo: int
     touches: int
-    last_ops: list[Operation]
+    ops: int
+    last_op: Operation
+    touch_n: int
     n: int
 
 
@@ -179,8 +181,8 @@ class Namespace:
         self.shown: list[Closable] = []
         """What shows changes that are in no commit yet"""
         self._shown_writing: list[Closable] = []
-        self._operations: list[tuple[str, int]] = []
-        self._operations_writing: list[tuple[str, int]] = []
+        self._operations: list[tuple[str, ActorId, int]] = []
+        self._operations_writing: list[tuple[str, ActorId, int]] = []
         self._outbox_count = 0
         self._seal_due = False
         self._seal_timer: asyncio.TimerHandle | None = None
@@ -255,6 +257,7 @@ class Namespace:
                 self.keeper.begin_again([link, *kept])
             else:
                 self.keeper.append_own(link)
+            self.committed_position = min(self.committed_position, self.keeper.position)
             self.grant = entry_id(link)
             if self.actor is None:
                 self.new_actor()
@@ -330,8 +333,16 @@ class Namespace:
         self.draft = Draft(self.generation, self.clock.tick(), self.next_seq)
         return self.draft
 
+    def _check_draft(self, draft: Draft) -> None:
+        if draft.generation != self.generation:
+            raise SyncError(
+                "a disk write that this transaction built upon failed; nothing of it "
+                "was kept, run it again"
+            )
+
     def draft_document(self, draft: Draft, name: DocumentId) -> Document:
-        """Return a document to edit in `draft`."""
+        """Return a document to edit in `draft`; raises as `emit` does."""
+        self._check_draft(draft)
         document = draft.documents.get(name)
         if document is None:
             document = draft.documents[name] = self.documents.get(name)
@@ -341,8 +352,10 @@ class Namespace:
     def emit(self, draft: Draft, document: Document, op: Operation) -> int:
         """Apply one own operation and put it into the change; return its seq.
 
-        Raises `Invalid`, and then nothing was changed.
+        Raises `Invalid`, and then nothing was changed; `SyncError` when what the
+        draft builds upon is gone.
         """
+        self._check_draft(draft)
         assert self.actor is not None
         seq = draft.first_seq + draft.n
         n = length(op)
@@ -400,9 +413,18 @@ class Namespace:
 
     def mark(self, draft: Draft) -> Mark:
         """Return a place to which `back_to` can take the draft."""
-        last = draft.touches[-1] if draft.touches else None
-        ops = [list(op) for op in last.ops] if last else []
-        return Mark(len(draft.undo), len(draft.touches), ops, draft.n)
+        if not draft.touches:
+            return Mark(len(draft.undo), 0, 0, [], 0, draft.n)
+        last = draft.touches[-1]
+        # Later operations join the last one, or follow it.
+        return Mark(
+            len(draft.undo),
+            len(draft.touches),
+            len(last.ops),
+            list(last.ops[-1]),
+            last.n,
+            draft.n,
+        )
 
     def back_to(self, draft: Draft, mark: Mark) -> None:
         """Take back what was done in `draft` since `mark`; nobody awaited meanwhile."""
@@ -415,8 +437,9 @@ class Namespace:
             document.take_back(later)
         if mark.touches:
             last = draft.touches[-1]
-            n = sum(length(op) for op in mark.last_ops)
-            draft.touches[-1] = Touch(last.document, mark.last_ops, n)
+            del last.ops[mark.ops :]
+            last.ops[-1] = mark.last_op
+            draft.touches[-1] = Touch(last.document, last.ops, mark.touch_n)
         draft.n = mark.n
 
     def finish(self, draft: Draft, operation_id: str | None) -> Change | None:
@@ -425,16 +448,16 @@ class Namespace:
         Raises `TooLarge` or `SyncError`, and then all of it was taken back.
         """
         self.draft = None
-        if draft.generation != self.generation:
-            raise SyncError(
-                "a disk write that this transaction built upon failed; nothing of it "
-                "was kept, run it again"
-            )
+        self._check_draft(draft)
         for document in draft.documents.values():
             document.undo = None
         if not draft.touches:
             return None
-        if len(draft.documents) > limits.CHANGE_DOCUMENTS_MAX:
+        if (
+            len(draft.documents) > limits.CHANGE_DOCUMENTS_MAX
+            and len({touch.document for touch in draft.touches})
+            > limits.CHANGE_DOCUMENTS_MAX
+        ):
             self.abandon(draft)
             raise TooLarge(
                 f"a transaction has at most {limits.CHANGE_DOCUMENTS_MAX} documents; "
@@ -473,7 +496,8 @@ class Namespace:
         self._changed_actors.add(change.actor)
         self._new.append((change, encoded))
         if change.meta.operation_id:
-            self._operations.append((change.meta.operation_id, change.seq))
+            made = (change.meta.operation_id, change.actor, change.seq)
+            self._operations.append(made)
 
     def _deps(self) -> list[Dep]:
         """Return how the applied frontier grew since our previous change."""
@@ -494,18 +518,18 @@ class Namespace:
         for tell in self.on_changed:
             tell(document)
 
-    def operation_seq(self, operation_id: str) -> int | None:
-        """Return the seq of the own change with that client operation id, on disk or
+    def done_by(self, operation_id: str) -> tuple[ActorId, int] | None:
+        """Return the name of the own change with that client operation id, on disk or
         on its way there."""
-        for known, seq in (*self._operations_writing, *self._operations):
+        for known, actor, seq in (*self._operations_writing, *self._operations):
             if known == operation_id:
-                return seq
+                return actor, seq
         rows = self.keeper.store.read(
-            "SELECT seq FROM _sync_operation WHERE ns = ? AND operation = ?",
+            "SELECT actor, seq FROM _sync_operation WHERE ns = ? AND operation = ?",
             self.ns,
             operation_id,
         )
-        return rows[0][0] if rows else None
+        return (ActorId(rows[0][0]), rows[0][1]) if rows else None
 
     # --- others' changes ----------------------------------------------------------
 
@@ -540,6 +564,8 @@ class Namespace:
                         self.delivery.queue(self.keeper.branch_of(row), row)
                 await self._apply_ready()
         self._look_again_later()
+        if any(isinstance(row, Entry) for _, row in admission.stored):
+            self.seal_now()  # what was written may leave now
         self.writer.wake()
         return admission
 
@@ -1023,6 +1049,8 @@ class Namespace:
             if key is not None:
                 self.origins.note(key, (author, again.seq))
             self._written_as[before, change.seq] = (author, again.seq)
+            if meta.operation_id:
+                self._operations.append((meta.operation_id, author, again.seq))
             changes.append(again)
         return changes
 
@@ -1106,8 +1134,8 @@ class Namespace:
         for void in self._voids:
             writes.add(sql.PUT_VOID, ns, *void)
         self._voids.clear()
-        for operation, seq in self._operations:
-            writes.add(sql.PUT_OPERATION, ns, operation, seq)
+        for operation, author, seq in self._operations:
+            writes.add(sql.PUT_OPERATION, ns, operation, author, seq)
         self._operations_writing, self._operations = self._operations, []
         self._shown_writing, self.shown = self.shown, []
         self.origins.collect(writes)
@@ -1220,10 +1248,13 @@ class Namespace:
 
     @property
     def _sealing_grant(self) -> EntryId | None:
-        """The grant under which peers take our batches; without one, what is written
-        waits in the outbox."""
-        grant = self.keeper.membership.grants.get(self.grant or EntryId(b""))
-        return self.grant if grant is not None and grant.ops & Ops.WRITE else None
+        """The grant under which peers take our batches; without one, or before it is
+        known where it comes from, what is written waits in the outbox."""
+        membership = self.keeper.membership
+        grant = membership.grants.get(self.grant or EntryId(b""))
+        if membership.genesis is None or grant is None or not grant.ops & Ops.WRITE:
+            return None
+        return self.grant
 
     def pending_count(self) -> int:
         """How many own changes no batch holds yet."""

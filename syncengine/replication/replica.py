@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import itertools
 import logging
 import os
 from collections.abc import Generator
@@ -24,6 +23,7 @@ from syncengine.errors import (
 from syncengine.ids import HASH_BYTES, DeviceId, NamespaceId, base32, from_base32
 from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Open
+from syncengine.replication.address import parse_address
 from syncengine.replication.host import Hosted
 from syncengine.replication.keeper import Keeper
 from syncengine.replication.link import Link
@@ -52,8 +52,8 @@ log = logging.getLogger("syncengine")
 # A device whose clock is off by more than this is told, and its stamps corrected.
 CLOCK_OFF_MS = 60_000
 
-# How a namespace is called whose documents were brought into a joined one.
-BEFORE = " (before joining "
+# Slips in copying a recovery key by hand are noticed; 14 groups of four letters.
+RECOVERY_CHECK_BYTES = 3
 
 
 class Replica:
@@ -248,6 +248,8 @@ class Replica:
             invite = parse_invite(invite)
         if name is not None:
             _check_name(name)
+        if invite.address:
+            parse_address(invite.address)
         if adopt and not invite.ops & Ops.WRITE:
             raise Invalid(
                 "this invite lets you read; to bring documents along, ask for one to "
@@ -280,9 +282,7 @@ class Replica:
                 "with adopt=True to bring its documents along"
             )
         if old is not None:
-            taken = {space.name for space in self._spaces.values()}
-            names = (f"{name}{BEFORE}{n})" for n in itertools.count(1))
-            await self._rename(old, next(n for n in names if n not in taken))
+            await self._rename(old, _name_before(name, invite.namespace))
         space = await self._new(invite.namespace, name, invite.address or None)
         await space.engine.take_grant(self._link_of(invite))
         if adopt:
@@ -313,21 +313,20 @@ class Replica:
         `Invalid` for a key that owns nothing here.
         """
         self.check_usable()
-        try:
-            seed = from_base32("".join(recovery_key.split()).replace("-", ""))
-        except ValueError:
-            seed = b""
-        if len(seed) != SEED_BYTES:
-            raise Invalid("this is no recovery key; copy all of its groups again")
-        owner = self.scheme.private_key(seed)
+        owner = self.scheme.private_key(_recovery_seed(recovery_key))
         wanted = _namespace_id(namespace_id) if namespace_id else None
         space = next(
             (
                 space
                 for space in self._spaces.values()
                 if wanted in (None, space.engine.keeper.namespace)
-                and (genesis := space.engine.keeper.membership.genesis) is not None
-                and owner.public in genesis.owners
+                and (
+                    (wanted and space.is_new)
+                    or (
+                        (genesis := space.engine.keeper.membership.genesis) is not None
+                        and owner.public in genesis.owners
+                    )
+                )
             ),
             None,
         )
@@ -339,6 +338,10 @@ class Replica:
         if space is None:
             assert wanted is not None
             _check_name(name)
+            if any(space.name == name for space in self._spaces.values()):
+                raise AlreadyExists(
+                    f"a namespace {name!r} is here already; give another name"
+                )
             space = await self._new(wanted, name, None)
         keeper = space.engine.keeper
         link = make_grant(
@@ -357,7 +360,7 @@ class Replica:
 
     async def _adopt_all(self, space: Space) -> None:
         for old in list(self._spaces.values()):
-            if (old.name or "").startswith(f"{space.name}{BEFORE}"):
+            if old.name == _name_before(space.name, space.engine.keeper.namespace):
                 await _adopt(old, space)
 
     async def _new(
@@ -481,6 +484,11 @@ async def _adopt(old: Space, new: Space) -> None:
                     target[field] = value
 
 
+def _name_before(name: str | None, joined: NamespaceId) -> str:
+    """Return how a namespace is called whose documents were brought into `joined`."""
+    return f"{name} (before joining {base32(joined)[:8]})"
+
+
 def _check_name(name: str) -> None:
     if not name or len(name) > 200 or not name.isprintable():
         raise Invalid("a namespace's name is 1 to 200 printable characters")
@@ -496,9 +504,24 @@ def _namespace_id(text: str) -> NamespaceId:
     return NamespaceId(raw)
 
 
+def _recovery_seed(text: str) -> bytes:
+    try:
+        raw = from_base32("".join(text.split()).replace("-", ""))
+    except ValueError:
+        raw = b""
+    seed, check = raw[:SEED_BYTES], raw[SEED_BYTES:]
+    if len(raw) != SEED_BYTES + RECOVERY_CHECK_BYTES or check != _recovery_check(seed):
+        raise Invalid("this is no recovery key; copy all of its groups again")
+    return seed
+
+
+def _recovery_check(seed: bytes) -> bytes:
+    return hashlib.sha256(b"sync1:recovery\0" + seed).digest()[:RECOVERY_CHECK_BYTES]
+
+
 def _recovery_text(seed: bytes) -> str:
     """Return a recovery key in groups that a person can copy by hand."""
-    text = base32(seed)
+    text = base32(seed + _recovery_check(seed))
     return "-".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 

@@ -48,12 +48,16 @@ class Receipt:
     """
 
     def __init__(
-        self, space: "Space", seq: int, on_disk: "asyncio.Future[None] | None"
+        self,
+        space: "Space",
+        actor: ActorId | None,
+        seq: int,
+        on_disk: "asyncio.Future[None] | None",
     ):
         self._space = space
         self.seq = seq
         """The first operation of the change, in its author's count."""
-        self.actor = space.engine.actor
+        self.actor = actor
         """The author; after a restore the change goes on under another's name."""
         self._on_disk = on_disk
 
@@ -143,7 +147,7 @@ class Transaction:
         try:
             self._space.check_may_write()
             if self._operation_id is not None:
-                self._before = engine.operation_seq(self._operation_id)
+                self._before = engine.done_by(self._operation_id)
                 self.repeated = self._before is not None
             self._draft = engine.begin()
         except BaseException:
@@ -153,7 +157,7 @@ class Transaction:
         engine.body_began(inspect.currentframe())
         return self
 
-    _before: int | None = None
+    _before: tuple[ActorId, int] | None = None
 
     async def __aexit__(
         self,
@@ -170,10 +174,10 @@ class Transaction:
                 engine.abandon(draft)
                 if error is not None:
                     return
-                seq = self._before
+                made = self._before
             else:
                 change = engine.finish(draft, self._operation_id)
-                seq = change.seq if change else None
+                made = (change.actor, change.seq) if change else None
             done = True
         finally:
             for view in self._views.values():
@@ -182,15 +186,16 @@ class Transaction:
                 else:
                     view.close()
             self._release()
-        if seq is None:
-            self._receipt = Receipt(self._space, engine.next_seq - 1, None)
+        if made is None:
+            last = engine.next_seq - 1
+            self._receipt = Receipt(self._space, engine.actor, last, None)
             return
         if self.repeated and engine.all_on_disk:
-            self._receipt = Receipt(self._space, seq, None)
+            self._receipt = Receipt(self._space, *made, None)
             return
         engine.shown += self._views.values()
         on_disk = engine.writer.flush(engine)
-        self._receipt = Receipt(self._space, seq, on_disk)
+        self._receipt = Receipt(self._space, *made, on_disk)
         if self._wait:
             await asyncio.shield(on_disk)
 

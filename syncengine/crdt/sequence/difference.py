@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 # and the middle is replaced as a whole.
 DIFFERENCE_MAX = 400
 
+# Changed places of a text that are compared word by word.
+CHANGED_LINES_MAX = 50
+
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
 
@@ -64,13 +67,16 @@ def text_splices(before: str, after: str) -> list[tuple[int, int, str]]:
         olds, news = pieces[0].findall(old), pieces[0].findall(new)
         x = y = 0  # pieces passed
         here = pos
-        for at, deleted, put in splices(olds, news):
+        changed = splices(olds, news)
+        # Words are looked at where few lines changed.
+        deeper = pieces[1:] if len(changed) <= CHANGED_LINES_MAX else []
+        for at, deleted, put in changed:
             # What stands before the splice is in both.
             here += sum(map(len, news[y:at]))
             x += at - y
             old_part = "".join(olds[x : x + deleted])
             new_part = "".join(news[put])
-            by(pieces[1:], old_part, new_part, here)
+            by(deeper, old_part, new_part, here)
             x += deleted
             y = put.stop
             here += len(new_part)

@@ -90,6 +90,7 @@ CREATE TABLE _sync_void (
 CREATE TABLE _sync_operation (
     ns        INTEGER NOT NULL,
     operation TEXT NOT NULL,
+    actor     BLOB NOT NULL,
     seq       INTEGER NOT NULL,
     PRIMARY KEY (ns, operation)
 ) WITHOUT ROWID;

@@ -39,7 +39,7 @@ DROP_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ? AND seq BETWEEN ? AND ?"
 PUT_ACTOR = "INSERT OR REPLACE INTO _sync_actor VALUES (?, ?, ?, ?, ?, ?)"
 PUT_PEER = "INSERT OR REPLACE INTO _sync_peer VALUES (?, ?, ?, ?, ?, ?, ?)"
 PUT_VOID = "INSERT OR REPLACE INTO _sync_void VALUES (?, ?, ?, ?, ?)"
-PUT_OPERATION = "INSERT OR IGNORE INTO _sync_operation VALUES (?, ?, ?)"
+PUT_OPERATION = "INSERT OR REPLACE INTO _sync_operation VALUES (?, ?, ?, ?)"
 PUT_ORIGIN = "INSERT OR IGNORE INTO _sync_origin VALUES (?, ?, ?, ?)"
 PUT_DOCUMENT = (
     "INSERT OR REPLACE INTO _sync_document VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -65,7 +65,11 @@ CLEAR_DERIVED = (
     "DELETE FROM _sync_void WHERE ns = ?",
     "DELETE FROM _sync_origin WHERE ns = ?",
 )
-CLEAR_LOG = "DELETE FROM _sync_log WHERE ns = ?"
+CLEAR_LOG = (
+    "DELETE FROM _sync_log WHERE ns = ?",
+    "DELETE FROM _sync_head WHERE ns = ?",
+    "DELETE FROM _sync_peer WHERE ns = ?",
+)
 CLEAR_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ?"
 
 LOG_AFTER = (

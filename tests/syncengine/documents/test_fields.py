@@ -36,6 +36,10 @@ class Page(Document):
     rows: List[List[str]] = List()
 
 
+class Score(Document):
+    by_name: Map[str, Counter] = Map()
+
+
 class Note(Document):
     title: str
     pinned: bool = False
@@ -116,6 +120,18 @@ async def test_a_snapshot_outlives_everything(tmp_path: Any) -> None:
     assert (note.title, str(note.body)) == ("new", "new")
 
 
+async def test_a_snapshot_keeps_what_nobody_had_read_of_it(tmp_path: Any) -> None:
+    async with syncengine.open(str(tmp_path / "a.db")) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["page/1"]["tree"] = {"a": {"b": [1]}}
+        space.engine.documents.forget()
+        before = await space.get("page/1")
+        async with space.transaction() as tx:
+            del tx["page/1"]["tree"]
+    assert before.to_dict() == {"tree": {"a": {"b": [1]}}}
+
+
 async def test_what_is_being_edited_stays_in_memory(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +209,29 @@ async def test_a_field_may_be_a_map(space: Space) -> None:
     shown = (await space.get(Page, "p")).to_dict()
 
     assert shown == {"sizes": {"b": 3, "c": 4}, "rows": [["x"], ["y", "z"]]}
+
+
+async def test_items_become_what_was_declared(space: Space) -> None:
+    plain: Any = {"a": 5}
+    async with space.transaction() as tx:
+        score: Any = tx.create(Score, "s", by_name=plain)
+        score.by_name["a"] += 1
+        score.by_name["a"].increment(2)
+    assert (await space.get(Score, "s")).by_name["a"] == 8
+    with pytest.raises(Invalid, match="score/s/by_name/a"):
+        async with space.transaction() as tx:
+            wrong: Any = {"a": True}
+            tx.get(Score, "s").by_name = wrong
+
+
+async def test_equal_values_of_another_type_are_written(space: Space) -> None:
+    async with space.transaction() as tx:
+        tx["page/1"]["list"], tx["page/1"]["map"] = [1, 2], {"a": 1}
+    async with space.transaction() as tx:
+        tx["page/1"]["list"], tx["page/1"]["map"] = [True, 2.0], {"a": True}
+    shown = (await space.get("page/1")).to_dict()
+
+    assert repr(shown) == repr({"list": [True, 2.0], "map": {"a": True}})
 
 
 async def test_what_is_assigned_may_be_read_only_once(space: Space) -> None:

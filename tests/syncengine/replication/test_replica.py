@@ -74,6 +74,25 @@ async def test_a_restored_or_copied_file_becomes_a_new_actor(
         assert space.pending == 1
 
 
+async def test_a_retry_after_a_restore_names_the_change_as_it_is_now(
+    tmp_path: Path,
+) -> None:
+    async with syncengine.open(str(tmp_path / "a.db")) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction("pay-1") as tx:
+            tx["note/1"].counter("n").increment(5)
+        await replica.backup(str(tmp_path / "copy.db"))
+    async with syncengine.open(str(tmp_path / "copy.db")) as restored:
+        space = restored.spaces()[0]
+        for _ in range(2):
+            async with space.transaction("pay-1") as tx:
+                tx["note/1"].counter("n").increment(5)
+            assert tx.repeated
+            assert tx.receipt.actor == space.engine.actor
+            assert tx.receipt.pending
+        assert (await space.get("note/1"))["n"] == 5
+
+
 async def test_moving_file_and_folder_together_changes_nothing(tmp_path: Path) -> None:
     first = await write(tmp_path / "a.db", "x")
     target = tmp_path / "elsewhere"

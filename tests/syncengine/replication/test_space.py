@@ -20,6 +20,7 @@ from syncengine import (
     NotFound,
     Space,
     StoreFull,
+    SyncError,
     Text,
     TooLarge,
     TransactionClosed,
@@ -221,6 +222,39 @@ async def test_a_failed_disk_fails_everything_that_rested_on_it(
     await add()
 
     assert (await space.get(Doc, "d")).n == 1
+
+
+async def test_a_body_that_outlives_a_failed_commit_changes_nothing(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it goes on to edit would be shown, and stored with the next write."""
+    async with space.transaction() as tx:
+        tx.create(Doc, "e", body="kept")
+    store: Any = space.engine.writer.store
+    commit = store.commit
+    begun = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def full(writes: Writes) -> None:
+        begun.set()
+        await go_on.wait()
+        raise StoreFull("no space")
+
+    monkeypatch.setattr(store, "commit", full)
+    async with space.transaction(wait=False) as first:
+        first.get(Doc, "d").n += 1
+    await begun.wait()
+    with pytest.raises(SyncError, match="run it again"):
+        async with space.transaction() as tx:
+            tx.get(Doc, "d").n += 1
+            go_on.set()
+            with pytest.raises(StoreFull):
+                await first.receipt
+            monkeypatch.setattr(store, "commit", commit)
+            with pytest.raises(SyncError, match="run it again"):
+                tx.get(Doc, "e").body.append("ghost")
+    assert (await space.get(Doc, "e")).body == "kept"
+    assert (await space.get(Doc, "d")).n == 0
 
 
 async def test_an_editor_sees_edits_from_elsewhere_as_splices(space: Space) -> None:
