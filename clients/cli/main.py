@@ -423,8 +423,8 @@ async def put(
 
     VALUE is JSON, or else taken as text.
     """
-    collection, _, key = path.partition("/")
-    path = parse_document_id(f"{collection}/{unescape(key)}")
+    collection, slash, key = path.partition("/")
+    path = parse_document_id(f"{collection}{slash}{unescape(key)}")
     if not assignments and not delete:
         raise Invalid("nothing to write: give FIELD=VALUE or --delete")
     parsed: list[tuple[str, str | None, str, str]] = []
