@@ -103,7 +103,7 @@ PULL = """
                 seen = sum(n for _, n in space.collections())
                 total = 0
                 async for _, page in space.documents("item"):
-                    total += page["updated"] - 1700000000
+                    total += page.get("updated", 1700000000) - 1700000000
                 version = sorted(
                     (a.hex(), s) for a, s in space.engine.delivery.version().items())
                 print(json.dumps({"cpu": spent, "documents": seen, "total": total,

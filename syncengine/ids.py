@@ -28,7 +28,7 @@ HASH_BYTES = 32
 HASH16_BYTES = 16
 LINEAGE_BYTES = 16
 
-_COLLECTION = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_COLLECTION = re.compile(r"(?!sqlite_)[a-z][a-z0-9_]{0,62}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -77,11 +77,10 @@ def parse_document_id(text: str) -> DocumentId:
 
 def check_collection(name: str) -> None:
     """Raise `Invalid` unless `name` can be a collection."""
-    if name.startswith("sqlite_"):
-        raise Invalid("a collection's name does not begin with sqlite_", path=name)
     if not _COLLECTION.fullmatch(name):
         raise Invalid(
-            "a collection is 1 to 63 of a-z, 0-9 and _, and begins with a letter",
+            "a collection is 1 to 63 of a-z, 0-9 and _, and begins with a letter (not "
+            "with sqlite_)",
             path=name,
             bound=limits.COLLECTION_BYTES_MAX,
         )

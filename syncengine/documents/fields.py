@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, cast, overload
 from syncengine import values
 from syncengine.crdt.document import element_key
 from syncengine.crdt.operation import Action, ContainerId, Type
-from syncengine.crdt.register import Entry
+from syncengine.crdt.register import EMPTY, Entry
 from syncengine.crdt.sequence.difference import splices, text_splices
 from syncengine.documents.view import View
 from syncengine.errors import Invalid, NotFound
@@ -460,11 +460,16 @@ class Map(_Bound, MutableMapping[K, V], Generic[K, V]):
         if not type_ and not number:
             view.emit(Action.SET, self._container, key, value)
             return
-        slot = view.slot(self._container, key) if view.shows(self._container) else ()
+        slot = view.slot(self._container, key)
         shown = slot[0].type if slot else 0
+        if not type_ and shown != Type.COUNTER:
+            view.emit(Action.SET, self._container, key, value)
+            return
+        if not view.shows(self._container):
+            slot, shown = EMPTY, 0
         if not type_:
             # `page["total"] += 1` on a counter is an increment, as it is on a field.
-            if shown != Type.COUNTER:
+            if not shown:
                 view.emit(Action.SET, self._container, key, value)
                 return
             type_ = Type.COUNTER

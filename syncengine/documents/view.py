@@ -138,13 +138,15 @@ class View:
     @property
     def exists(self) -> bool:
         """Whether the document is there for a reader."""
-        self._check_open()
+        if self._closed:
+            self._check_open()
         return self.document.visible if self.tx is not None else self._exists
 
     @property
     def newest(self) -> int:
         """The stamp of the newest change that is shown; 0: none."""
-        self._check_open()
+        if self._closed:
+            self._check_open()
         return self.document.newest if self.tx is not None else self._newest
 
     def _check_open(self) -> None:
@@ -158,9 +160,9 @@ class View:
 
     def state(self, container: ContainerId, type_: int) -> Any:
         """Return a container's state, live or as captured; None: never made."""
-        self._check_open()
-        captured = self._captured.get(container)
-        if captured is not None:
+        if self._closed:
+            self._check_open()
+        if self._captured and (captured := self._captured.get(container)) is not None:
             return captured
         return self.document.state(container, type_)
 
@@ -260,7 +262,8 @@ class View:
 
     def writable(self) -> Transaction:
         """Return the open transaction; raises the error that says what to do."""
-        self._check_open()
+        if self._closed:
+            self._check_open()
         if self.tx is None:
             raise FrozenDocument(self.document.name)
         if self.document.needs_upgrade:

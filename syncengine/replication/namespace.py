@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
+from weakref import ref
 
 from syncengine import limits, values
 from syncengine.clock import Entropy, HybridClock, ms_from_hlc
@@ -97,6 +98,13 @@ class Draft:
     n: int = 0
 
 
+def _gone() -> SyncError:
+    return SyncError(
+        "a disk write that this transaction built upon failed; nothing of it was kept, "
+        "run it again"
+    )
+
+
 class Closable(Protocol):
     """Something that shows what may turn out never to have happened."""
 
@@ -178,9 +186,10 @@ class Namespace:
         self._changed_actors: set[ActorId] = set()
         self._branch_tips: dict[ActorId, tuple[ActorId, BatchId]] = {}
         self._voids: list[tuple[ActorId, int, BatchId, str]] = []
-        self.shown: list[Closable] = []
-        """What shows changes that are in no commit yet"""
-        self._shown_writing: list[Closable] = []
+        self.shown: list[ref[Closable]] = []
+        """What shows changes that are in no commit yet, while somebody holds it: each
+        snapshot that is alive makes the next change dearer"""
+        self._shown_writing: list[ref[Closable]] = []
         self._operations: list[tuple[str, ActorId, int]] = []
         self._operations_writing: list[tuple[str, ActorId, int]] = []
         self._outbox_count = 0
@@ -333,16 +342,10 @@ class Namespace:
         self.draft = Draft(self.generation, self.clock.tick(), self.next_seq)
         return self.draft
 
-    def _check_draft(self, draft: Draft) -> None:
-        if draft.generation != self.generation:
-            raise SyncError(
-                "a disk write that this transaction built upon failed; nothing of it "
-                "was kept, run it again"
-            )
-
     def draft_document(self, draft: Draft, name: DocumentId) -> Document:
         """Return a document to edit in `draft`; raises as `emit` does."""
-        self._check_draft(draft)
+        if draft.generation != self.generation:
+            raise _gone()
         document = draft.documents.get(name)
         if document is None:
             document = draft.documents[name] = self.documents.get(name)
@@ -355,7 +358,8 @@ class Namespace:
         Raises `Invalid`, and then nothing was changed; `SyncError` when what the
         draft builds upon is gone.
         """
-        self._check_draft(draft)
+        if draft.generation != self.generation:
+            raise _gone()
         assert self.actor is not None
         seq = draft.first_seq + draft.n
         n = length(op)
@@ -448,7 +452,8 @@ class Namespace:
         Raises `TooLarge` or `SyncError`, and then all of it was taken back.
         """
         self.draft = None
-        self._check_draft(draft)
+        if draft.generation != self.generation:
+            raise _gone()
         for document in draft.documents.values():
             document.undo = None
         if not draft.touches:
@@ -1171,8 +1176,9 @@ class Namespace:
         self._committing = False
         self._settled.set()
         self.generation += 1
-        for view in (*self._shown_writing, *self.shown):
-            view.close()
+        for shown in (*self._shown_writing, *self.shown):
+            if (view := shown()) is not None:
+                view.close()
         self.load()
         self.apply_soon()
         for tell in self.on_reloaded:

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-import inspect
+import sys
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from weakref import ref
 
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import Action, Operation
@@ -154,7 +155,7 @@ class Transaction:
             self._release()
             raise
         # Not kept in a name: a frame that names itself is for the garbage collector.
-        engine.body_began(inspect.currentframe())
+        engine.body_began(sys._getframe())  # pyright: ignore[reportPrivateUsage]
         return self
 
     _before: tuple[ActorId, int] | None = None
@@ -193,7 +194,7 @@ class Transaction:
         if self.repeated and engine.all_on_disk:
             self._receipt = Receipt(self._space, *made, None)
             return
-        engine.shown += self._views.values()
+        engine.shown += map(ref, self._views.values())
         on_disk = engine.writer.flush(engine)
         self._receipt = Receipt(self._space, *made, on_disk)
         if self._wait:
