@@ -158,8 +158,8 @@ class Server:
         waiting = self._registry.unauthenticated_count
         if self._guard is not None:  # those that have not even upgraded count too
             known = len(self._registry.all) - waiting
-            waiting = self._guard.open - known
-        if waiting > limits.UNAUTHENTICATED_MAX:
+            waiting = self._guard.open - known - 1  # this one
+        if waiting >= limits.UNAUTHENTICATED_MAX:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "busy\n")
         offered = request.headers.get_all("Sec-WebSocket-Protocol")
         if not any(SUBPROTOCOL in value for value in offered):

@@ -254,10 +254,14 @@ class Set(_Bound, MutableSet[T], Generic[T]):
         path = view.path(self._container)
         wanted = {element_key(value, path): value for value in new}
         with view.writable().whole():
-            for element in self._elements().keys() - wanted.keys():
-                view.emit(Action.REMOVE, self._container, values.decode(element))
-            for element in wanted.keys() - self._elements().keys():
-                view.emit(Action.ADD, self._container, wanted[element])
+            # In order, not as a set has them: that differs from process to process.
+            here = dict.fromkeys(sorted(self._elements()))
+            for element in here:
+                if element not in wanted:
+                    view.emit(Action.REMOVE, self._container, values.decode(element))
+            for element, value in wanted.items():
+                if element not in here:
+                    view.emit(Action.ADD, self._container, value)
 
     def clear(self) -> None:
         self.replace(())

@@ -122,7 +122,6 @@ class _Field:
         origin = get_origin(declared) or declared
         self.type: Type | None = _CONTAINERS.get(origin)
         self.container: ContainerId = (name, int(self.type)) if self.type else None
-        self.item = get_args(declared)[0] if get_args(declared) else Any
         self.declared = declared
 
     def __get__(self, instance: "Document | None", owner: type) -> Any:

@@ -467,7 +467,9 @@ class Dialling(Conversation):
             return
         self._in_use_since.pop(hosted.keeper.namespace, None)
         self.refusals.pop(hosted.keeper.namespace, None)
-        self._asking_again.pop(hosted.keeper.namespace, None)
+        asking = self._asking_again.pop(hosted.keeper.namespace, None)
+        if asking is not None:
+            asking[1].cancel()
         if hosted.actor is not None and hosted.actor == asked.actor:
             head = hosted.keeper.heads.get(hosted.actor)
             seq = head.seq if head else 0

@@ -157,7 +157,7 @@ class Namespace:
         self.documents = Documents(keeper.store, keeper.ns, new_row)
         self.turn = asyncio.Lock()
         self.owner: asyncio.Task[Any] | None = None
-        self._alarmed: set[int] = set()
+        self._alarmed = False
         self.draft: Draft | None = None
         """What an open transaction has done so far."""
         self.actor: ActorId | None = None
@@ -264,9 +264,9 @@ class Namespace:
                     if entry.kind != Kind.GRANT
                 ]
                 self.keeper.begin_again([link, *kept])
+                self.committed_position = 0
             else:
                 self.keeper.append_own(link)
-            self.committed_position = min(self.committed_position, self.keeper.position)
             self.grant = entry_id(link)
             if self.actor is None:
                 self.new_actor()
@@ -588,8 +588,8 @@ class Namespace:
         if due is None or self._due_timer is not None:
             return
         hours = (due - self.clock.now_ms()) / 3_600_000
-        if hours > FUTURE_HOURS_ALARM and due not in self._alarmed:
-            self._alarmed.add(due)
+        if hours > FUTURE_HOURS_ALARM and not self._alarmed:
+            self._alarmed = True  # once: whoever stamps so could fill the log
             log.warning(
                 "a change is stamped %.0f h ahead of now and waits that long: its "
                 "author's clock, or ours, is wrong",

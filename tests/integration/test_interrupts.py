@@ -141,9 +141,10 @@ async def test_an_interrupted_demo_ends_with_all_its_processes(tmp_path: Path) -
     while "share an empty text" not in await asyncio.to_thread(demo.stderr.readline):
         assert demo.poll() is None
     os.killpg(demo.pid, signal.SIGINT)
-    await asyncio.to_thread(demo.communicate, None, 20)
+    _, errors = await asyncio.to_thread(demo.communicate, None, 20)
 
     assert demo.returncode == 130
+    assert "Traceback" not in errors
     for name in ("laptop", "phone", "tablet"):
         async with syncengine.open(str(tmp_path / "kept" / f"{name}.db")):
             pass  # nobody has it open any more

@@ -146,9 +146,15 @@ async def test_what_is_being_edited_stays_in_memory(
             await asyncio.sleep(0)
         async with space.transaction() as tx:
             note = tx.get(Note, "n")
+            for number in range(9):  # used since: it is the first to go
+                await space.get(Note, f"x{number}")
             await first.receipt  # its group is on disk: the cache lets go of some
             note.title = "edited"
-        assert (await space.get(Note, "n")).title == "edited"
+        async with space.transaction() as tx:
+            tx.create(Note, "other", title="X")
+        space.engine.documents.forget()
+        shown = await space.get(Note, "n")
+        assert (shown.title, set(shown.tags)) == ("edited", {"a"})
 
 
 async def test_a_failed_block_writes_nothing(space: Space) -> None:

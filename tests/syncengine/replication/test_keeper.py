@@ -1,11 +1,14 @@
 """What a keeper stores of what it is offered: each row once, and forks with proof."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 import syncengine
 from syncengine.ids import ActorId, BatchId, DocumentId
 from syncengine.log.batch import NO_BATCH, Batch, seal
 from syncengine.log.change import Change, Origin, Touch
+from syncengine.replication.keeper import Keeper
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.origins import key_of
 from syncengine.trust.membership import ForkProof, make_fork
@@ -25,8 +28,9 @@ def batch(
     return seal(engine.key, engine.keeper.namespace, engine.grant, prev, changes, salt)
 
 
-@pytest.mark.parametrize("longer", ["first", "second"])
-async def test_both_branches_of_a_fork_are_stored_once(longer: str) -> None:
+@pytest.fixture
+async def author_and_keeper() -> AsyncIterator[tuple[Namespace, Keeper]]:
+    """An author, and the keeper of another member, who knows the author's entries."""
     async with (
         syncengine.open(":memory:") as author,
         syncengine.open(":memory:") as other,
@@ -35,79 +39,74 @@ async def test_both_branches_of_a_fork_are_stored_once(longer: str) -> None:
         invite = await author.spaces()[0].invite("write")
         keeper = (await other.join(str(invite))).engine.keeper
         keeper.admit(engine.keeper.membership.entries.values())
-        one = batch(engine, 1, NO_BATCH, 1)
-        two = batch(engine, 1, NO_BATCH, 2)
-        more = batch(engine, 2, one.id if longer == "first" else two.id, 3)
-        rows = [one, two, more]
+        yield engine, keeper
 
-        first = keeper.admit(rows)
-        assert [row for _, row in first.stored] == rows
-        assert first.forks == {engine.actor: None}
-        for _ in range(2):
-            again = keeper.admit(rows)
-            assert (again.stored, again.refused, again.missing) == ([], [], [])
-            assert again.forks == {}
+
+@pytest.mark.parametrize("longer", ["first", "second"])
+async def test_both_branches_of_a_fork_are_stored_once(
+    author_and_keeper: tuple[Namespace, Keeper], longer: str
+) -> None:
+    engine, keeper = author_and_keeper
+    one = batch(engine, 1, NO_BATCH, 1)
+    two = batch(engine, 1, NO_BATCH, 2)
+    more = batch(engine, 2, one.id if longer == "first" else two.id, 3)
+    rows = [one, two, more]
+
+    first = keeper.admit(rows)
+    assert [row for _, row in first.stored] == rows
+    assert first.forks == {engine.actor: None}
+    for _ in range(2):
+        again = keeper.admit(rows)
+        assert (again.stored, again.refused, again.missing) == ([], [], [])
+        assert again.forks == {}
 
 
 @pytest.mark.parametrize("first", ["batch", "proof"])
 async def test_a_fork_proved_within_a_batch_begins_where_the_batch_does(
-    first: str,
+    author_and_keeper: tuple[Namespace, Keeper], first: str
 ) -> None:
     """Else what others saw of that batch is in no history, and they are never heard."""
-    async with (
-        syncengine.open(":memory:") as author,
-        syncengine.open(":memory:") as other,
-    ):
-        engine = (await author.namespace("home")).engine
-        assert engine.actor is not None
-        invite = await author.spaces()[0].invite("write")
-        keeper = (await other.join(str(invite))).engine.keeper
-        entries = engine.keeper.membership
-        keeper.admit(entries.entries.values())
-        seen = batch(engine, 1, NO_BATCH, 1, count=4)
-        more = batch(engine, 5, seen.id, 2)
-        left, right = (batch(engine, 3, seen.id, value) for value in (3, 4))
-        proof = ForkProof(
-            (
-                (left.header.encode(), left.signature),
-                (right.header.encode(), right.signature),
-            )
+    engine, keeper = author_and_keeper
+    assert engine.actor is not None
+    seen = batch(engine, 1, NO_BATCH, 1, count=4)
+    more = batch(engine, 5, seen.id, 2)
+    left, right = (batch(engine, 3, seen.id, value) for value in (3, 4))
+    proof = ForkProof(
+        (
+            (left.header.encode(), left.signature),
+            (right.header.encode(), right.signature),
         )
-        heads = entries.recent_heads()
-        entry = make_fork(engine.key, keeper.namespace, heads, proof)
+    )
+    heads = keeper.membership.recent_heads()
+    entry = make_fork(engine.key, keeper.namespace, heads, proof)
 
-        keeper.admit([seen, more, entry] if first == "batch" else [entry, seen, more])
-        assert keeper.forks == {engine.actor: 1}
-        branch = keeper.branch(engine.actor, 4, seen.id[:16])
-        assert branch is not None
-        assert branch == keeper.branch_of(seen) == keeper.branch_of(more)
-        keeper.load()
-        assert keeper.forks == {}, "nothing of it was written"
+    keeper.admit([seen, more, entry] if first == "batch" else [entry, seen, more])
+    assert keeper.forks == {engine.actor: 1}
+    branch = keeper.branch(engine.actor, 4, seen.id[:16])
+    assert branch is not None
+    assert branch == keeper.branch_of(seen) == keeper.branch_of(more)
+    keeper.load()
+    assert keeper.forks == {}, "nothing of it was written"
 
 
-async def test_rows_that_no_file_has_yet_are_read_without_a_gap() -> None:
+async def test_rows_that_no_file_has_yet_are_read_without_a_gap(
+    author_and_keeper: tuple[Namespace, Keeper],
+) -> None:
     """Else a rebuild in the middle of a catch-up would leave them out for ever."""
-    async with (
-        syncengine.open(":memory:") as author,
-        syncengine.open(":memory:") as other,
-    ):
-        engine = (await author.namespace("home")).engine
-        invite = await author.spaces()[0].invite("write")
-        keeper = (await other.join(str(invite))).engine.keeper
-        keeper.admit(engine.keeper.membership.entries.values())
-        prev = NO_BATCH
-        rows: list[Batch] = []
-        for seq in range(1, 701):
-            rows.append(batch(engine, seq, prev, seq))
-            prev = rows[-1].id
-        keeper.admit(rows)
+    engine, keeper = author_and_keeper
+    prev = NO_BATCH
+    rows: list[Batch] = []
+    for seq in range(1, 701):
+        rows.append(batch(engine, seq, prev, seq))
+        prev = rows[-1].id
+    keeper.admit(rows)
 
-        position = 0
-        seen: list[int] = []
-        while found := keeper.rows_after(position, 100):
-            position = found[-1][0]
-            seen += [at for at, _ in found]
-        assert seen == list(range(1, keeper.position + 1))
+    position = 0
+    seen: list[int] = []
+    while found := keeper.rows_after(position, 100):
+        position = found[-1][0]
+        seen += [at for at, _ in found]
+    assert seen == list(range(1, keeper.position + 1))
 
 
 @pytest.mark.parametrize(
