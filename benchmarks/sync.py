@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.row import Row
@@ -264,8 +265,12 @@ def syncs_of(folder: Path) -> Row:
 
 async def measure(folder: Path) -> list[Row]:
     rows: list[Row] = []
-    path = str(folder / "writer.db")
     sizes = (str(DOCUMENTS), str(UPDATES), str(WRITERS))
+    alone = [
+        json.loads(await in_child(WRITE, str(folder / f"alone{n}.db"), *sizes))
+        for n in range(2)
+    ]
+    path = str(folder / "writer.db")
     created = json.loads(await in_child(WRITE, path, sizes[0], "0", sizes[2]))
     proxy = Proxy()
     await proxy.start()
@@ -280,8 +285,10 @@ async def measure(folder: Path) -> list[Row]:
         seconds = created["seconds"] + updated["seconds"]
         rows.append(
             Row("durable changes by 100 writers, each its own awaited transaction",
-                "changes/s", [changes / seconds], 10_000, at_least=True,
-                detail={"created": created, "updated": updated})
+                "changes/s",
+                [changes / seconds, *(w["changes"] / w["seconds"] for w in alone)],
+                10_000, at_least=True,
+                detail={"created": created, "updated": updated, "alone": alone})
         )  # fmt: skip
         commits = created["commits"] + updated["commits"]
         rows.append(
@@ -419,12 +426,25 @@ def opened(folder: Path) -> list[Row]:
     ]  # fmt: skip
 
 
-def run() -> list[Row]:
-    own_environment()
-    with tempfile.TemporaryDirectory(prefix="syncengine-bench-") as scratch:
-        folder = Path(scratch)
-        rows = asyncio.run(measure(folder))
-        rows += asyncio.run(reconnects(folder))
-        rows.append(asyncio.run(idle(folder / "idle", 20)))
-        rows.append(asyncio.run(idle(folder / "alone", 1)))
-        return rows + opened(folder)
+def _in_scratch(measure: Callable[[Path], list[Row]]) -> Callable[[], list[Row]]:
+    def run() -> list[Row]:
+        own_environment()
+        with tempfile.TemporaryDirectory(prefix="syncengine-bench-") as scratch:
+            return measure(Path(scratch))
+
+    return run
+
+
+def _idle(folder: Path) -> list[Row]:
+    return [
+        asyncio.run(idle(folder / "idle", 20)),
+        asyncio.run(idle(folder / "alone", 1)),
+    ]
+
+
+PARTS = {
+    "writes": _in_scratch(lambda folder: asyncio.run(measure(folder))),
+    "reconnect": _in_scratch(lambda folder: asyncio.run(reconnects(folder))),
+    "idle": _in_scratch(_idle),
+    "open": _in_scratch(opened),
+}

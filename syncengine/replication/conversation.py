@@ -200,20 +200,18 @@ class Conversation:
         )
         on_disk = channel.hosted.flush()
         if not admission.missing:
-            on_disk.add_done_callback(lambda done: self._stored(channel, message, done))
+            on_disk.then(lambda error: self._stored(channel, message, error))
 
     def _check_writes(self, channel: Channel, rows: list[Row]) -> None:
         """Overridden by the listener, for what a session's grant does not allow."""
 
-    def _stored(
-        self, channel: Channel, message: Data, done: "asyncio.Future[None]"
-    ) -> None:
-        if done.cancelled() or not channel.is_open:
+    def _stored(self, channel: Channel, message: Data, error: Exception | None) -> None:
+        if not channel.is_open:
             return
-        if done.exception() is not None:
+        if error is not None:
             # Nothing was acknowledged, so the peer sends it again.
             self.session.close(Code.FULL, "the peer cannot write", 30_000)
-            self._end(Closed(Code.FULL, str(done.exception()), False, 30_000))
+            self._end(Closed(Code.FULL, str(error), False, 30_000))
         else:
             channel.stored(message)
         self._wake.set()
@@ -538,7 +536,7 @@ async def _settled(hosted: Hosted) -> None:
     """Wait until what a dead connection brought is on disk: the cursor that is told
     now counts as an acknowledgement."""
     if hosted.keeper.position != hosted.committed_position:
-        await asyncio.shield(hosted.flush())
+        await hosted.flush()
 
 
 def _own_link(membership: Membership, device: DeviceId) -> EntryId | None:
@@ -628,7 +626,7 @@ class Listening(Conversation):
             if admission.refused:
                 raise Refused(Code.NOT_GRANTED, admission.refused[0])
             if admission.stored:
-                await asyncio.shield(hosted.flush())
+                await hosted.flush()
         await _settled(hosted)
         grant = self._rights(hosted.keeper.membership, request, device)
         self._check_clone(hosted, request)

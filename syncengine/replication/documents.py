@@ -10,7 +10,7 @@ from syncengine import limits, values
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import ContainerId
 from syncengine.errors import SyncError
-from syncengine.ids import ActorId, DocumentId
+from syncengine.ids import ActorId, DocumentId, parse_document_id
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Store, Writes
 
@@ -52,6 +52,12 @@ class Documents:
     def __contains__(self, name: DocumentId) -> bool:
         """Whether the document is decoded now: then its name is a good one."""
         return name in self._cache
+
+    def name(self, path: str) -> DocumentId:
+        """Return `path` as a document id; raises `Invalid`."""
+        if path in self._cache:
+            return DocumentId(path)
+        return parse_document_id(path)
 
     def find(self, name: DocumentId) -> Document | None:
         """Return the document, or None when nothing was ever written to it."""

@@ -9,6 +9,7 @@ from syncengine.ids import ActorId, DeviceId, Lineage, NamespaceId
 from syncengine.log.run import Row
 from syncengine.protocol.messages import Open, StateDigest
 from syncengine.replication.keeper import Admission, Keeper
+from syncengine.replication.writer import Flush
 from syncengine.trust.keys import PrivateKey, Scheme
 
 
@@ -88,8 +89,8 @@ class Hosted(Protocol):
 
     async def take_in(self, rows: Iterable[Row]) -> Admission: ...
 
-    def flush(self) -> "asyncio.Future[None]":
-        """Return a future that is done when all that is here now is on disk."""
+    def flush(self) -> Flush:
+        """Return the commit after which all that is here now is on disk."""
         ...
 
     def opened(self, channel: Told) -> None:

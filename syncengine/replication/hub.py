@@ -19,7 +19,7 @@ from syncengine.replication.address import TICKET_BYTES
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.opening import Opened
-from syncengine.replication.writer import Writer
+from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
 from syncengine.trust.keys import PrivateKey, Scheme
@@ -56,7 +56,7 @@ class Relay:
             self.keeper.tell_forks(self._key)
         return admission
 
-    def flush(self) -> "asyncio.Future[None]":
+    def flush(self) -> Flush:
         return self._writer.flush(self)
 
     def ready_to_collect(self) -> bool:

@@ -63,7 +63,7 @@ from syncengine.replication.documents import Documents
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.origins import Origins, key_of
-from syncengine.replication.writer import Writer
+from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
 from syncengine.trust.keys import PrivateKey
@@ -270,7 +270,7 @@ class Namespace:
             self.grant = entry_id(link)
             if self.actor is None:
                 self.new_actor()
-        await asyncio.shield(self.flush())
+        await self.flush()
 
     def new_actor(self) -> None:
         """Begin to write under a new actor; the old one's past stays as it is."""
@@ -940,7 +940,7 @@ class Namespace:
             await self._settle()
             if self._retire():
                 await self.rebuild()
-        await asyncio.shield(self.writer.flush(self))
+        await self.flush()
 
     def _retire(self) -> bool:
         """Write all that is not sealed again, under a new actor.
@@ -1096,8 +1096,8 @@ class Namespace:
 
     # --- sealing and writing ------------------------------------------------------
 
-    def flush(self) -> "asyncio.Future[None]":
-        """Return a future that is done when all that is here now is on disk."""
+    def flush(self) -> Flush:
+        """Return the commit after which all that is here now is on disk."""
         return self.writer.flush(self)
 
     @property

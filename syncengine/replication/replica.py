@@ -432,7 +432,7 @@ class Replica:
 
     async def flush_all(self) -> None:
         for space in self._spaces.values():
-            await asyncio.shield(space.engine.flush())
+            await space.engine.flush()
 
     def invited_addresses(self) -> list[str]:
         """Return the addresses that invites named, newest first."""

@@ -1,6 +1,5 @@
 """A namespace as an application uses it."""
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
@@ -487,7 +486,7 @@ class Live(Generic[D]):
             self._sequence(shown).unwatch(shown.edits)
         on_disk = engine.flush()
         self._view.freeze(pending=self._space.is_pending(self._view.document))
-        await asyncio.shield(on_disk)
+        await on_disk
 
     # --- editing ------------------------------------------------------------------
 

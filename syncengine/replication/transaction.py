@@ -5,7 +5,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from weakref import ref
 
 from syncengine.crdt.document import Document as State
@@ -31,6 +31,7 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.replication.namespace import Draft
+from syncengine.replication.writer import Flush
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
@@ -53,7 +54,7 @@ class Receipt:
         space: "Space",
         actor: ActorId | None,
         seq: int,
-        on_disk: "asyncio.Future[None] | None",
+        on_disk: Flush | None,
     ):
         self._space = space
         self.seq = seq
@@ -68,7 +69,7 @@ class Receipt:
     async def _wait(self) -> None:
         self._space.check_usable()
         if self._on_disk is not None:
-            await asyncio.shield(self._on_disk)
+            await self._on_disk
 
     @property
     def pending(self) -> bool:
@@ -126,6 +127,7 @@ class Transaction:
         self._wait = wait
         self._draft: Draft | None = None
         self._views: dict[DocumentId, View] = {}
+        self._may_write: State | None = None
         self._receipt: Receipt | None = None
         self.repeated = False
         """Whether a transaction with this operation id was committed before: then
@@ -198,7 +200,7 @@ class Transaction:
         on_disk = engine.writer.flush(engine)
         self._receipt = Receipt(self._space, *made, on_disk)
         if self._wait:
-            await asyncio.shield(on_disk)
+            await on_disk
 
     @property
     def receipt(self) -> Receipt:
@@ -224,7 +226,9 @@ class Transaction:
     def emit(self, document: State, op: Operation) -> int:
         if self._draft is None:
             raise TransactionClosed("the transaction is over; begin another")
-        self._space.check_may_write(document.name)
+        if document is not self._may_write:
+            self._space.check_may_write(document.name)
+            self._may_write = document
         return self._engine.emit(self._draft, document, op)
 
     @contextlib.contextmanager
@@ -305,7 +309,8 @@ class Transaction:
 
     def __getitem__(self, path: str) -> Map[str, Any]:
         """Return a document as a map; it is made by its first write."""
-        return model.untyped(self._view(parse_document_id(path)))
+        view = self._views.get(cast(DocumentId, path))
+        return model.untyped(view or self._view(self._engine.documents.name(path)))
 
 
 def _class(kind: Any) -> type[Document]:

@@ -6,12 +6,50 @@ commit that is under way is not theirs, the next one holds everything until then
 
 import asyncio
 import logging
+from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
 from syncengine.errors import Closed, SyncError
 from syncengine.storage.store import Store, Writes
 
 log = logging.getLogger("syncengine")
+
+
+class Flush:
+    """A commit to come. Any number may await it, each safe to cancel: nobody who gives
+    up disturbs it. Raises what the commit raised."""
+
+    __slots__ = ("_listeners", "_settled", "_waiting", "error")
+
+    def __init__(self) -> None:
+        self._settled = False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._listeners: list[Callable[[Exception | None], None]] = []
+        self.error: Exception | None = None
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._settled:
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            yield from waiting
+        if self.error is not None:
+            raise self.error
+
+    def then(self, listener: Callable[[Exception | None], None]) -> None:
+        """Call `listener` with the error, or None, soon after it is settled."""
+        assert not self._settled, "who asks for a flush listens at once"
+        self._listeners.append(listener)
+
+    def settle(self, error: Exception | None = None) -> None:
+        self._settled = True
+        self.error = error
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._waiting.clear()
+        for listener in self._listeners:
+            asyncio.get_running_loop().call_soon(listener, error)
+        self._listeners.clear()
 
 
 class Source(Protocol):
@@ -39,23 +77,20 @@ class Writer:
 
     def __init__(self, store: Store):
         self.store = store
-        self._dirty: dict[Source, asyncio.Future[None]] = {}
+        self._dirty: dict[Source, Flush] = {}
         self._wake = asyncio.Event()
         self._closing = False
         self.commit_count = 0
 
-    def flush(self, source: Source) -> asyncio.Future[None]:
-        """Return a future that is done when all that `source` has now is on disk."""
+    def flush(self, source: Source) -> Flush:
+        """Return the commit after which all that `source` has now is on disk."""
         if self._closing:
             raise Closed("the replica is closed")
-        future = self._dirty.get(source)
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-            # Whoever asked may be gone when it fails: that is no stray error.
-            future.add_done_callback(_retrieve)
-            self._dirty[source] = future
-        self._wake.set()
-        return future
+        flush = self._dirty.get(source)
+        if flush is None:
+            flush = self._dirty[source] = Flush()
+            self._wake.set()
+        return flush
 
     def is_waited_for(self, source: Source) -> bool:
         """Whether somebody waits for a commit of `source` that has not begun."""
@@ -79,7 +114,7 @@ class Writer:
 
     async def _commit_group(self) -> None:
         writes = Writes()
-        group: list[tuple[Source, asyncio.Future[None]]] = []
+        group: list[tuple[Source, Flush]] = []
         tokens: list[Any] = []
         for source in list(self._dirty):
             if source.ready_to_collect():
@@ -98,17 +133,16 @@ class Writer:
             for source, _ in group:
                 source.failed(error)
             # What was queued on top of it rests on what is not there.
-            for source, future in group:
+            for source, flush in group:
+                flush.settle(error)
                 later = self._dirty.pop(source, None)
-                for waiting in (future, later):
-                    if waiting is not None and not waiting.done():
-                        waiting.set_exception(error)
+                if later is not None:
+                    later.settle(error)
             return
         for (source, _), token in zip(group, tokens, strict=True):
             source.committed(token)
-        for _, future in group:
-            if not future.done():
-                future.set_result(None)
+        for _, flush in group:
+            flush.settle()
         if self._dirty:
             self._wake.set()
 
@@ -116,8 +150,3 @@ class Writer:
         """Let `run` end once everything is written."""
         self._closing = True
         self._wake.set()
-
-
-def _retrieve(future: "asyncio.Future[None]") -> None:
-    if not future.cancelled():
-        future.exception()

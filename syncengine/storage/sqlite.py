@@ -42,7 +42,7 @@ class SqliteStore:
                 connection = sqlite3.connect(path, isolation_level=None)
                 prepare(connection, path, create=True)
                 connection.close()
-            connecting = aiosqlite.connect(path, isolation_level=None)
+            connecting = aiosqlite.connect(path, isolation_level="IMMEDIATE")
             # A program that ends without closing us must be able to end. Before
             # aiosqlite 0.22 the connection was its own thread.
             thread: Any = getattr(connecting, "_thread", connecting)
@@ -83,13 +83,20 @@ class SqliteStore:
                 raise Closed(f"{self.path} is closed")
             writer = self._writer
             try:
-                await writer.execute("BEGIN IMMEDIATE")
-                for statement, rows in writes.items():
-                    await writer.executemany(statement, rows)
-                await writer.execute("COMMIT")
+                # All on their way at once: the thread is waited for twice, not at each.
+                # The first that writes begins the transaction (`isolation_level`), so
+                # what follows one that failed is never committed by itself.
+                done = await asyncio.gather(
+                    *(writer.executemany(sql, rows) for sql, rows in writes.items()),
+                    return_exceptions=True,
+                )
+                for outcome in done:
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                await writer.commit()
             except sqlite3.Error as error:
                 if writer.in_transaction:
-                    await writer.execute("ROLLBACK")
+                    await writer.rollback()
                 raise translate(error, self.path) from error
 
     async def backup(self, path: str) -> None:

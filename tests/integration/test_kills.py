@@ -36,23 +36,20 @@ def arrived():
     nth -= 1
     return nth == 0
 
-execute = aiosqlite.Connection.execute
+commit = aiosqlite.Connection.commit
 
-async def deadly(self, sql, parameters=None):
-    if sql != "COMMIT":
-        return await execute(self, sql, parameters)
+async def deadly(self):
     if phase == "before the commit" and arrived():
         die()
-    done = await execute(self, sql, parameters)
+    await commit(self)
     if phase == "before the acknowledgement" and arrived():
         die()
     if phase == "during a checkpoint" and arrived():
         # Copying thousands of pages back takes longer than this.
         threading.Timer(float(os.environ["AFTER"]), die).start()
-        await execute(self, "PRAGMA wal_checkpoint(TRUNCATE)")
-    return done
+        await self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-aiosqlite.Connection.execute = deadly
+aiosqlite.Connection.commit = deadly
 
 from syncengine.replication.conversation import Conversation
 take_in = Conversation._take_in

@@ -41,8 +41,12 @@ PUT_PEER = "INSERT OR REPLACE INTO _sync_peer VALUES (?, ?, ?, ?, ?, ?, ?)"
 PUT_VOID = "INSERT OR REPLACE INTO _sync_void VALUES (?, ?, ?, ?, ?)"
 PUT_OPERATION = "INSERT OR REPLACE INTO _sync_operation VALUES (?, ?, ?, ?)"
 PUT_ORIGIN = "INSERT OR IGNORE INTO _sync_origin VALUES (?, ?, ?, ?)"
+# Not REPLACE, which deletes first: an update leaves the key and its index as they are.
 PUT_DOCUMENT = (
-    "INSERT OR REPLACE INTO _sync_document VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO _sync_document VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (document) DO UPDATE SET touches = excluded.touches, "
+    "visible = excluded.visible, upgrade = excluded.upgrade, "
+    "updated_ms = excluded.updated_ms, digest = excluded.digest"
 )
 DIGESTS = (
     "SELECT document, collection, id, upgrade, digest FROM _sync_document "
@@ -50,7 +54,10 @@ DIGESTS = (
     "ORDER BY collection, id LIMIT ?"
 )
 SET_DIGEST = "UPDATE _sync_document SET digest = ? WHERE document = ?"
-PUT_CELL = "INSERT OR REPLACE INTO _sync_cell VALUES (?, ?, ?, ?)"
+PUT_CELL = (
+    "INSERT INTO _sync_cell VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (document, container, key) DO UPDATE SET state = excluded.state"
+)
 DROP_CELL = "DELETE FROM _sync_cell WHERE document = ? AND container = ? AND key = ?"
 PUT_CONFLICT = "INSERT OR IGNORE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
 

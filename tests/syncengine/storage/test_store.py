@@ -48,6 +48,19 @@ async def test_a_commit_is_all_or_nothing(store: Store) -> None:
     await store.commit(put("b", 2))
 
 
+async def test_what_follows_a_statement_that_failed_is_not_kept_either(
+    store: Store,
+) -> None:
+    writes = Writes()
+    writes.add("INSERT INTO _sync_namespace (nothing) VALUES (?)", 1)
+    writes.add(sql.PUT_META, "later", 1)
+    with pytest.raises(StoreError):
+        await store.commit(writes)
+
+    await store.commit(put("b", 2))
+    assert store.read("SELECT key FROM _sync_meta") == [("b",)]
+
+
 async def test_what_clears_runs_before_what_is_added(store: Store) -> None:
     await store.commit(put("old", 1))
     writes = put("new", 2)
