@@ -44,7 +44,7 @@ def _table(
     terminalreporter: pytest.TerminalReporter, rows: dict[str, dict[str, int]]
 ) -> None:
     columns = sorted({column for row in rows.values() for column in row})
-    terminalreporter.write_line(f"{'':20}" + "".join(f"{c:>14}" for c in columns))
+    terminalreporter.write_line(f"{'':20}" + "".join(f"{c:>18}" for c in columns))
     for name, row in rows.items():
-        cells = "".join(f"{row.get(column, 0):14}" for column in columns)
+        cells = "".join(f"{row.get(column, 0):18}" for column in columns)
         terminalreporter.write_line(f"{name:20}{cells}")

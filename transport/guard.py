@@ -1,4 +1,5 @@
-"""Who may open another connection: bounds for each address, before anybody is known.
+"""Who may open another connection: bounds for each address (of IPv6: each /64),
+before anybody is known.
 
 Behind a proxy all connections come from it: there the proxy has to do this. Loopback
 is not bounded, since whoever is there has the machine anyway.
@@ -34,7 +35,7 @@ class Guard:
     def enter(self, address: str) -> bool:
         """Count a connection, and tell whether it may stay; `leave` follows always."""
         self.open += 1
-        visitor = self._visitor(address)
+        visitor = self._visitor(_who(address))
         visitor.open += 1
         if is_loopback(address):
             return True
@@ -50,13 +51,13 @@ class Guard:
     def leave(self, address: str) -> None:
         """A connection that was counted is gone."""
         self.open -= 1
-        visitor = self._visitors.get(address)
+        visitor = self._visitors.get(_who(address))
         if visitor is not None:
             visitor.open = max(0, visitor.open - 1)
 
     def failed(self, address: str) -> None:
         """Somebody there could not prove who they are."""
-        visitor, now = self._visitor(address), self._now()
+        visitor, now = self._visitor(_who(address)), self._now()
         if now - visitor.failures_since > limits.AUTH_FAILURES_SECONDS:
             visitor.failures, visitor.failures_since = 0, now
         visitor.failures += 1
@@ -71,6 +72,19 @@ class Guard:
         if len(self._visitors) > limits.ADDRESSES_KEPT_MAX:
             self._visitors.popitem(last=False)
         return visitor
+
+
+def _who(address: str) -> str:
+    """Return whose address it is: with IPv6 everybody has 2**64 of them."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def is_loopback(host: str) -> bool:

@@ -17,6 +17,8 @@ class MemoryConnection:
         self.other: MemoryConnection
         self._closed = asyncio.Event()
         self.reason = ""
+        self.code = 0
+        """With which the other end closed; 0: it has not."""
 
     async def send(self, frame: bytes) -> None:
         if self._closed.is_set() or self.other._closed.is_set():
@@ -49,7 +51,7 @@ class MemoryConnection:
             self._closed.set()
             other = self.other
             if not other._closed.is_set():
-                other.reason = reason
+                other.reason, other.code = reason, code
                 try:
                     other._incoming.put_nowait(None)
                 except asyncio.QueueFull:

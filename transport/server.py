@@ -87,6 +87,12 @@ class Server:
             server_header=None,
             open_timeout=limits.HANDSHAKE_SECONDS_MAX,
             create_connection=functools.partial(_Guarded, self._guard),  # type: ignore[arg-type]  # called as a class is
+            # What is not yet TLS is not counted: it has no longer than the rest.
+            **(
+                {"ssl_handshake_timeout": limits.HANDSHAKE_SECONDS_MAX}
+                if self._tls
+                else {}
+            ),
             **options,
         )
         return self

@@ -669,8 +669,11 @@ class Namespace:
         """
         actor, head = ready.actor, ready.head
         self.clock.observe(head.hlc)
-        if self.keeper.membership.actors[ready.batch.header.actor] != self.key.public:
-            self.clock.saw(ms_from_hlc(head.hlc))
+        ms = ms_from_hlc(head.hlc)
+        author = self.keeper.membership.actors[ready.batch.header.actor]
+        if ms > self._seen_ms and author != self.key.public:
+            self._seen_ms = ms  # an older one says nothing new
+            self.clock.saw(ms)
         self._grown.add(actor)
         self._changed_actors.add(actor)
         header = ready.batch.header
@@ -1170,6 +1173,7 @@ class Namespace:
         self.progress.set()
 
     committed_position = 0
+    _seen_ms = 0
 
     def failed(self, error: Exception) -> None:
         """Forget what is not on disk, and everything that rested on it."""

@@ -20,6 +20,7 @@ import pytest
 import syncengine
 from syncengine import Hub, Replica, Space
 from syncengine.protocol import messages
+from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import (
     Ack,
     Auth,
@@ -56,6 +57,20 @@ TYPES: list[type[Message]] = [
     Idle, Void, StateDigest, Ping, Pong, Goodbye,
 ]  # fmt: skip
 
+GOODBYE = 32
+
+CLOSING = {
+    Code.NORMAL,  # a goodbye of ours that was in order
+    Code.PROTOCOL,
+    Code.AUTHENTICATION,
+    Code.NOT_GRANTED,
+    Code.TOO_LARGE,
+    Code.INVALID_BATCH,
+    Code.VERSION,
+    Code.RATE,  # many at once
+}
+"""What a mutant may cost its sender."""
+
 TO_DIALLER = (Challenge, Ready, Opened, Refusal)
 """Said by a listener; everything else is said to one."""
 
@@ -86,6 +101,16 @@ class Stage:
         self.ended: list[asyncio.Task[Any]] = []
         self.unhandled: list[dict[str, Any]] = []
         self.links: list[Link] = []
+        self.codes: set[int] = set()
+
+    def closed(self, session: HostileSession, connection: MemoryConnection) -> str:
+        """Return how the peer ended it: by a goodbye, or by closing."""
+        goodbyes = [told[1] for told in session.told if told[0] == GOODBYE]
+        code = goodbyes[-1] if goodbyes else connection.code
+        if not code and session.state is State.CLOSED:
+            return "given up"  # by the enemy: the answer was no answer to it
+        self.codes.add(code)
+        return f"closed {code}"
 
     def run(self, conversation: Any) -> None:
         self.ended.append(asyncio.create_task(conversation.run()))
@@ -231,6 +256,13 @@ async def test_mutants(
     await asyncio.sleep(0)
 
     assert sum(stage.outcomes.values()) == done >= count
+    if kind not in (Hello, Challenge):  # before there is a key to seal with
+        wire = sum(n for how, n in stage.outcomes.items() if how.startswith("wire"))
+        assert done >= 2 * wire, "most were mutated before they were sealed and signed"
+    if kind is Goodbye:
+        stage.outcomes = Counter({"closed as told": done})  # with the code it named
+    else:
+        assert stage.codes <= CLOSING, "the reason is one of the sender's making"
     record_property(kind.__name__, dict(stage.outcomes))
 
 
@@ -251,7 +283,7 @@ async def _while_dialling(
     live = await receive(
         session, ours, lambda: session.state is State.LIVE, lambda: [stage.enemy.open()]
     )
-    stage.outcomes["harmless" if live else "closed"] += 1
+    stage.outcomes["harmless" if live else stage.closed(session, ours)] += 1
     await ours.close(1000, "next")
 
 
@@ -272,7 +304,7 @@ async def _while_dialled(
             mutant(msgspec.msgpack.encode(stage.enemy.valid(kind, keeper)), chance)
         )
     survived = live and await _is_heard(session, ours)
-    stage.outcomes["harmless" if survived else "closed"] += 1
+    stage.outcomes["harmless" if survived else stage.closed(session, ours)] += 1
     await ours.close(1000, "next")
 
 
@@ -303,7 +335,8 @@ async def _on_a_live_link(
         if survived and kind is Data:
             await hosted.flush()  # what was good is acknowledged after its commit
             survived = await _answers(session, ours)
-        stage.outcomes[how + _outcome(session.told, survived)] += 1
+        outcome = _outcome(session.told) if survived else stage.closed(session, ours)
+        stage.outcomes[how + outcome] += 1
         if not survived:
             break
     await ours.close(1000, "next")
@@ -334,10 +367,8 @@ async def _answers(session: HostileSession, connection: MemoryConnection) -> boo
     return survived
 
 
-def _outcome(told: list[Any], survived: bool) -> str:
+def _outcome(told: list[Any]) -> str:
     said = {message[0] for message in told}
-    if not survived:
-        return "closed"
     for tag, outcome in (
         (12, "refused"),
         (11, "granted"),

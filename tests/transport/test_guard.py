@@ -35,6 +35,17 @@ def test_an_address_has_so_many_connections(clock: Clock) -> None:
     assert guard.enter(OFFICE)
 
 
+def test_a_household_of_ipv6_is_one(clock: Clock) -> None:
+    guard = Guard(clock)
+    for n in range(limits.AUTH_FAILURES_MAX):
+        guard.failed(f"2001:db8:0:1::{n:x}")
+    assert not guard.enter("2001:db8:0:1:ffff::1")
+    assert guard.enter("2001:db8:0:2::1")
+    for _ in range(limits.AUTH_FAILURES_MAX):
+        guard.failed("::ffff:192.0.2.1")
+    assert not guard.enter(OFFICE)
+
+
 def test_an_address_comes_so_often(clock: Clock) -> None:
     guard = Guard(clock)
 

@@ -1,6 +1,7 @@
 """Real sockets on loopback: what a server accepts, and what it tells strangers."""
 
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from websockets.asyncio.client import connect
 
 import syncengine
 import transport
-from syncengine import ConnectionLost, Invalid, NotFound
+from syncengine import ConnectionLost, Invalid, NotFound, limits
 from syncengine.replication.address import parse_address
 from transport.websocket import dial
 
@@ -68,7 +69,7 @@ async def test_namespaces_of_two_hubs_are_on_one_device(
             transport.connect(phone, namespaces=["hoem"])
 
 
-async def test_a_link_over_tls(tmp_path: Path) -> None:
+async def test_a_link_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509
@@ -115,6 +116,15 @@ async def test_a_link_over_tls(tmp_path: Path) -> None:
             assert "certificate" in str(link.error)
         async with transport.connect(a, server.address, tls=trusting) as link:
             await link.synced()
+    monkeypatch.setattr(limits, "HANDSHAKE_SECONDS_MAX", 0.2)
+    async with (
+        syncengine.open_hub(str(tmp_path / "hub.db")) as hub,
+        transport.serve(hub, "localhost", tls=served) as server,
+        asyncio.timeout(20),
+    ):
+        silent, writer = await asyncio.open_connection("localhost", server.port)
+        assert await silent.read() == b"", "who begins no TLS is let go"
+        writer.close()
 
 
 async def test_more_than_64_strangers_at_once_are_too_many(server: Any) -> None:
@@ -129,6 +139,49 @@ async def test_more_than_64_strangers_at_once_are_too_many(server: Any) -> None:
         await a.namespace("home")
         async with transport.connect(a, server.address) as link:
             await link.synced()
+
+
+async def test_a_hub_has_so_many_connections(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS_MAX", 1)
+    async with syncengine.open(":memory:") as a:
+        await a.namespace("home")
+        async with transport.connect(a, server.address) as link:
+            await link.synced()
+            with pytest.raises(ConnectionLost, match="503"):
+                await dial(parse_address(server.address))
+            assert link.state == "live"
+
+
+async def test_a_device_has_so_many_connections(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS_PER_DEVICE_MAX", 2)
+    async with syncengine.open(":memory:") as a, asyncio.timeout(10):
+        names = ("home", "work", "club")
+        for name in names:
+            await a.namespace(name)
+        one, two, three = (
+            transport.connect(a, server.address, namespaces=[name]) for name in names
+        )
+        async with one, two:
+            await one.synced()
+            await two.synced()
+            async with three:
+                async for state in three.states():
+                    if state == "waiting":
+                        break
+                assert "too many connections" in str(three.error)
+            assert [one.state, two.state] == ["live", "live"]
+
+
+async def test_a_frame_has_a_size(server: Any) -> None:
+    stranger = await dial(parse_address(server.address))
+    with contextlib.suppress(ConnectionLost):
+        await stranger.send(bytes(limits.WIRE_BYTES_MAX + 1))
+    with pytest.raises(ConnectionLost, match="exceeds limit"):
+        await stranger.receive()
 
 
 def test_an_address_may_have_a_path() -> None:

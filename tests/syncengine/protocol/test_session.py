@@ -1,5 +1,7 @@
 """Sessions: two real endpoints with a fake wire between them."""
 
+# pyright: reportPrivateUsage=false
+
 import random
 from typing import Any
 
@@ -10,7 +12,14 @@ from syncengine.ids import DeviceId, Lineage
 from syncengine.protocol.codes import Code
 from syncengine.protocol.handshake import Dialler, Listener
 from syncengine.protocol.messages import Ack, Data, Open, Opened, Ready
-from syncengine.protocol.session import Authenticated, Challenged, Closed, Session
+from syncengine.protocol.session import (
+    AAD,
+    MORE,
+    Authenticated,
+    Challenged,
+    Closed,
+    Session,
+)
 from syncengine.protocol.states import State
 from syncengine.trust.keys import ED25519
 from syncengine.trust.sealing import Exchange
@@ -203,6 +212,50 @@ def test_garbage_never_raises(seed: int) -> None:
         for session in (pair.dialler, pair.listener):
             session.receive(chance.randbytes(chance.randint(0, 400)), 0.0)
             assert session.state is State.CLOSED
+
+
+def test_a_handshake_has_a_size() -> None:
+    pair = Pair()
+    pair.listener.receive(bytes(limits.HANDSHAKE_BYTES_MAX + 1), 0.0)
+
+    assert closed(pair.listener).code == Code.TOO_LARGE
+
+
+@pytest.mark.parametrize("piece", [limits.FRAME_BYTES_MAX - 64, 1])
+def test_a_message_has_a_size_and_so_many_pieces(piece: int) -> None:
+    pair = Pair().live()
+    assert pair.listener._incoming is not None
+    assert pair.dialler._outgoing is not None
+    pair.listener.is_granted = True
+    taken = 0
+    while pair.listener.state is State.LIVE:
+        frame = pair.dialler._outgoing.seal(MORE + bytes(piece), AAD)
+        pair.listener.receive(frame, 0.0)
+        taken += 1
+
+    assert closed(pair.listener).code == Code.TOO_LARGE
+    assert taken <= limits.PIECES_MAX + 2
+    assert sum(map(len, pair.listener._pieces)) <= limits.MESSAGE_BYTES_MAX
+
+
+def test_who_is_not_granted_anything_sends_nothing_large() -> None:
+    pair = Pair().live()
+    pair.dialler.send(Data(0, (9, bytes(8)), None, False, bytes(300_000)))
+    pair.exchange()
+
+    assert pair.heard["listener"][-1].code == Code.TOO_LARGE
+
+
+@pytest.mark.parametrize("channel", [-1, limits.NAMESPACES_PER_LINK_MAX])
+def test_a_link_has_so_many_channels(channel: int) -> None:
+    pair = Pair().live()
+    pair.dialler.send(Ack(limits.NAMESPACES_PER_LINK_MAX - 1, 9))
+    pair.exchange()
+    assert pair.listener.state is State.LIVE
+    pair.dialler.send(Ack(channel, 9))
+    pair.exchange()
+
+    assert pair.heard["listener"][-1].code == Code.PROTOCOL
 
 
 def test_silence_is_asked_about_and_then_given_up() -> None:

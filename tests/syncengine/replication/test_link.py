@@ -1,7 +1,11 @@
 """Links between replicas and hubs over pipes: grants, invites, refusals, clones."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
+import math
 import os
+import zlib
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,15 +27,18 @@ from syncengine import (
     Replica,
     limits,
 )
+from syncengine.errors import ProtocolError
 from syncengine.ids import ActorId, DeviceId, DocumentId, NamespaceId, base32
 from syncengine.log.batch import NO_BATCH, seal, split_payload
 from syncengine.log.change import Change, Touch
 from syncengine.log.run import decode_rows
 from syncengine.protocol.codes import Code
+from syncengine.protocol.messages import Data
 from syncengine.replication.address import Address
 from syncengine.replication.backoff import Backoff
 from syncengine.replication.conversation import Dialling
 from syncengine.replication.link import Link
+from syncengine.replication.peer import Channel
 from syncengine.system import SystemEntropy
 from tests.wires import Wire
 
@@ -199,14 +206,15 @@ async def test_a_lying_hub_gains_nothing(
         assert (await founder.spaces()[0].get("note/1"))["title"] == "first"
 
 
+def nothing(*_: object) -> None: ...
+
+
 @pytest.mark.parametrize("peer", ["never acknowledges", "never reads"])
 async def test_a_peer_that_takes_nothing_is_let_go(
     hub: Hub, founder: Replica, monkeypatch: pytest.MonkeyPatch, peer: str
 ) -> None:
     async def forever(*_: object) -> None:
         await asyncio.Event().wait()
-
-    def nothing(*_: object) -> None: ...
 
     monkeypatch.setattr(limits, "DATA_BYTES_CUT", 1)
     monkeypatch.setattr(limits, "STALLED_SECONDS", 0.3)
@@ -238,6 +246,49 @@ async def test_a_peer_that_takes_nothing_is_let_go(
             while listening.closed is None:
                 await asyncio.sleep(0.01)
         assert listening.closed.code == Code.SLOW
+
+
+async def test_a_peer_is_sent_so_much_before_it_acknowledges(
+    hub: Hub, founder: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WINDOW_BYTES", 20_000)
+    monkeypatch.setattr(limits, "DATA_BYTES_CUT", 1)
+    wire = Wire(hub)
+    space = founder.spaces()[0]
+    async with syncengine.open(":memory:") as other, wire.link(founder) as link:
+        for _ in range(40):
+            async with space.transaction() as tx:
+                tx["note/1"]["blob"] = os.urandom(5_000)
+            await tx.receipt.durable_on("hub")
+        await other.join(await space.invite("write"))
+        await link.synced()
+        monkeypatch.setattr(Dialling, "_stored", nothing)
+        async with wire.link(other) as theirs, asyncio.timeout(10):
+            async for state in theirs.states():
+                if state == "live":
+                    break
+            (channel,) = (
+                channel
+                for c in wire.registry.all
+                for channel in c.channels.values()
+                if c.device == DeviceId(other.key.public)
+            )
+            while channel.stalled_at == math.inf:
+                await asyncio.sleep(0.01)
+            # The last message may be the one that fills it.
+            assert 20_000 <= channel._window_bytes < 26_000
+
+
+async def test_what_inflates_too_far_is_not_inflated(
+    hub: Hub, founder: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "INFLATED_BYTES_MAX", 100_000)
+    engine = founder.spaces()[0].engine
+    channel = Channel(0, engine, DeviceId(bytes(32)), may_read=True)
+    bomb = zlib.compress(bytes(10_000_000), 9)
+    with pytest.raises(ProtocolError, match="inflate too far") as caught:
+        channel.rows_of(Data(0, (1, bytes(8)), None, True, bomb))
+    assert caught.value.code == Code.TOO_LARGE
 
 
 async def test_what_inflates_to_empty_maps_costs_nothing(hub: Hub) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from syncengine import limits
 from syncengine.ids import DeviceId
 from syncengine.trust.keys import StandIn
 from syncengine.trust.membership import (
@@ -118,6 +119,37 @@ def test_an_illegal_entry_is_refused_and_forgotten(what: str) -> None:
         membership.add(WIDENED[what])
 
     assert membership.heads() == before
+
+
+def test_an_entry_has_a_size_and_so_many_heads_and_scopes() -> None:
+    membership = Membership(NS, SCHEME)
+    for entry in (GENESIS, ROOT):
+        membership.add(entry)
+
+    def granted(heads: int, scopes: int, prefix: str = "") -> Entry:
+        return make_grant(
+            OWNER, NS, [entry_id(GENESIS)] * heads, parent=entry_id(ROOT),
+            subject=DeviceId(WRITER.public), ops=OPS_BY_NAME["write"], depth=6,
+            nonce=b"n" * 16, scope=tuple(("note", f"{prefix}{n}") for n in range(scopes)),
+        )  # fmt: skip
+
+    membership.add(granted(limits.HEADS_MAX, limits.GRANT_SCOPES_MAX))
+    with pytest.raises(InvalidEntry, match="at most 64 scopes"):
+        membership.add(granted(1, limits.GRANT_SCOPES_MAX + 1))
+    with pytest.raises(InvalidEntry, match="at most 16 ids"):
+        membership.add(granted(limits.HEADS_MAX + 1, 1))
+    with pytest.raises(InvalidEntry, match="too large"):
+        membership.add(granted(1, 1, "x" * limits.ENTRY_BYTES_MAX))
+
+
+def test_grants_are_handed_on_so_often() -> None:
+    membership = Membership(NS, SCHEME)
+    for entry in (GENESIS, ROOT):
+        membership.add(entry)
+    with pytest.raises(InvalidEntry, match="depth"):
+        membership.add(
+            grant(OWNER, entry_id(ROOT), OTHER, 1, limits.GRANT_DEPTH_MAX + 1)
+        )
 
 
 def test_a_genesis_of_another_namespace_is_refused() -> None:
