@@ -75,6 +75,8 @@ class Server:
         self._host.check_usable()
         options = dict(OPTIONS)
         options.pop("open_timeout")
+        if self._tls:  # what is not yet TLS is not counted: it has no more time
+            options["ssl_handshake_timeout"] = limits.HANDSHAKE_SECONDS_MAX
         if not self._behind_proxy:
             self._guard = Guard(asyncio.get_running_loop().time)
         self._server = await serve(
@@ -87,12 +89,6 @@ class Server:
             server_header=None,
             open_timeout=limits.HANDSHAKE_SECONDS_MAX,
             create_connection=functools.partial(_Guarded, self._guard),  # type: ignore[arg-type]  # called as a class is
-            # What is not yet TLS is not counted: it has no longer than the rest.
-            **(
-                {"ssl_handshake_timeout": limits.HANDSHAKE_SECONDS_MAX}
-                if self._tls
-                else {}
-            ),
             **options,
         )
         return self
