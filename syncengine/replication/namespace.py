@@ -9,10 +9,10 @@ does not: a change travels in a batch whose bytes are committed first.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 from weakref import ref
 
 from syncengine import limits, values
@@ -39,30 +39,29 @@ from syncengine.log.batch import (
     NO_BATCH,
     SALT_BYTES,
     Batch,
-    Parts,
-    decode_spine,
     seal,
-    split_payload,
 )
 from syncengine.log.change import (
     NO_META,
     Change,
     Dep,
     Meta,
-    Origin,
     Touch,
-    decode_change,
     encode_change,
 )
 from syncengine.log.delivery import Applied, Delivery, Ready
 from syncengine.log.run import Row
-from syncengine.log.sealing import coalesce, cut, join, moved
+from syncengine.log.sealing import coalesce, cut
 from syncengine.protocol.messages import StateDigest
 from syncengine.replication.audit import Audit
+from syncengine.replication.body import BodyWatch
 from syncengine.replication.documents import Documents
+from syncengine.replication.draft import Draft, Mark
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.origins import Origins, key_of
+from syncengine.replication.outbox import Outbox
+from syncengine.replication.rewriting import Rewriting
 from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
@@ -73,7 +72,6 @@ log = logging.getLogger("syncengine")
 
 # Own changes sealed in one commit: four batches; more follow in the next commit.
 SEAL_BYTES_MAX = 4 * limits.BATCH_BYTES_CUT
-OUTBOX_ROWS = 4_000
 
 # Remote changes applied before others get a turn of the event loop: about 5 ms.
 SLICE_CHANGES = 200
@@ -81,21 +79,6 @@ SLICE_CHANGES = 200
 
 # A change that is stamped further ahead of now is told of: nobody's clock drifts so.
 FUTURE_HOURS_ALARM = 24
-
-
-@dataclass(slots=True)
-class Draft:
-    """What an open transaction has done so far."""
-
-    generation: int
-    hlc: int
-    first_seq: int
-    undo: list[Any] = field(default_factory=list[Any])
-    touches: list[Touch] = field(default_factory=list[Touch])
-    documents: dict[DocumentId, Document] = field(
-        default_factory=dict[DocumentId, Document]
-    )
-    n: int = 0
 
 
 def _gone() -> SyncError:
@@ -109,17 +92,6 @@ class Closable(Protocol):
     """Something that shows what may turn out never to have happened."""
 
     def close(self) -> None: ...
-
-
-class Mark(NamedTuple):
-    """How far a draft was at a moment."""
-
-    undo: int
-    touches: int
-    ops: int
-    last_op: Operation
-    touch_n: int
-    n: int
 
 
 @dataclass(slots=True)
@@ -164,9 +136,10 @@ class Namespace:
         self.grant: EntryId | None = None
         self.next_seq = 1
         self.generation = 0
-        self._own_heads: dict[ActorId, BatchId] = {}
         self.origins = Origins(keeper)
-        self._written_as: dict[tuple[ActorId, int], tuple[ActorId, int]] = {}
+        self.own = Rewriting(keeper, self.origins, clock)
+        self.outbox = Outbox(keeper.store, keeper.ns)
+        self.body = BodyWatch()
         self.channels: list[Told] = []
         self.in_flight: set[object] = set()  # channels that wait for our data's ack
         self.log_grew = Signal()  # rows were committed: links have something to send
@@ -181,7 +154,6 @@ class Namespace:
 
     def _reset(self) -> None:
         self.delivery = Delivery(self.keeper)
-        self._new: list[tuple[Change, bytes]] = []
         self._grown: set[ActorId] = set()
         self._changed_actors: set[ActorId] = set()
         self._branch_tips: dict[ActorId, tuple[ActorId, BatchId]] = {}
@@ -192,11 +164,9 @@ class Namespace:
         self._shown_writing: list[ref[Closable]] = []
         self._operations: list[tuple[str, ActorId, int]] = []
         self._operations_writing: list[tuple[str, ActorId, int]] = []
-        self._outbox_count = 0
         self._seal_due = False
         self._seal_timer: asyncio.TimerHandle | None = None
         self._clear_first = False
-        self._clear_outbox = False
 
     # --- opening ------------------------------------------------------------------
 
@@ -218,18 +188,16 @@ class Namespace:
         # Never back, not even for changes that were lost with a failed commit.
         self.clock.observe(hlc)
         applied = self.delivery.applied
-        self._own_heads.clear()
+        self.own.heads.clear()
         for actor, seq, stamp, seen, own in store.read(
             "SELECT actor, applied, hlc, seen, own FROM _sync_actor WHERE ns = ?", ns
         ):
             vector = {ActorId(a): s for a, s in values.decode(seen)}
             applied[ActorId(actor)] = Applied(seq, stamp, vector)
             if own is not None:
-                self._own_heads[ActorId(actor)] = BatchId(own)
+                self.own.heads[ActorId(actor)] = BatchId(own)
         self.origins.load()
-        ((self._outbox_count,),) = store.read(
-            "SELECT count(*) FROM _sync_outbox WHERE ns = ?", ns
-        )
+        self.outbox.load()
         for actor, head in list(self.keeper.heads.items()):
             state = applied.get(actor)
             done = state.seq if state else 0
@@ -274,7 +242,7 @@ class Namespace:
 
     def new_actor(self) -> None:
         """Begin to write under a new actor; the old one's past stays as it is."""
-        assert not self._new, "own changes are written or re-authored first"
+        assert not self.outbox.new, "own changes are written or re-authored first"
         self.actor = self._fresh_actor()
         self.next_seq = 1
         self.delivery.applied[self.actor] = Applied()
@@ -294,63 +262,18 @@ class Namespace:
 
     # --- own changes --------------------------------------------------------------
 
-    def body_began(self, frame: FrameType | None) -> None:
-        """A transaction's body runs, behind `frame`; one that takes long is named."""
-        loop = asyncio.get_running_loop()
-        self._body_since = loop.time()
-        self._body_frame = frame.f_back if frame else None
-        if self._body_timer is None:
-            self._body_timer = loop.call_later(limits.BODY_SECONDS_MAX, self._body_due)
-
-    def body_ended(self) -> None:
-        since, self._body_since = self._body_since, None
-        if since is not None:
-            # One that never awaited kept the timer from being heard.
-            taken = asyncio.get_running_loop().time() - since
-            if taken > limits.BODY_SECONDS_MAX and self._body_frame is not None:
-                self._warn_of_body()
-        self._body_frame = None
-
-    def _body_due(self) -> None:
-        self._body_timer = None
-        if self._body_since is None or self._body_frame is None:
-            return
-        loop = asyncio.get_running_loop()
-        left = self._body_since + limits.BODY_SECONDS_MAX - loop.time()
-        if left > 0:
-            self._body_timer = loop.call_later(left, self._body_due)
-            return
-        self._warn_of_body()
-
-    def _warn_of_body(self) -> None:
-        frame, self._body_frame = self._body_frame, None
-        assert frame is not None, "a body is warned of once"
-        log.warning(
-            "a transaction has been open for %.0f s at %s:%s; remote changes wait for "
-            "it",
-            limits.BODY_SECONDS_MAX,
-            frame.f_code.co_filename,
-            frame.f_lineno,
-        )
-
-    _body_frame: FrameType | None = None
-    _body_since: float | None = None
-    _body_timer: asyncio.TimerHandle | None = None
-
     def begin(self) -> Draft:
         """Begin a change; the caller holds the turn."""
-        self.draft = Draft(self.generation, self.clock.tick(), self.next_seq)
+        assert self.actor is not None
+        stamp = self.clock.tick()
+        self.draft = Draft(self.generation, self.actor, stamp, self.next_seq)
         return self.draft
 
     def draft_document(self, draft: Draft, name: DocumentId) -> Document:
         """Return a document to edit in `draft`; raises as `emit` does."""
         if draft.generation != self.generation:
             raise _gone()
-        document = draft.documents.get(name)
-        if document is None:
-            document = draft.documents[name] = self.documents.get(name)
-            document.undo = draft.undo
-        return document
+        return draft.document(self.documents, name)
 
     def emit(self, draft: Draft, document: Document, op: Operation) -> int:
         """Apply one own operation and put it into the change; return its seq.
@@ -360,91 +283,25 @@ class Namespace:
         """
         if draft.generation != self.generation:
             raise _gone()
-        assert self.actor is not None
-        seq = draft.first_seq + draft.n
-        n = length(op)
-        document.apply(op, (draft.hlc, self.actor, seq), None)
-        draft.n += n
-        last = draft.touches[-1] if draft.touches else None
-        if last is None or last.document != document.name:
-            draft.touches.append(Touch(document.name, [op], n))
-            return seq
-        if not join(last.ops[-1], op):
-            last.ops.append(op)
-        draft.touches[-1] = Touch(last.document, last.ops, last.n + n)
-        return seq
+        return draft.emit(document, op)
 
-    @contextlib.contextmanager
-    def as_before(self, names: Iterable[DocumentId]) -> Generator[None, None, None]:
-        """Show documents without the open transaction, while inside; never await there.
-
-        The draft is taken back and made again, so that snapshots taken inside are
-        told of its changes as of any others.
-        """
+    def as_before(self, names: Iterable[DocumentId]) -> AbstractContextManager[None]:
+        """Show documents without the open transaction; never await inside."""
         draft = self.draft
-        if (
-            draft is None
-            or draft.generation != self.generation
-            or not any(name in draft.documents for name in names)
-        ):
-            yield
-            return
-        assert self.actor is not None
-        self._take_back(draft)
-        try:
-            yield
-        finally:
-            for document in draft.documents.values():
-                document.undo = draft.undo
-            seq = draft.first_seq
-            for touch in draft.touches:
-                document = draft.documents[touch.document]
-                for op in touch.ops:
-                    document.apply(op, (draft.hlc, self.actor, seq), None)
-                    seq += length(op)
-
-    def _take_back(self, draft: Draft) -> None:
-        for document in draft.documents.values():
-            document.undo = None
-        for document in list(draft.documents.values())[:1]:
-            document.take_back(draft.undo)
+        if draft is None or draft.generation != self.generation:
+            return contextlib.nullcontext()
+        return draft.hidden(names)
 
     def abandon(self, draft: Draft) -> None:
         """Take back all of `draft`."""
         self.draft = None
         if draft.generation == self.generation:
-            self._take_back(draft)
-
-    def mark(self, draft: Draft) -> Mark:
-        """Return a place to which `back_to` can take the draft."""
-        if not draft.touches:
-            return Mark(len(draft.undo), 0, 0, [], 0, draft.n)
-        last = draft.touches[-1]
-        # Later operations join the last one, or follow it.
-        return Mark(
-            len(draft.undo),
-            len(draft.touches),
-            len(last.ops),
-            list(last.ops[-1]),
-            last.n,
-            draft.n,
-        )
+            draft.take_back()
 
     def back_to(self, draft: Draft, mark: Mark) -> None:
         """Take back what was done in `draft` since `mark`; nobody awaited meanwhile."""
-        if draft.generation != self.generation:
-            return
-        later = draft.undo[mark.undo :]
-        del draft.undo[mark.undo :]
-        del draft.touches[mark.touches :]
-        for document in list(draft.documents.values())[:1]:
-            document.take_back(later)
-        if mark.touches:
-            last = draft.touches[-1]
-            del last.ops[mark.ops :]
-            last.ops[-1] = mark.last_op
-            draft.touches[-1] = Touch(last.document, last.ops, mark.touch_n)
-        draft.n = mark.n
+        if draft.generation == self.generation:
+            draft.back_to(mark)
 
     def finish(self, draft: Draft, operation_id: str | None) -> Change | None:
         """Turn `draft` into a change; None when it did nothing.
@@ -454,25 +311,19 @@ class Namespace:
         self.draft = None
         if draft.generation != self.generation:
             raise _gone()
-        for document in draft.documents.values():
-            document.undo = None
-        if not draft.touches:
+        changed = draft.end()
+        if not changed:
             return None
-        if (
-            len(draft.documents) > limits.CHANGE_DOCUMENTS_MAX
-            and len({touch.document for touch in draft.touches})
-            > limits.CHANGE_DOCUMENTS_MAX
-        ):
+        if len(changed) > limits.CHANGE_DOCUMENTS_MAX:
             self.abandon(draft)
             raise TooLarge(
                 f"a transaction has at most {limits.CHANGE_DOCUMENTS_MAX} documents; "
                 "split it into several",
                 bound=limits.CHANGE_DOCUMENTS_MAX,
             )
-        assert self.actor is not None
         meta = Meta(operation_id=operation_id) if operation_id else NO_META
         change = Change(
-            self.actor, draft.first_seq, draft.hlc, self._deps(), draft.touches, meta
+            draft.actor, draft.first_seq, draft.hlc, self._deps(), draft.touches, meta
         )
         encoded = encode_change(change)
         if len(encoded) > limits.CHANGE_BYTES_MAX:
@@ -483,8 +334,8 @@ class Namespace:
                 bound=limits.CHANGE_BYTES_MAX,
             )
         self._accept(change, encoded)
-        for name in dict.fromkeys(touch.document for touch in draft.touches):
-            self._document_changed(draft.documents[name], draft.hlc)
+        for document in changed:
+            self._document_changed(document, draft.hlc)
         return change
 
     def _accept(self, change: Change, encoded: bytes) -> None:
@@ -499,7 +350,7 @@ class Namespace:
             self._grown.clear()
         self.next_seq = change.end + 1
         self._changed_actors.add(change.actor)
-        self._new.append((change, encoded))
+        self.outbox.add(change, encoded)
         if change.meta.operation_id:
             made = (change.meta.operation_id, change.actor, change.seq)
             self._operations.append(made)
@@ -559,7 +410,7 @@ class Namespace:
                 self._check_generation(generation)
                 again = self._retire()
             for actor, known in sorted(admission.forks.items()):
-                if actor in self._own_heads:
+                if actor in self.own.heads:
                     self._publish_again(actor, known)
             if again or admission.forks:
                 await self.rebuild()
@@ -624,11 +475,12 @@ class Namespace:
 
     def stop(self) -> None:
         """Cancel what was to happen later."""
-        for timer in (self._due_timer, self._seal_timer, self._body_timer):
+        for timer in (self._due_timer, self._seal_timer):
             if timer is not None:
                 timer.cancel()
         if self._due_task is not None:
             self._due_task.cancel()
+        self.body.stop()
         self.audit.stop()
 
     def _check_generation(self, generation: int) -> None:
@@ -858,20 +710,15 @@ class Namespace:
 
     def _rebuild_once(self) -> None:
         self.generation += 1
-        # After a new actor was made, the stored outbox is the old one's.
-        outbox = [] if self._clear_outbox else self._outbox()
         keep = self.documents.keep
         self.documents.forget()
         self.documents.keep = keep
         self.documents.fresh = True
-        new, operations, shown = self._new, self._operations, self.shown
-        clear_outbox = self._clear_outbox
+        operations, shown = self._operations, self.shown
         self._reset()
         # Known from before, so that the verdict does not depend on arrival.
         self.origins.write_all()
-        self._new, self._operations, self.shown = new, operations, shown
-        self._clear_outbox = clear_outbox
-        self._outbox_count = len(outbox)
+        self._operations, self.shown = operations, shown
         self._clear_first = True
         # What was applied once is applied again, wherever the wall clock stands now.
         latest = ms_from_hlc(self.clock.last) - limits.CLOCK_AHEAD_MS_MAX
@@ -888,7 +735,9 @@ class Namespace:
             for ready in self.delivery.ready(now):
                 self.apply(ready)
         self._grown.discard(self.actor)
-        for change in [*outbox, *(change for change, _ in new)]:
+        for change in self.outbox.stored(self.actor):
+            self._apply_own_again(change)
+        for change, _ in self.outbox.new:
             self._apply_own_again(change)
         if self.actor is not None:
             own = self.delivery.applied.setdefault(self.actor, Applied())
@@ -921,17 +770,6 @@ class Namespace:
                 seq += length(op)
             self._document_changed(document, change.hlc)
 
-    def _outbox(self, count: int = -1) -> list[Change]:
-        assert self.actor is not None or not self._outbox_count
-        if self.actor is None:
-            return []
-        rows = self.keeper.store.read(
-            "SELECT change FROM _sync_outbox WHERE ns = ? ORDER BY seq LIMIT ?",
-            self.ns,
-            count,
-        )
-        return [decode_change(self.actor, change) for (change,) in rows]
-
     async def retire_actor(self) -> None:
         """Go on under a new actor, and write again what the old one had not sealed.
 
@@ -950,24 +788,28 @@ class Namespace:
 
         Returns whether there was something; the caller then rebuilds.
         """
-        # After a first new actor, the stored outbox is still the old one's.
-        old = [] if self._clear_outbox else self._outbox()
-        old += [change for change, _ in self._new]
-        self._new.clear()
         before = self.actor
+        old = self.outbox.take(before)
         self.new_actor()
         if not old:
             return False
         assert before is not None
         assert self.actor is not None
         self.generation += 1
-        self._clear_outbox = True
-        self._new = [
-            (change, encode_change(change))
-            for change in self._rewritten(before, old, self.actor)
-        ]
-        self.next_seq = self._new[-1][0].end + 1
+        again = self._written_again(before, old, self.actor)
+        self.outbox.fill(again)
+        self.next_seq = again[-1].end + 1
         return True
+
+    def _written_again(
+        self, before: ActorId, old: list[Change], author: ActorId
+    ) -> list[Change]:
+        changes = self.own.rewritten(before, old, author)
+        for change in changes:
+            if change.meta.operation_id:
+                made = (change.meta.operation_id, author, change.seq)
+                self._operations.append(made)
+        return changes
 
     def _publish_again(self, forked: ActorId, known: int | None) -> None:
         """Seal again, under an actor of its own, what a fork made void of ours.
@@ -976,20 +818,20 @@ class Namespace:
         """
         old = [
             change
-            for change in self._own_branch(forked)
+            for change in self.own.branch(forked)
             if known is None or change.seq < known
         ]
         grant = self._sealing_grant
         if not old or grant is None:
             return
         author = self._fresh_actor()
-        prev, left = NO_BATCH, self._rewritten(forked, old, author)
+        prev, left = NO_BATCH, self._written_again(forked, old, author)
         while left:
             group, left = cut(left)
             salt = self.entropy.bytes(SALT_BYTES)
             batch = seal(self.key, self.keeper.namespace, grant, prev, group, salt)
             self.keeper.append_own(batch)
-            prev = self._own_heads[author] = batch.id
+            prev = self.own.heads[author] = batch.id
 
     def _is_written_by_another(self, admission: Admission) -> bool:
         """Tell whether a peer had changes of our actor that we did not write."""
@@ -998,92 +840,9 @@ class Namespace:
             for _, row in admission.stored
         )
 
-    def _own_batches(self, actor: ActorId, from_seq: int) -> list[Batch]:
-        """Return what this replica sealed under an actor, and what that follows."""
-        by_id = {batch.id: batch for batch in self.keeper.batches_of(actor, from_seq)}
-        chain: list[Batch] = []
-        batch = by_id.get(self._own_heads.get(actor, NO_BATCH))
-        while batch is not None:
-            chain.append(batch)
-            batch = by_id.get(batch.header.prev)
-        return chain[::-1]
-
-    def _own_branch(self, actor: ActorId) -> list[Change]:
-        """Return what this replica sealed after the fork of an actor of its own."""
-        changes: list[Change] = []
-        for batch in self._own_batches(actor, self.keeper.forks[actor]):
-            payload = split_payload(batch.payload)
-            parts = Parts(payload)
-            changes += [
-                Change(
-                    *(actor, head.seq, head.hlc, head.deps),
-                    parts.touches(head),
-                    head.meta,
-                )
-                for head in decode_spine(batch.header, payload)
-            ]
-        return changes
-
-    def _rewritten(
-        self, before: ActorId, old: list[Change], author: ActorId
-    ) -> list[Change]:
-        """Return `old`, made under `before`, as the first changes of `author`."""
-        changes: list[Change] = []
-        shift = 1 - old[0].seq
-        for index, change in enumerate(old):
-            deps = change.deps
-            if index == 0:
-                known = self._seen_when_sealed(before, change.seq)
-                known.update((dep.actor, dep) for dep in deps)
-                deps = [known[actor] for actor in sorted(known)]
-            hlc = self.clock.tick()
-            touches = [
-                Touch(
-                    touch.document,
-                    [moved(op, before, shift, old[0].seq) for op in touch.ops],
-                    touch.n,
-                )
-                for touch in change.touches
-            ]
-            meta = Meta(
-                change.meta.schema,
-                change.meta.operation_id,
-                change.meta.origin or Origin(before, change.seq, change.hlc),
-            )
-            again = Change(author, change.seq + shift, hlc, deps, touches, meta)
-            origin = meta.origin
-            assert origin is not None
-            key = key_of(origin, author, again.seq, touches)
-            if key is not None:
-                self.origins.note(key, (author, again.seq))
-            self._written_as[before, change.seq] = (author, again.seq)
-            if meta.operation_id:
-                self._operations.append((meta.operation_id, author, again.seq))
-            changes.append(again)
-        return changes
-
-    def written_as(self, actor: ActorId, seq: int) -> tuple[ActorId, int]:
-        """Return the present name of an own change of this run of the program."""
-        while (actor, seq) in self._written_as:
-            actor, seq = self._written_as[actor, seq]
-        return actor, seq
-
-    def _seen_when_sealed(self, actor: ActorId, before: int) -> dict[ActorId, Dep]:
-        """Return what `actor` had seen at its last sealed change before a seq, itself
-        included."""
-        seen: dict[ActorId, Dep] = {}
-        for batch in self._own_batches(actor, 1):
-            if batch.header.end >= before:
-                break
-            heads = decode_spine(batch.header, split_payload(batch.payload))
-            for head in heads:
-                seen.update((dep.actor, dep) for dep in head.deps)
-            seen[actor] = Dep(actor, batch.header.end, batch.id[:16])
-        return seen
-
     def position_of(self, actor: ActorId, seq: int) -> int | None:
         """Return the log position of the batch that holds a change, once it does."""
-        actor, seq = self.written_as(actor, seq)
+        actor, seq = self.own.written_as(actor, seq)
         head = self.keeper.heads.get(actor)
         if head is None or head.seq < seq:
             return None
@@ -1119,24 +878,17 @@ class Namespace:
                 writes.clear(statement, ns)
             self._clear_first = False
             self.documents.fresh = False
-        if self._clear_outbox:
-            writes.clear(sql.CLEAR_OUTBOX, ns)
-            self._clear_outbox = False
-            self._outbox_count = 0
         if self.channels and (not self.in_flight or self._seal_due):
             self._seal(writes)
-        for change, encoded in self._new:
-            writes.add(sql.PUT_OUTBOX, ns, change.seq, encoded)
-        self._outbox_count += len(self._new)
-        self._new.clear()
-        if self.channels and self._outbox_count:
+        self.outbox.collect(writes)
+        if self.channels and self.outbox:
             self._seal_later()
         self.keeper.collect(writes)
         group = self.documents.collect(writes)
         for actor in sorted(self._changed_actors):
             state = self.delivery.applied[actor]
             seen = values.encode(sorted(state.seen.items()))
-            own = self._own_heads.get(actor)
+            own = self.own.heads.get(actor)
             writes.add(sql.PUT_ACTOR, ns, actor, state.seq, state.hlc, seen, own)
         self._changed_actors.clear()
         for void in self._voids:
@@ -1187,7 +939,7 @@ class Namespace:
         self.apply_soon()
         for tell in self.on_reloaded:
             tell()
-        if self.channels and self._outbox_count:
+        if self.channels and self.outbox:
             self._seal_later(limits.STORE_RETRY_SECONDS)
 
     def _seal_later(self, delay: float = limits.SEAL_DELAY_SECONDS) -> None:
@@ -1201,7 +953,7 @@ class Namespace:
         if self._seal_timer is not None:
             self._seal_timer.cancel()
             self._seal_timer = None
-        if self.channels and (self._outbox_count or self._new):
+        if self.channels and self.outbox:
             self._seal_due = True
             self.writer.flush(self)
 
@@ -1212,13 +964,7 @@ class Namespace:
         if self.actor is None or grant is None:
             return
         self._changed_actors.add(self.actor)
-        changes: list[Change] = []
-        if self._outbox_count:
-            changes = self._outbox(OUTBOX_ROWS)
-        taken = len(changes)
-        if taken == self._outbox_count:
-            changes += [change for change, _ in self._new]
-            self._new.clear()
+        changes = self.outbox.unsealed(self.actor)
         if not changes:
             return
         head = self.keeper.heads.get(self.actor)
@@ -1232,18 +978,9 @@ class Namespace:
                 self.key, self.keeper.namespace, grant, prev, coalesce(group), salt
             )
             self.keeper.append_own(batch)
-            prev = self._own_heads[self.actor] = batch.id
+            prev = self.own.heads[self.actor] = batch.id
             total += len(batch.payload)
-        if taken:
-            # What came from the outbox is a prefix of `changes`.
-            sealed = min(taken, len(changes) - len(left))
-            last = changes[sealed - 1].end
-            writes.add(sql.DROP_OUTBOX, self.ns, changes[0].seq, last)
-            self._outbox_count -= sealed
-            back = left[max(0, len(left) - (len(changes) - taken)) :]
-            self._new = [(change, encode_change(change)) for change in back]
-        else:
-            self._new = [(change, encode_change(change)) for change in left]
+        self.outbox.sealed(changes[: len(changes) - len(left)], writes)
 
     def opened(self, channel: Told) -> None:
         self.channels.append(channel)
@@ -1268,7 +1005,7 @@ class Namespace:
 
     def pending_count(self) -> int:
         """How many own changes no batch holds yet."""
-        return self._outbox_count + len(self._new)
+        return len(self.outbox)
 
     @property
     def is_sealed(self) -> bool:

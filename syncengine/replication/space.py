@@ -36,7 +36,8 @@ from syncengine.ids import (
 )
 from syncengine.protocol.codes import Code
 from syncengine.replication.address import parse_address
-from syncengine.replication.namespace import Draft, Namespace
+from syncengine.replication.draft import Draft
+from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Transaction
 from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
 from syncengine.trust.membership import (

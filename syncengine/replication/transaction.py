@@ -30,7 +30,7 @@ from syncengine.ids import (
     from_base32,
     parse_document_id,
 )
-from syncengine.replication.namespace import Draft
+from syncengine.replication.draft import Draft
 from syncengine.replication.writer import Flush
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Transaction:
             self._release()
             raise
         # Not kept in a name: a frame that names itself is for the garbage collector.
-        engine.body_began(sys._getframe())  # pyright: ignore[reportPrivateUsage]
+        engine.body.began(sys._getframe())  # pyright: ignore[reportPrivateUsage]
         return self
 
     _before: tuple[ActorId, int] | None = None
@@ -210,7 +210,7 @@ class Transaction:
         return self._receipt
 
     def _release(self) -> None:
-        self._engine.body_ended()
+        self._engine.body.ended()
         self._engine.owner = None
         self._engine.turn.release()
         self._engine.writer.wake()
@@ -236,7 +236,7 @@ class Transaction:
         """Make what is done inside happen as a whole or not at all."""
         if self._draft is None:
             raise TransactionClosed("the transaction is over; begin another")
-        mark = self._engine.mark(self._draft)
+        mark = self._draft.mark()
         try:
             yield
         except BaseException:

@@ -127,7 +127,7 @@ class _Life:
         """D1: a receipt that says `durable_on hub` is looked up on the hub's disk."""
         await receipt.durable_on("hub")
         assert receipt.actor is not None
-        actor, seq = engine.written_as(receipt.actor, receipt.seq)
+        actor, seq = engine.own.written_as(receipt.actor, receipt.seq)
         rows = self.world.nodes["hub"].disk.store.read(
             "SELECT 1 FROM _sync_log WHERE actor = ? AND first_seq <= ? "
             "AND last_seq >= ?",

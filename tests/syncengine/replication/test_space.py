@@ -358,7 +358,7 @@ async def test_what_an_editor_assigns_is_one_change(space: Space) -> None:
             live.doc.body.insert(99, "x")
 
     assert str((await space.get(Doc, "d")).body) == "zero one and two three"
-    assert len(space.engine._outbox()) == 3
+    assert len(space.engine.outbox.stored(space.engine.actor)) == 3
     assert space.engine.next_seq > before
 
 
@@ -373,7 +373,7 @@ async def test_a_long_body_is_named_in_a_warning(
 
     monkeypatch.setattr(limits, "BODY_SECONDS_MAX", 0.01)
     space.engine.stop()  # the watch of an earlier transaction looks in 5 s
-    space.engine._body_timer = None
+    space.engine.body._timer = None
 
     async def body() -> int:
         line = 0

@@ -1,0 +1,134 @@
+"""What an open transaction has done so far, and how to take it back."""
+
+import contextlib
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from syncengine.crdt.document import Document
+from syncengine.crdt.operation import Operation, length
+from syncengine.ids import ActorId, DocumentId
+from syncengine.log.change import Touch
+from syncengine.log.sealing import join
+from syncengine.replication.documents import Documents
+
+
+class Mark(NamedTuple):
+    """How far a draft was at a moment."""
+
+    undo: int
+    touches: int
+    ops: int
+    last_op: Operation
+    touch_n: int
+    n: int
+
+
+@dataclass(slots=True)
+class Draft:
+    """One change in the making. Its operations have taken effect on the documents."""
+
+    generation: int
+    actor: ActorId
+    hlc: int
+    first_seq: int
+    undo: list[Any] = field(default_factory=list[Any])
+    touches: list[Touch] = field(default_factory=list[Touch])
+    documents: dict[DocumentId, Document] = field(
+        default_factory=dict[DocumentId, Document]
+    )
+    n: int = 0
+
+    def document(self, documents: Documents, name: DocumentId) -> Document:
+        """Return a document to edit."""
+        document = self.documents.get(name)
+        if document is None:
+            document = self.documents[name] = documents.get(name)
+            document.undo = self.undo
+        return document
+
+    def emit(self, document: Document, op: Operation) -> int:
+        """Apply one own operation and put it into the change; return its seq.
+
+        Raises `Invalid`, and then nothing was changed.
+        """
+        seq = self.first_seq + self.n
+        n = length(op)
+        document.apply(op, (self.hlc, self.actor, seq), None)
+        self.n += n
+        last = self.touches[-1] if self.touches else None
+        if last is None or last.document != document.name:
+            self.touches.append(Touch(document.name, [op], n))
+            return seq
+        if not join(last.ops[-1], op):
+            last.ops.append(op)
+        self.touches[-1] = Touch(last.document, last.ops, last.n + n)
+        return seq
+
+    def end(self) -> list[Document]:
+        """Let go of the documents; return those that were changed."""
+        for document in self.documents.values():
+            document.undo = None
+        names = dict.fromkeys(touch.document for touch in self.touches)
+        return [self.documents[name] for name in names]
+
+    def take_back(self) -> None:
+        """Undo all of it, and let go of the documents."""
+        for document in self.documents.values():
+            document.undo = None
+        self._undo(self.undo)
+
+    def mark(self) -> Mark:
+        """Return a place to which `back_to` can take the draft."""
+        if not self.touches:
+            return Mark(len(self.undo), 0, 0, [], 0, self.n)
+        last = self.touches[-1]
+        # Later operations join the last one, or follow it.
+        return Mark(
+            len(self.undo),
+            len(self.touches),
+            len(last.ops),
+            list(last.ops[-1]),
+            last.n,
+            self.n,
+        )
+
+    def back_to(self, mark: Mark) -> None:
+        """Take back what was done since `mark`; nobody awaited meanwhile."""
+        later = self.undo[mark.undo :]
+        del self.undo[mark.undo :]
+        del self.touches[mark.touches :]
+        self._undo(later)
+        if mark.touches:
+            last = self.touches[-1]
+            del last.ops[mark.ops :]
+            last.ops[-1] = mark.last_op
+            self.touches[-1] = Touch(last.document, last.ops, mark.touch_n)
+        self.n = mark.n
+
+    def _undo(self, steps: list[Any]) -> None:
+        for document in list(self.documents.values())[:1]:  # any: a step knows its own
+            document.take_back(steps)
+
+    @contextlib.contextmanager
+    def hidden(self, names: Iterable[DocumentId]) -> Generator[None, None, None]:
+        """Show documents without this draft, while inside; never await there.
+
+        The draft is taken back and made again, so that snapshots taken inside are
+        told of its changes as of any others.
+        """
+        if not any(name in self.documents for name in names):
+            yield
+            return
+        self.take_back()
+        try:
+            yield
+        finally:
+            for document in self.documents.values():
+                document.undo = self.undo
+            seq = self.first_seq
+            for touch in self.touches:
+                document = self.documents[touch.document]
+                for op in touch.ops:
+                    document.apply(op, (self.hlc, self.actor, seq), None)
+                    seq += length(op)
