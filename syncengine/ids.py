@@ -97,6 +97,17 @@ def from_base32(text: str) -> bytes:
     return base64.b32decode(text.upper() + padding)
 
 
+def parse_device_id(text: str) -> DeviceId:
+    """Return the device that `text` names; raises `Invalid`."""
+    try:
+        device = from_base32(text)
+    except ValueError:
+        device = b""
+    if len(device) != DEVICE_BYTES:
+        raise Invalid(f"a device is named by the 52 characters of its id, not {text!r}")
+    return DeviceId(device)
+
+
 def short(data: bytes) -> str:
     """Return the eight characters by which logs and people name an id."""
     return base32(data)[:8]

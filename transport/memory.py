@@ -1,7 +1,10 @@
 """A pair of connected pipes with the interface of a connection: for tests and for
 embedding two ends in one process."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
+from collections import deque
 
 from syncengine.errors import ConnectionLost
 
@@ -13,49 +16,51 @@ class MemoryConnection:
     """One end of a pair."""
 
     def __init__(self) -> None:
-        self._incoming: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_FRAMES)
         self.other: MemoryConnection
-        self._closed = asyncio.Event()
         self.reason = ""
         self.code = 0
         """With which the other end closed; 0: it has not."""
+        self._incoming: deque[bytes] = deque()
+        self._is_closed = False
+        self._changed = asyncio.Event()
 
     async def send(self, frame: bytes) -> None:
-        if self._closed.is_set() or self.other._closed.is_set():
-            raise ConnectionLost("the pipe is closed")
-        put = asyncio.ensure_future(self.other._incoming.put(frame))
-        gone = asyncio.ensure_future(self.other._closed.wait())
-        try:
-            await asyncio.wait({put, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not put.done():
-                put.cancel()
+        """Raises `ConnectionLost` once an end is closed. Safe to cancel."""
+        other = self.other
+        while len(other._incoming) >= QUEUE_FRAMES and not self._is_over:
+            await self._change()
+        if self._is_over:
+            raise ConnectionLost(self.reason or "the pipe is closed")
+        other._incoming.append(frame)
+        other._changed.set()
 
     async def receive(self) -> bytes:
-        get = asyncio.ensure_future(self._incoming.get())
-        gone = asyncio.ensure_future(self._closed.wait())
-        try:
-            await asyncio.wait({get, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if get.done():
-                frame = get.result()
-                if frame is not None:
-                    return frame
-        finally:
-            gone.cancel()
-            get.cancel()
-        raise ConnectionLost(self.reason or "the pipe is closed")
+        """Return the next frame; what was sent before closing arrives.
+
+        Raises `ConnectionLost`. Safe to cancel.
+        """
+        while not self._incoming and not self._is_over:
+            await self._change()
+        if self._is_closed or not self._incoming:
+            raise ConnectionLost(self.reason or "the pipe is closed")
+        frame = self._incoming.popleft()
+        self.other._changed.set()
+        return frame
 
     async def close(self, code: int, reason: str) -> None:
-        if not self._closed.is_set():
-            self._closed.set()
-            other = self.other
-            if not other._closed.is_set():
-                other.reason, other.code = reason, code
-                try:
-                    other._incoming.put_nowait(None)
-                except asyncio.QueueFull:
-                    other._closed.set()
+        if not self._is_over:
+            self.other.reason, self.other.code = reason, code
+        self._is_closed = True
+        self._changed.set()
+        self.other._changed.set()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_closed or self.other._is_closed
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
 
 def pair() -> tuple[MemoryConnection, MemoryConnection]:

@@ -716,8 +716,13 @@ class Listening(Conversation):
         self._registry.hold(hosted.keeper.namespace, request.actor, self)
 
     def _check_writes(self, channel: Channel, rows: list[Row]) -> None:
-        grant = self._grants[channel.number]
-        if grant.ops & Ops.WRITE:
+        if self._grants[channel.number].ops & Ops.WRITE:
+            return
+        # It may have been granted more since it came.
+        membership = channel.keeper.membership
+        now = membership.grant_of(channel.device)
+        if now is not None and membership.grants[now].ops & Ops.WRITE:
+            self._grants[channel.number] = membership.grants[now]
             return
         for row in rows:
             if not isinstance(row, Entry):

@@ -30,6 +30,7 @@ from syncengine.errors import Invalid, SyncError, TooLarge
 from syncengine.ids import (
     ActorId,
     BatchId,
+    DeviceId,
     DocumentId,
     EntryId,
     parse_document_id,
@@ -66,7 +67,15 @@ from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
 from syncengine.trust.keys import PrivateKey
-from syncengine.trust.membership import Entry, Kind, Ops, allows, entry_id, make_actor
+from syncengine.trust.membership import (
+    Entry,
+    Kind,
+    Ops,
+    allows,
+    entry_id,
+    gives_more,
+    make_actor,
+)
 
 log = logging.getLogger("syncengine")
 
@@ -251,6 +260,14 @@ class Namespace:
         } - {self.actor}
         self._changed_actors.add(self.actor)
 
+    def _take_wider_grant(self) -> None:
+        """Act under what somebody has granted this device besides."""
+        membership = self.keeper.membership
+        best = membership.grant_of(DeviceId(self.key.public))
+        mine = membership.grants.get(self.grant or EntryId(b""))
+        if best and mine and gives_more(membership.grants[best], mine):
+            self.grant = best
+
     def _fresh_actor(self) -> ActorId:
         nonce = self.entropy.bytes(16)
         heads = self.keeper.membership.recent_heads()
@@ -421,6 +438,7 @@ class Namespace:
                 await self._apply_ready()
         self._look_again_later()
         if any(isinstance(row, Entry) for _, row in admission.stored):
+            self._take_wider_grant()
             self.seal_now()  # what was written may leave now
         self.writer.wake()
         return admission

@@ -31,7 +31,7 @@ from syncengine.ids import (
     base32,
     check_collection,
     document_id,
-    from_base32,
+    parse_device_id,
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
@@ -352,10 +352,16 @@ class Space:
         return Invite(namespace, name, secret, accept_by, OPS_BY_NAME[ops], address)
 
     async def grant_device(self, device: str, ops: str = "write") -> None:
-        """Grant `ops` (read, write or admin) to a known device, by its id."""
+        """Grant `ops` (read, write or admin) to a device by its id.
+
+        Raises `Invalid`, and `Refused` without the right to issue grants.
+        """
         self.check_usable()
+        subject = parse_device_id(device)
+        if not self._replica.scheme.is_good_key(subject):
+            raise Invalid(f"no device has the id {device!r}")
         async with self.engine.turn:
-            self._issue(DeviceId(from_base32(device)), ops)
+            self._issue(subject, ops)
         await self.engine.flush()
 
     def _issue(

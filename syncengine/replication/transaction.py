@@ -16,18 +16,15 @@ from syncengine.documents.model import Document
 from syncengine.documents.view import View
 from syncengine.errors import (
     AlreadyExists,
-    Invalid,
     NotFound,
     TransactionClosed,
     TransactionOpen,
 )
 from syncengine.ids import (
-    DEVICE_BYTES,
     ActorId,
-    DeviceId,
     DocumentId,
     document_id,
-    from_base32,
+    parse_device_id,
     parse_document_id,
 )
 from syncengine.replication.draft import Draft
@@ -91,7 +88,7 @@ class Receipt:
         """
         await self._wait()
         engine = self._space.engine
-        wanted = None if peer in ("hub", "any") else _device(peer)
+        wanted = None if peer in ("hub", "any") else parse_device_id(peer)
         while True:
             position = self._position()
             if position is not None:
@@ -105,16 +102,6 @@ class Receipt:
                 ):
                     return
             await engine.progress.wait()
-
-
-def _device(peer: str) -> DeviceId:
-    try:
-        device = from_base32(peer)
-    except ValueError:
-        device = b""
-    if len(device) != DEVICE_BYTES:
-        raise Invalid(f'a peer is "hub", "any" or an id of space.peers(), not {peer!r}')
-    return DeviceId(device)
 
 
 class Transaction:

@@ -57,8 +57,11 @@ OPS_BY_NAME = {
 }
 OPS_OWNER = OPS_BY_NAME["admin"] | Ops.REKEY | Ops.LEAD
 
+Scope = tuple[tuple[str, str], ...]
+"""(collection, prefix of the ids) of what a grant is for."""
+
 EVERYTHING = (("*", ""),)
-"""The scope of a grant over all documents: pairs of collection and id prefix."""
+"""The scope of a grant over all documents."""
 
 
 class Entry(NamedTuple):
@@ -92,7 +95,7 @@ class Grant:
     parent: EntryId | None
     subject: DeviceId
     ops: int
-    scope: tuple[tuple[str, str], ...]
+    scope: Scope
     not_before_ms: int | None
     expires_ms: int | None
     depth: int
@@ -150,7 +153,7 @@ def make_grant(
     ops: int,
     depth: int,
     nonce: bytes,
-    scope: tuple[tuple[str, str], ...] = EVERYTHING,
+    scope: Scope = EVERYTHING,
     is_invite: bool = False,
     accept_by_ms: int | None = None,
     uses: int | None = None,
@@ -274,7 +277,7 @@ class Membership:
 
     def grant_of(self, device: DeviceId) -> EntryId | None:
         """Return the widest valid grant of `device`, the least id among equals."""
-        best: tuple[int, EntryId] | None = None
+        best: tuple[int, bool, EntryId] | None = None
         for name, link in self.grants.items():
             if link.subject != device or link.is_invite:
                 continue
@@ -283,10 +286,10 @@ class Membership:
             except (Pending, InvalidEntry):
                 continue
             # Fewer bits sort later; ids break ties.
-            rank = (-link.ops.bit_count(), name)
+            rank = (-link.ops.bit_count(), link.scope != EVERYTHING, name)
             if best is None or rank < best:
                 best = rank
-        return best[1] if best else None
+        return best[2] if best else None
 
     def joined_by(self, invite: EntryId) -> set[DeviceId]:
         """Return the devices that came in through `invite`."""
@@ -423,6 +426,15 @@ class Membership:
         )
 
 
+def gives_more(new: Grant, old: Grant) -> bool:
+    """Tell whether `new` allows all that `old` does, and something besides."""
+    return (
+        not old.ops & ~new.ops
+        and _all_within(old.scope, new.scope)
+        and (new.ops != old.ops or not _all_within(new.scope, old.scope))
+    )
+
+
 def _check_narrower(parent: Grant, child: Grant) -> None:
     """Raise `InvalidEntry` unless `child` is within what `parent` may hand on."""
     if child.issuer != parent.subject:
@@ -435,9 +447,7 @@ def _check_narrower(parent: Grant, child: Grant) -> None:
         raise InvalidEntry("a grant's depth is below its parent's")
     if parent.is_invite and child.is_invite:
         raise InvalidEntry("an invite issues grants, not invites")
-    if not all(
-        any(_scope_within(pair, wide) for wide in parent.scope) for pair in child.scope
-    ):
+    if not _all_within(child.scope, parent.scope):
         raise InvalidEntry("a grant's scope is wider than its parent's")
     if parent.expires_ms is not None and (
         child.expires_ms is None or child.expires_ms > parent.expires_ms
@@ -447,6 +457,10 @@ def _check_narrower(parent: Grant, child: Grant) -> None:
         child.not_before_ms is None or child.not_before_ms < parent.not_before_ms
     ):
         raise InvalidEntry("a grant begins before its parent")
+
+
+def _all_within(narrow: Scope, wide: Scope) -> bool:
+    return all(any(_scope_within(pair, other) for other in wide) for pair in narrow)
 
 
 def _scope_within(narrow: tuple[str, str], wide: tuple[str, str]) -> bool:
