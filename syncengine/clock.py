@@ -83,9 +83,9 @@ class SteadyClock:
         jump = wall - monotonic - self._ahead_ms
         if jump >= -SET_BACK_MS:
             self._ahead_ms = wall - monotonic
-        if jump > SET_BACK_MS:
-            # Set right, or back from a sleep: what was to be corrected may be gone,
-            # and the next handshake tells.
+        if jump > 0:
+            # Set right, or fast, or back from a sleep: what was to be corrected may be
+            # gone, and the next handshake tells. Added up it would run ahead of all.
             left = max(0, self.hub_offset_ms - jump)
             self.hub_offset_ms = min(self.hub_offset_ms, left)
             if self._seen_offset_ms is not None:

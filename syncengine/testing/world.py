@@ -11,6 +11,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
+from syncengine.clock import ms_from_hlc
 from syncengine.ids import ActorId, DeviceId, NamespaceId, base32
 from syncengine.replication.address import Address
 from syncengine.replication.conversation import Listening, Registry
@@ -46,9 +47,18 @@ class SimClock:
         self._loop = loop
         self.skew_ms = skew_ms
         self.rate = rate
+        self._most_ahead_ms = skew_ms
 
     def now_ms(self) -> int:
-        return EPOCH_MS + int(self._loop.now * 1000 * self.rate) + self.skew_ms
+        true_ms = int(self._loop.now * 1000)
+        now_ms = EPOCH_MS + int(true_ms * self.rate) + self.skew_ms
+        self._most_ahead_ms = max(self._most_ahead_ms, now_ms - EPOCH_MS - true_ms)
+        return now_ms
+
+    def latest_ms(self) -> int:
+        """Return what it would show, had it never been set back since it was read."""
+        self.now_ms()
+        return EPOCH_MS + int(self._loop.now * 1000) + self._most_ahead_ms
 
 
 class SimEntropy:
@@ -341,7 +351,12 @@ class World:
         engine.finish = checked_finish  # type: ignore[method-assign]  # see above
 
     def stamped(self, node: Node, actor: ActorId, seq: int, hlc: int) -> None:
-        """O3: an actor's stamps strictly increase, across restarts."""
+        """O3: an actor's stamps strictly increase, across restarts, and none is later
+        than what some clock would show by now."""
+        latest = max(other.clock.latest_ms() for other in self.nodes.values())
+        ahead = ms_from_hlc(hlc) - latest
+        if ahead > 1:
+            raise Invariant("O3", f"{node.name} stamped {ahead} ms ahead of all clocks")
         stamps = self._hlcs.setdefault((node.name, actor), [])
         # What a crash or a full disk took back was never anybody's.
         while stamps and stamps[-1][0] >= seq:

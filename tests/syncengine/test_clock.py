@@ -71,6 +71,18 @@ def test_a_clock_that_was_set_right_is_not_corrected_any_more() -> None:
     assert clock.now_ms() == 4_600_000
 
 
+def test_a_clock_that_catches_up_in_steps_does_not_run_ahead() -> None:
+    hand = Hand(1_000_000)
+    clock = SteadyClock(hand, lambda: 0.0)
+    clock.hub_offset_ms = 100_000
+    clock.saw(1_100_000)
+    for _ in range(4):
+        assert clock.now_ms() == 1_100_000
+        hand.ms += 25_000  # each too little to be a clock that somebody set
+
+    assert clock.now_ms() == 1_100_000
+
+
 @pytest.mark.parametrize(
     ("hub", "member", "corrected"),
     [
