@@ -87,7 +87,6 @@ UNTESTED = {
     "syncengine.replication.documents": "test_space.py",
     "syncengine.replication.draft": "test_space.py",
     "syncengine.replication.host": "an interface",
-    "syncengine.replication.namespace": "test_space.py and simulation",
     "syncengine.replication.opening": "test_replica.py",
     "syncengine.replication.origins": "simulation",
     "syncengine.replication.peer": "test_link.py and simulation",

@@ -1,0 +1,245 @@
+"""What has no effect, and why: the same at every member, and after a rebuild."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+import syncengine
+from syncengine import Space
+from syncengine.ids import DeviceId, DocumentId
+from syncengine.log.batch import (
+    NO_BATCH,
+    Batch,
+    Header,
+    Payload,
+    batch_id,
+    encode_payload,
+    root_of,
+    signed_bytes,
+)
+from syncengine.log.change import Change, Touch
+from syncengine.replication.namespace import Namespace
+from syncengine.trust.membership import OPS_BY_NAME, Entry, entry_id, make_grant
+
+encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+@dataclass
+class Author:
+    """A granted member whose program was changed: it signs what it likes."""
+
+    engine: Namespace
+    readers: list[Space]
+    grant: Any = None
+
+    def batch(
+        self,
+        *ops: list[Any],
+        document: str = "note/1",
+        hlc: int | None = None,
+        count: int | None = None,
+        spoil: Callable[[bytes], bytes] | None = None,
+    ) -> Batch:
+        engine = self.engine
+        assert engine.actor is not None
+        assert engine.grant is not None
+        head = engine.keeper.heads.get(engine.actor)
+        seq = head.seq + 1 if head else 1
+        stamp = engine.clock.tick() if hlc is None else hlc
+        n = len(ops) if count is None else count
+        touch = Touch(DocumentId(document), list(ops), n)
+        change = Change(engine.actor, seq, stamp, [], [touch])
+        payload, root = encode_payload([change], os.urandom(16))
+        if spoil is not None:
+            payload = spoil(payload)
+            spine, salt, parts = decode(payload)
+            root = root_of(Payload(spine, salt, list(parts.items())))
+        header = Header(
+            engine.keeper.namespace, engine.actor, seq, n,
+            head.id if head else NO_BATCH, self.grant or engine.grant, root,
+        )  # fmt: skip
+        name = batch_id(header.encode())
+        return Batch(header, name, engine.key.sign(signed_bytes(name)), payload)
+
+    async def send(self, *rows: Batch | Entry) -> list[str]:
+        """Hand rows to both readers; return why the first refused."""
+        refused: list[str] = []
+        for space in self.readers:
+            admission = await space.engine.take_in(rows)
+            await space.engine.flush()
+            refused = admission.refused
+        self.engine.keeper.admit(rows)
+        return refused
+
+    def voids(self) -> list[str]:
+        """Return the reasons of what is void; both readers give the same."""
+        one, other = (
+            space.engine.keeper.store.read("SELECT seq, reason FROM _sync_void")
+            for space in self.readers
+        )
+        assert one == other
+        return [reason for _, reason in one]
+
+    async def shown(self) -> dict[str, Any]:
+        """Return what the readers show: the same, also when made anew."""
+        found: list[dict[str, Any]] = []
+        for space in self.readers:
+            for _ in range(2):
+                names = space.engine.documents.names("note", "")
+                found.append(
+                    {name: (await space.get(str(name))).to_dict() for name in names}
+                )
+                async with space.engine.turn:
+                    await space.engine.rebuild()
+                await space.engine.flush()
+        assert all(shown == found[0] for shown in found)
+        return found[0]
+
+
+@pytest.fixture
+async def author() -> AsyncIterator[Author]:
+    async with (
+        syncengine.open(":memory:") as writer,
+        syncengine.open(":memory:") as founder,
+        syncengine.open(":memory:") as friend,
+    ):
+        space = await founder.namespace("home")
+        invite = await space.invite("write", uses=2)
+        theirs = await writer.join(invite)
+        other = await friend.join(invite)
+        engines = [space.engine, theirs.engine, other.engine]
+        for _ in range(2):
+            for engine in engines:
+                for source in engines:
+                    entries = list(source.keeper.membership.entries.values())
+                    await engine.take_in(entries)
+                await engine.flush()
+        made = Author(theirs.engine, [space, other])
+        assert await made.send(made.batch([1, None, "title", "good"])) == []
+        yield made
+
+
+def spine(change: Callable[[list[Any]], Any]) -> Callable[[bytes], bytes]:
+    def spoil(payload: bytes) -> bytes:
+        raw, salt, parts = decode(payload)
+        return encode([encode(change(decode(raw))), salt, parts])
+
+    return spoil
+
+
+def parts(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    def spoil(payload: bytes) -> bytes:
+        raw, salt, found = decode(payload)
+        return encode([raw, salt, {name: change(part) for name, part in found.items()}])
+
+    return spoil
+
+
+VOID: dict[str, tuple[dict[str, Any], str]] = {
+    "a name without a collection": ({"document": "x"}, "collection/id"),
+    "a collection in capitals": ({"document": "Note/1"}, "a collection is"),
+    "an id with a line feed": ({"document": "note/a\n"}, "control characters"),
+    "a stamp that does not rise": ({"hlc": 1}, "does not follow"),
+    "a spine that is no array": ({"spoil": spine(lambda _: 7)}, "not readable"),
+    "a spine that counts wrongly": (
+        {"spoil": spine(lambda s: [s[0], s[1], s[2], [[0, 5]], *s[4:]])},
+        "not readable",
+    ),
+    "a spine that goes back in time": (
+        {"spoil": spine(lambda s: [[-5], *s[1:]])},
+        "not readable",
+    ),
+    "a part that is no MessagePack": ({"spoil": parts(lambda _: b"\xc1")}, "Message"),
+    "a part that lacks its operations": ({"spoil": parts(lambda _: b"\x90")}, "part"),
+    "operations that are miscounted": ({"count": 3}, "counts its operations wrongly"),
+    "a position beyond the end": ({"ops": [[8, "body", 5, "x"]]}, "position"),
+    "a deletion beyond the end": ({"ops": [[9, "body", 0, 1]]}, "position"),
+    "a counter that counts in text": ({"ops": [[5, "n", "3"]]}, "numbers"),
+    "an action that is no number": ({"ops": [["set", None, "a", 1]]}, "action"),
+    "a value that is not finite": (
+        {"ops": [[1, None, "a", float("nan")]]},
+        "finite",
+    ),
+    "a key that is too long": ({"ops": [[1, None, "k" * 2000, 1]]}, "key"),
+}
+
+
+@pytest.mark.parametrize("what", sorted(VOID))
+async def test_a_bad_change_is_void_as_a_whole(author: Author, what: str) -> None:
+    options, reason = VOID[what]
+    options = dict(options)
+    good = [1, None, "title", "BAD"]
+    ops = [good, *options.pop("ops", [])]
+    options.setdefault("count", len(ops))
+    assert await author.send(author.batch(*ops, **options)) == [], "it is stored"
+
+    (told,) = author.voids()
+    assert reason in told
+    assert await author.shown() == {"note/1": {"title": "good"}}
+    # Its author goes on, and is heard.
+    await author.send(author.batch([1, None, "title", "better"]))
+    assert await author.shown() == {"note/1": {"title": "better"}}
+
+
+def grant(author: Author, ops: str, scope: tuple[tuple[str, str], ...]) -> Entry:
+    """Return what the founder grants to the author besides."""
+    founder = author.readers[0].engine
+    membership = founder.keeper.membership
+    return make_grant(
+        founder.key, founder.keeper.namespace, membership.recent_heads(),
+        parent=founder.grant, subject=DeviceId(author.engine.key.public),
+        ops=OPS_BY_NAME[ops], depth=3, nonce=os.urandom(16), scope=scope,
+    )  # fmt: skip
+
+
+async def test_what_is_outside_a_grant_is_refused(author: Author) -> None:
+    narrow = grant(author, "write", (("note", "mine-"),))
+    assert await author.send(narrow) == []
+    author.grant = entry_id(narrow)
+    refused = await author.send(author.batch([1, None, "title", "BAD"]))
+    assert "may not write note/1" in refused[0]
+    refused = await author.send(author.batch([0], document="page/mine-1"))
+    assert "may not write page/mine-1" in refused[0]
+    inside = author.batch([1, None, "title", "ok"], document="note/mine-1")
+    assert await author.send(inside) == []
+
+    assert await author.shown() == {
+        "note/1": {"title": "good"},
+        "note/mine-1": {"title": "ok"},
+    }
+    assert author.voids() == []
+
+
+async def test_what_a_reader_writes_is_refused(author: Author) -> None:
+    reading = grant(author, "read", (("*", ""),))
+    await author.send(reading)
+    author.grant = entry_id(reading)
+    refused = await author.send(author.batch([1, None, "title", "BAD"]))
+
+    assert "may only read" in refused[0]
+    assert await author.shown() == {"note/1": {"title": "good"}}
+
+
+async def test_a_grant_that_is_widened_by_its_holder_lets_nobody_write(
+    author: Author,
+) -> None:
+    """A writer grants admin to itself: nobody takes it, nor what is under it."""
+    engine = author.engine
+    wide = make_grant(
+        engine.key, engine.keeper.namespace, engine.keeper.membership.recent_heads(),
+        parent=engine.grant, subject=DeviceId(engine.key.public),
+        ops=OPS_BY_NAME["admin"], depth=3, nonce=os.urandom(16),
+    )  # fmt: skip
+    author.grant = entry_id(wide)
+    written = author.batch([1, None, "title", "BAD"])
+    refused: list[str] = []
+    for space in author.readers:
+        admission = await space.engine.take_in([wide, written])
+        refused.append(" ".join(admission.refused))
+
+    assert all("grant" in text for text in refused), refused
+    assert await author.shown() == {"note/1": {"title": "good"}}
