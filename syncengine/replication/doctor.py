@@ -9,11 +9,12 @@ import asyncio
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from syncengine import values
 from syncengine.clock import Clock, Entropy, HybridClock
 from syncengine.crdt.document import Document
-from syncengine.errors import SyncError
+from syncengine.errors import StoreDamaged, SyncError
 from syncengine.ids import ActorId, BatchId, Lineage, NamespaceId, short
 from syncengine.log.batch import (
     NO_BATCH,
@@ -23,8 +24,8 @@ from syncengine.log.batch import (
     signed_bytes,
     split_payload,
 )
-from syncengine.replication.documents import Documents
-from syncengine.replication.keeper import Keeper
+from syncengine.replication.documents import Documents, digest_of
+from syncengine.replication.keeper import NO_CHAIN, Keeper, chain_after
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.writer import Writer
 from syncengine.storage.inline import InlineStore
@@ -47,6 +48,7 @@ class Finding:
 _RESEND = (
     "connect to a peer that has it: a copy made from an invite gets everything again"
 )
+_LOST = "keep a copy of the file; open it, and what is damaged is written again or lost"
 _REBUILD = "the log is whole: documents can be made anew from it"
 
 
@@ -57,7 +59,10 @@ async def examine(
 
     Raises `NotOurs` or `NewerFormat` when it is no file of this version.
     """
-    store = InlineStore(path, read_only=True)
+    try:
+        store = InlineStore(path, read_only=True)
+    except StoreDamaged as error:
+        return [Finding(path, f"the file cannot be read: {error}", _RESEND)]
     findings: list[Finding] = []
     try:
         try:
@@ -105,20 +110,24 @@ def _examine_log(
     tips: dict[tuple[ActorId, BatchId], int] = {}
     known: dict[BatchId, int] = {NO_BATCH: 0}
     unsigned: dict[BatchId, str] = {}
-    expected = 1
+    expected, chain = 1, NO_CHAIN
 
     def wrong(where: str, what: str) -> None:
         findings.append(Finding(f"{title}: {where}", what, _RESEND))
 
-    for position, name, kind, head, body, signature in store.read(
-        "SELECT position, id, kind, head, body, signature FROM _sync_log "
+    for position, name, kind, head, body, signature, *derived in store.read(
+        "SELECT position, id, kind, head, body, signature, "
+        "chain, actor, first_seq, last_seq FROM _sync_log "
         "WHERE ns = ? ORDER BY position",
         ns,
     ):
         where = f"row {position}"
         if position != expected:
             wrong(where, f"rows {expected} to {position - 1} are missing")
-        expected = position + 1
+        expected, chain = position + 1, chain_after(chain, name)
+        if derived[0] != chain:
+            wrong(where, "its place in the log is not what stands before it")
+            chain = derived[0]  # said once
         if kind:
             try:
                 if membership.add(Entry(kind, body, signature)) != name:
@@ -135,6 +144,8 @@ def _examine_log(
         if batch_id(head) != name or root != header.root:
             wrong(where, f"a batch of {short(header.actor)} is not what its id says")
             continue
+        if derived[1:] != [header.actor, header.first_seq, header.end]:
+            wrong(where, f"the index of {short(name)} is not what its header says")
         if known.get(header.prev, -1) != header.first_seq - 1:
             wrong(where, f"the batch before {short(name)} is missing")
         known[BatchId(name)] = header.end
@@ -190,20 +201,33 @@ async def _examine_documents(
     )
     engine.load()
     findings: list[Finding] = []
-    async with engine.turn:
-        await engine.rebuild()
+    try:
+        async with engine.turn:
+            await engine.rebuild()
+    except (*values.DECODE_ERRORS, TypeError) as error:
+        await copy.close()
+        what = f"a change that was not sent yet is damaged: {error}"
+        return [Finding(f"{title}: outbox", what, _LOST)]
     fresh = Writes()
     engine.collect(fresh)
     copy.commit_now(fresh)
     engine.stop()
     # An actor that has written nothing may have a row, or none yet.
-    applied = "SELECT actor, applied FROM _sync_actor WHERE ns = ? AND applied > 0"
-    frontier = dict(store.read(applied, ns))
-    anew = dict(copy.read(applied, ns))
-    if frontier != anew:
+    if _frontier(store, ns) != _frontier(copy, ns):
         findings.append(
             Finding(
                 f"{title}: frontier", "the applied frontier is not the log's", _REBUILD
+            )
+        )
+    ((actor, next_seq, hlc),) = store.read(
+        "SELECT actor, next_seq, hlc FROM _sync_namespace WHERE ns = ?", ns
+    )
+    stamps = [state.hlc for state in engine.delivery.applied.values()]
+    own = engine.delivery.applied.get(actor)
+    if (own and next_seq <= own.seq) or hlc < max(stamps, default=0):
+        findings.append(
+            Finding(
+                f"{title}: clock", "what is written next would have a name twice", _LOST
             )
         )
     stored_docs = Documents(store, ns, lambda: 0)
@@ -218,7 +242,8 @@ async def _examine_documents(
     for index, name in enumerate(sorted(names)):
         stored = stored_docs.find(name)  # type: ignore[arg-type]  # a document's name
         made = anew_docs.find(name)  # type: ignore[arg-type]  # the same
-        if not _same(stored, made):
+        told = _columns(store, ns, name)
+        if not _same(stored, made) or (made and not _tells(told, made)):
             findings.append(
                 Finding(
                     f"{title}: {name}", "it does not show what its log says", _REBUILD
@@ -228,6 +253,46 @@ async def _examine_documents(
             await asyncio.sleep(0)
     await copy.close()
     return findings
+
+
+def _frontier(store: InlineStore, ns: int) -> Any:
+    """Return what is applied of each actor, and what it had seen of others."""
+    try:
+        return {
+            actor: (seq, hlc, {a: s for a, s in values.decode(seen) if a != actor})
+            for actor, seq, hlc, seen in store.read(
+                "SELECT actor, applied, hlc, seen FROM _sync_actor "
+                "WHERE ns = ? AND applied > 0",
+                ns,
+            )
+        }
+    except (*values.DECODE_ERRORS, TypeError):
+        return "damaged"
+
+
+def _columns(store: InlineStore, ns: int, name: str) -> tuple[Any, ...] | None:
+    collection, _, key = name.partition("/")
+    rows = store.read(
+        "SELECT touches, visible, upgrade, digest FROM _sync_document "
+        "WHERE ns = ? AND collection = ? AND id = ?",
+        *(ns, collection, key),
+    )
+    return rows[0] if rows else None
+
+
+def _tells(columns: tuple[Any, ...] | None, made: Document) -> bool:
+    """Tell whether the row of a document is what was made from the log."""
+    if columns is None:
+        return not made.touches and not made.root.slots
+    touches, visible, upgrade, digest = columns
+    return (
+        # Not their seqs: the author's are of keystrokes, the log's of what was joined.
+        {actor: hlc for actor, _, hlc in values.decode(touches)}
+        == {actor: hlc for actor, (_, hlc) in made.touches.items()}
+        and bool(visible) == made.visible
+        and bool(upgrade) == made.needs_upgrade
+        and digest in (None, digest_of(made))
+    )
 
 
 def _same(stored: Document | None, made: Document | None) -> bool:

@@ -31,6 +31,12 @@ class StoredCells:
         return rows  # type: ignore[no-any-return]  # two blobs each, by the statement
 
 
+def digest_of(document: Document) -> bytes:
+    """Return what a member tells of what a document shows."""
+    shown = document.name.encode() + b"\0" + document.canonical()
+    return hashlib.sha256(shown).digest()
+
+
 class Documents:
     """A cache in front of the store.
 
@@ -236,10 +242,10 @@ class Documents:
         passing = name not in self._cache
         document = self.find(name)
         assert document is not None, "it has a row"
-        shown = hashlib.sha256(name.encode() + b"\0" + document.canonical())
+        digest = digest_of(document)
         if passing:  # nobody asked for it: it does not displace what somebody did
             del self._cache[name], self._rows[name]
-        return shown.digest()
+        return digest
 
     def in_memory(self) -> list[DocumentId]:
         """Return the documents that are decoded now."""

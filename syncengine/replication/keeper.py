@@ -102,6 +102,11 @@ class Admission:
     """actors newly proved to equivocate, or earlier than known: by then from where"""
 
 
+def chain_after(chain: bytes, name: bytes) -> bytes:
+    """Return the chain of a log that goes on with the row `name`."""
+    return hashlib.sha256(chain + name).digest()[:CHAIN_BYTES]
+
+
 class Keeper:
     """One namespace's log, as its keeper holds it.
 
@@ -363,7 +368,7 @@ class Keeper:
         self, row: Row, name: bytes, signature: bytes, admission: Admission
     ) -> None:
         self.position += 1
-        self.chain = hashlib.sha256(self.chain + name).digest()[:CHAIN_BYTES]
+        self.chain = chain_after(self.chain, name)
         self._digest = None
         self._unwritten.append((self.position, row, name, self.chain))
         self._recent.append((self.position, row))

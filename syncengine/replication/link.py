@@ -72,6 +72,7 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._conversation: Dialling | None = None
         self._in_use_since: dict[NamespaceId, float] = {}
+        self._put_off: Refused | None = None
         self.error: SyncError | None = None
         """Why the link is refused; or the last reason why it waits."""
 
@@ -197,6 +198,7 @@ class Link:
             self._set("connecting")
             began = loop.time()
             hint_ms = 0
+            self._put_off = None
             try:
                 connection = await self._dial(self.address)
                 closed = await self._talk(connection)
@@ -207,7 +209,7 @@ class Link:
                 self._set("refused")
                 return
             else:
-                self.error = ProtocolError(closed.code, closed.reason)
+                self.error = self._reason_of(closed)
                 hint_ms = closed.retry_after_ms
                 if closed.code in FINAL and closed.by_peer:
                     self.error = Refused(closed.code, closed.reason)
@@ -222,6 +224,10 @@ class Link:
                 self._backoff.reset()
             self._set("waiting")
             await asyncio.sleep(self._backoff.next_seconds(hint_ms))
+
+    def _reason_of(self, closed: Closed) -> SyncError:
+        # What put all namespaces off says more than that we then closed.
+        return self._put_off or ProtocolError(closed.code, closed.reason)
 
     async def _talk(self, connection: Connection) -> Closed:
         conversation = Dialling(
@@ -259,7 +265,7 @@ class Link:
             self._task.cancel()
             return
         for name in sorted(wanted & refusals.keys()):
-            self.error = _error_of(refusals[name])
+            self.error = self._put_off = _error_of(refusals[name])
         if wanted and wanted <= refusals.keys():
             # Not yet: the namespace may be on its way to the hub.
             conversation.session.close(Code.GOING_AWAY, "trying again later")

@@ -100,5 +100,7 @@ def translate(error: Exception, path: str) -> StoreError:
     if "locked" in text:
         return StoreLocked(path, "")
     if "malformed" in text or "not a database" in text:
-        return StoreDamaged(f"{path} is damaged ({text}); run `syncengine doctor`")
+        return StoreDamaged(
+            f"{path} is damaged ({text}); `syncengine doctor` says what is lost"
+        )
     return StoreError(f"{path}: {text}")

@@ -83,6 +83,31 @@ DAMAGES: dict[str, tuple[str, str]] = {
         "UPDATE _sync_log SET signature = zeroblob(64) WHERE kind = 2",
         "membership entry is damaged",
     ),
+    **{
+        f"edited {column}": (
+            f"UPDATE _sync_document SET {column} = {value} WHERE document = 1",
+            "does not show what its log says",
+        )
+        for column, value in {
+            "visible": "0",
+            "upgrade": "1",
+            "digest": "zeroblob(32)",
+            "touches": "x'90'",
+        }.items()
+    },
+    "edited seen": ("UPDATE _sync_actor SET seen = x'9192c4016101'", "frontier"),
+    "edited stamp": ("UPDATE _sync_actor SET hlc = hlc + 1", "applied frontier"),
+    "next name given": ("UPDATE _sync_namespace SET next_seq = 1", "name twice"),
+    "clock set back": ("UPDATE _sync_namespace SET hlc = 1", "name twice"),
+    "edited chain": (
+        "UPDATE _sync_log SET chain = zeroblob(8) WHERE position = 5",
+        "what stands before it",
+    ),
+    "edited index": (
+        "UPDATE _sync_log SET last_seq = last_seq + 1 WHERE position = 5",
+        "not what its header says",
+    ),
+    "damaged outbox": ("UPDATE _sync_outbox SET change = x'00'", "not sent yet"),
     "removed signature": (
         "UPDATE _sync_log SET signature = x'' WHERE position = "
         "(SELECT max(position) FROM _sync_log)",
@@ -123,6 +148,15 @@ async def test_a_foreign_file_is_said_to_be_one(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "x.db").execute("CREATE TABLE t (x)").connection.close()
     with pytest.raises(NotOurs):
         await findings(tmp_path / "x.db")
+
+
+async def test_a_file_that_was_cut_off_is_told(tmp_path: Path) -> None:
+    await make(tmp_path / "a.db")
+    with open(tmp_path / "a.db", "r+b") as file:
+        file.truncate(5000)
+    (found,) = await findings(tmp_path / "a.db")
+
+    assert "cannot be read" in found.what
 
 
 async def test_torn_pages_are_found(tmp_path: Path) -> None:

@@ -320,6 +320,24 @@ async def test_a_stranger_is_refused_with_a_reason(hub: Hub, founder: Replica) -
                 await link.synced()
 
 
+@pytest.mark.parametrize("host", ["hub", "replica"])
+async def test_a_link_that_waits_for_its_only_namespace_says_why(
+    hub: Hub, founder: Replica, host: str
+) -> None:
+    async with syncengine.open(":memory:") as other, asyncio.timeout(10):
+        if host == "hub":
+            await other.join(await founder.spaces()[0].invite("write"))
+            wire, why = Wire(hub), "it will once the device that made it connects"
+        else:
+            await other.namespace("mine")
+            wire, why = Wire(founder), "this replica does not hold that namespace"
+        async with wire.link(other) as link:
+            async for state in link.states():
+                if state == "waiting":
+                    break
+            assert why in str(link.error)
+
+
 async def test_a_namespace_that_must_wait_does_not_hold_up_the_others(
     hub: Hub, founder: Replica
 ) -> None:
