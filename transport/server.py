@@ -58,6 +58,10 @@ class Server:
                 "(tls=...), or say behind_proxy=True where a proxy has one, or "
                 "insecure_plaintext=True"
             )
+        if public_url is not None and not public_url.startswith(("ws://", "wss://")):
+            raise Invalid(
+                f"public_url begins with ws:// or wss://, not {public_url[:40]!r}"
+            )
         self._host = host
         self._bind = bind
         self._port = port

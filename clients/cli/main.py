@@ -5,8 +5,10 @@ import contextlib
 import functools
 import json
 import logging
+import math
 import re
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -117,7 +119,7 @@ def command(function: Command) -> Callable[..., None]:
         except (SyncError, OSError, UnicodeDecodeError) as error:
             context.out.error(error)
             sys.exit(exit_code(error))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             sys.exit(INTERRUPTED)
         sys.exit(code or 0)
 
@@ -164,7 +166,13 @@ async def init(context: Context, name: str) -> None:
             "created": fresh,
         }
         if not fresh:
-            context.out.result(data, f"{path} has the namespace {name} already.")
+            text = f"{path} has the namespace {name} already."
+            if space.recovery_key is not None:
+                text += (
+                    f"\n\nIts recovery key is still in {path}-sync/recovery-*.txt: "
+                    "write it down, keep it apart, then delete that file."
+                )
+            context.out.result(data, text)
             return
         context.out.result(
             data,
@@ -201,6 +209,12 @@ async def hub(
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
         raise Invalid(f"--listen is HOST:PORT, not {listen!r}")
+    if tls_key is not None and tls_cert is None:
+        raise Invalid("--tls-key goes with --tls-cert")
+    try:
+        socket.getaddrinfo(host.strip("[]"), None)
+    except OSError as error:
+        raise Invalid(f"--listen: {host} is no address ({error.strerror})") from None
     tls = None
     if tls_cert is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -246,6 +260,13 @@ async def hub(
 @click.option("--hub", "address", help="The hub to be dialled by the newcomer.")
 @click.option("--qr", is_flag=True, help="Show it as a QR code too.")
 @click.option("--offline", is_flag=True, help="Do not tell the hub now.")
+@click.option(
+    "--timeout",
+    "seconds",
+    default=CONNECT_SECONDS,
+    show_default=True,
+    help="Seconds to wait for the hub.",
+)
 @command
 async def invite(
     context: Context,
@@ -255,24 +276,34 @@ async def invite(
     address: str | None,
     qr: bool,
     offline: bool,
-) -> None:
+    seconds: float,
+) -> int:
     """Invite a device into the namespace."""
+    _check_seconds(seconds)
     async with context.open() as replica:
         space = await context.space(replica)
         known = replica.invited_addresses()
         hub = address or context.settings.address or next(iter(known), "")
         made = await space.invite(ops, hub=hub, expires=_duration(expires), uses=uses)
+        context.out.result({"invite": str(made), "uses": uses, "ops": ops}, str(made))
+        if qr:
+            context.out.note(made.qr())
         if hub and not offline:
-            async with transport.connect(replica, hub) as link:
-                await _within(link.synced(), link, CONNECT_SECONDS)
+            try:
+                async with transport.connect(replica, hub) as link:
+                    await _within(link.synced(), link, seconds)
+            except (TimeoutError, SyncError) as error:
+                context.out.note(
+                    f"The hub has not been told of it ({error}). Run `syncengine sync` "
+                    "before it is used."
+                )
+                return exit_code(error)
         elif not offline:
             context.out.note(
                 "No hub is known: the newcomer is told none. `syncengine sync ADDRESS` "
                 "first, or name one with --hub."
             )
-        if qr:
-            context.out.note(made.qr())
-        context.out.result({"invite": str(made), "uses": uses, "ops": ops}, str(made))
+        return 0
 
 
 @cli.command()
@@ -335,7 +366,13 @@ async def sync(
     context: Context, address: str | None, watch: bool, seconds: float
 ) -> None:
     """Exchange what is missing with the hub at ADDRESS (or the one known)."""
+    _check_seconds(seconds)
     async with context.open() as replica:
+        if not replica.spaces():
+            raise NotFound(
+                f"{context.settings.db} has no namespace yet; `syncengine init` makes "
+                "one, `join` brings one in"
+            )
         address = address or context.settings.address
         only = context.settings.namespace
         link = transport.connect(replica, address, namespaces=[only] if only else None)
@@ -357,6 +394,11 @@ async def sync(
                     await replica.remember(link.hub)
             if link.error is not None:
                 raise link.error
+
+
+def _check_seconds(seconds: float) -> None:
+    if not 0 < seconds < math.inf:
+        raise Invalid(f"--timeout is a number of seconds, not {seconds:g}")
 
 
 async def _within(
@@ -553,7 +595,7 @@ async def status(context: Context) -> None:
                     *title,
                     peer["peer"][:8],
                     str(peer["behind"]),
-                    peer["last_contact"] or "now",
+                    peer["last_contact"] or "never",
                 )
         context.out.result({"db": context.settings.db, "namespaces": spaces}, shown)
     finally:
@@ -573,16 +615,21 @@ def _when(ms: int) -> str | None:
 @command
 async def doctor(context: Context, files: tuple[str, ...]) -> int:
     """Check FILES (or the replica): every batch, every document, the key."""
-    from syncengine.replication.doctor import examine
+    from syncengine.replication.doctor import Finding, examine
     from syncengine.trust.keys import ED25519
 
     reports: list[dict[str, Any]] = []
     for path in files or (context.settings.db,):
-        if not Path(path).exists():
-            raise NotFound(f"there is no {path}")
-        findings = await examine(
-            path, clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
-        )
+        try:
+            if not Path(path).exists():
+                raise NotFound(f"there is no {path}")
+            findings = await examine(
+                path, clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
+            )
+        except SyncError as error:
+            if len(files) < 2:
+                raise
+            findings = [Finding(path, str(error), "name another file")]
         reports.append(
             {
                 "file": path,
@@ -634,6 +681,12 @@ async def demo(
     """A hub and devices that edit one text, vanish, are killed, and meet again."""
     from clients.demo import play, replay
 
+    if not 0 < speed < math.inf:
+        raise Invalid(f"--speed is a number above 0, not {speed:g}")
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what it started ends with it
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     if trace is not None:
         return await replay(context.out, trace, keep)
     return await play(context.out, devices, speed, text, keep)
@@ -644,7 +697,10 @@ def _duration(text: str) -> timedelta:
     if match is None:
         raise Invalid(f"a duration is 30m, 24h or 7d, not {text!r}")
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-    return timedelta(**{unit: int(match[1])})
+    try:
+        return timedelta(**{unit: int(match[1])})
+    except OverflowError:
+        raise Invalid(f"{text} is longer than anything lasts") from None
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def load(db: str | None, namespace: str | None) -> Settings:
     if path.exists():
         try:
             settings = msgspec.convert(tomllib.loads(path.read_text()), Settings)
-        except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        except (ValueError, msgspec.ValidationError) as error:
             raise Invalid(f"{error}", path=FILE) from error
     environment = os.environ
     return Settings(

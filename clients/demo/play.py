@@ -17,6 +17,7 @@ from clients.demo.stage import (
     Proxy,
     count_concurrent,
     examined,
+    make_folder,
     own_environment,
     read_back,
     sha256,
@@ -186,7 +187,7 @@ async def play(
             f"{devices} devices to type"
         )
     with tempfile.TemporaryDirectory(prefix="syncengine-demo-") as scratch:
-        folder = _folder(keep or scratch)
+        folder = make_folder(keep or scratch)
         stage = Stage(out, folder, list(NAMES[:devices]))
         await stage.proxy.start()
         watching: asyncio.Task[None] | None = None
@@ -206,15 +207,6 @@ async def play(
             await stage.hub.stop()
             await stage.proxy.stop()
         return await _verdict(stage, edits, killed)
-
-
-def _folder(path: str) -> Path:
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Invalid(f"--keep is a folder: {error}") from error
-    return folder
 
 
 def _text(path: str | None) -> str:

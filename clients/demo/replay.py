@@ -15,6 +15,7 @@ from clients.demo.stage import (
     Proxy,
     count_concurrent,
     examined,
+    make_folder,
     own_environment,
     read_back,
     sha256,
@@ -83,10 +84,11 @@ def plans(
 async def replay(out: Output, path: str, keep: str | None) -> int:
     """Replay the trace at `path`; print the outcome; return the exit code."""
     own_environment()
+    if keep is not None:
+        make_folder(keep)
     txns, agents, end_content = load(path)
     with tempfile.TemporaryDirectory(prefix="syncengine-demo-") as scratch:
-        folder = Path(keep or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(keep or scratch)
         return await _replay(out, folder, txns, agents, end_content)
 
 
@@ -141,7 +143,8 @@ async def _replay(
     clean = await examined([*files, folder / "hub.db"])
     equal = len(set(texts)) == 1
     matches = texts[0] == end_content
-    converged = equal and matches and clean
+    met = concurrent > 0 or agents == 1
+    converged = equal and matches and clean and met
     summary: dict[str, Any] = {
         "converged": converged,
         "replicas": agents,
@@ -165,7 +168,8 @@ async def _replay(
         f"text {summary['text_sha256'][:16]}: "
         f"{'the same everywhere' if equal else 'DIFFERENT'}, "
         f"{'as recorded' if matches else 'NOT as recorded'}; "
-        f"doctor: {'clean' if clean else 'NOT clean'}",
+        f"doctor: {'clean' if clean else 'NOT clean'}"
+        f"{'' if met else '; NOTHING was concurrent'}",
     )
     return 0 if converged else NO
 

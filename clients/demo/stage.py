@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from syncengine.errors import SyncError
+from syncengine.errors import Invalid, SyncError
 from syncengine.ids import ActorId
 from syncengine.log.batch import decode_header, decode_spine, split_payload
 from syncengine.replication.address import parse_address
@@ -72,6 +72,16 @@ class Proxy:
         for task in list(self._pumps):
             task.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
+
+
+def make_folder(path: str) -> Path:
+    """Return the folder in which everything is kept; raises `Invalid`."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Invalid(f"--keep is a folder: {error}") from error
+    return folder
 
 
 class HubProcess:

@@ -301,6 +301,9 @@ class Conversation:
         hosted = channel.hosted
         hosted.log_grew.listen(self.wake)
         hosted.opened(channel)
+        # With the next commit: that somebody came is no reason for one.
+        channel.record.seen_ms = self.host.clock.now_ms()
+        hosted.keeper.peer_changed(channel.device)
         self.wake()
 
     def _leave(self, channel: Channel) -> None:

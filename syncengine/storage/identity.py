@@ -76,7 +76,9 @@ class FileIdentity:
         self._folder = Path(f"{database}-sync")
         try:
             self._folder.mkdir(mode=0o700, parents=False, exist_ok=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._folder.parent.exists():
+                raise StoreReadOnly(f"{self._folder} cannot be made") from error
             raise StoreReadOnly(
                 f"the folder {self._folder.parent} does not exist; create it first"
             ) from None

@@ -56,7 +56,12 @@ class Invite:
         """Return the invite as a QR code for a terminal (needs `segno`)."""
         import io
 
-        import segno
+        try:
+            import segno
+        except ModuleNotFoundError:
+            raise Invalid(
+                "a QR code needs segno: pip install 'syncengine[cli]'"
+            ) from None
 
         out = io.StringIO()
         segno.make(str(self), error="l").terminal(out=out, compact=True)

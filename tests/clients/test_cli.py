@@ -1,5 +1,6 @@
 """Every command, as a person or a script runs it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import syncengine
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -162,6 +165,12 @@ def test_only_the_namespace_that_is_named(shell: Shell, hub: str) -> None:
         (["invite", "--expires", "soon"], 3, "init"),
         (["doctor", "absent.db"], 3, "absent.db"),
         (["demo", "--devices", "1"], 2, "--devices"),
+        (["demo", "--speed", "nan"], 2, "--speed"),
+        (["demo", "--trace", __file__, "--keep", "/dev/null/x"], 2, "--keep"),
+        (["hub", "--listen", "nohost.invalid:0", "--behind-proxy"], 2, "no address"),
+        (["hub", "--tls-key", __file__], 2, "--tls-cert"),
+        (["hub", "--public-url", "junk"], 2, "public_url"),
+        (["--db", "/proc/x.db", "init"], 5, "cannot be made"),
     ],
 )
 def test_bad_usage_has_its_code_and_says_what_to_do(
@@ -170,6 +179,47 @@ def test_bad_usage_has_its_code_and_says_what_to_do(
     shell.run(*words, code=code)
 
     assert says in shell.stderr
+
+
+def test_an_invite_is_shown_whether_or_not_the_hub_hears_of_it(shell: Shell) -> None:
+    shell.run("init")
+    nobody = f"ws://127.0.0.1:1/#{'a' * 51}q"
+    shell.environment["SYNCENGINE_ADDRESS"] = nobody
+    made = shell.run("invite", "--timeout", "1", code=6)
+    assert made.startswith("sync1:")
+    assert "has not been told" in shell.stderr
+    assert "syncengine sync" in shell.stderr
+
+
+def test_what_was_not_read_when_it_was_shown_is_pointed_to(shell: Shell) -> None:
+    shell.run("init", "home")
+    assert "recovery-*.txt" in shell.run("init", "home")
+    (kept,) = (shell.folder / "a.db-sync").glob("recovery-*.txt")
+    kept.unlink()
+    assert "recovery" not in shell.run("init", "home")
+
+
+def test_more_wrong_words(shell: Shell, hub: str) -> None:
+    shell.run("init")
+    shell.run("invite", "--expires", "99999999999d", code=2)
+    assert "longer than anything" in shell.stderr
+    for seconds in ("-1", "nan"):
+        shell.run("sync", hub, "--timeout", seconds, code=2)
+        assert "--timeout" in shell.stderr
+    found = shell.json("doctor", "a.db", "absent.db", code=1)
+    assert [file["clean"] for file in found["files"]] == [True, False]
+    (shell.folder / "syncengine.toml").write_bytes(b"\xff")
+    shell.run("ls", code=2)
+    assert "syncengine.toml" in shell.stderr
+
+
+def test_a_file_without_a_namespace_is_not_in_sync(shell: Shell, hub: str) -> None:
+    async def make() -> None:
+        await (await syncengine.open(str(shell.folder / "bare.db"))).close()
+
+    asyncio.run(make())
+    shell.run("sync", hub, code=3, db="bare.db")
+    assert "init" in shell.stderr
 
 
 def test_errors_are_json_too(shell: Shell) -> None:

@@ -127,8 +127,10 @@ async def test_a_program_that_closes_nothing_ends_and_loses_nothing(
     assert await seen(path) == {"told"}
 
 
-async def test_an_interrupted_demo_ends_with_all_its_processes(tmp_path: Path) -> None:
-    """As a terminal does it: the signal goes to the whole group."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_an_interrupted_demo_ends_with_all_its_processes(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-m", "syncengine", "demo", "--keep", str(tmp_path / "kept")],
         stdout=subprocess.DEVNULL,
@@ -140,7 +142,10 @@ async def test_an_interrupted_demo_ends_with_all_its_processes(tmp_path: Path) -
     assert demo.stderr is not None
     while "share an empty text" not in await asyncio.to_thread(demo.stderr.readline):
         assert demo.poll() is None
-    os.killpg(demo.pid, signal.SIGINT)
+    if how is signal.SIGINT:  # a terminal's goes to the whole group
+        os.killpg(demo.pid, how)
+    else:
+        demo.send_signal(how)
     _, errors = await asyncio.to_thread(demo.communicate, None, 20)
 
     assert demo.returncode == 130
@@ -148,3 +153,5 @@ async def test_an_interrupted_demo_ends_with_all_its_processes(tmp_path: Path) -
     for name in ("laptop", "phone", "tablet"):
         async with syncengine.open(str(tmp_path / "kept" / f"{name}.db")):
             pass  # nobody has it open any more
+    async with syncengine.open_hub(str(tmp_path / "kept" / "hub.db")):
+        pass
