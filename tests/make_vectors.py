@@ -4,11 +4,34 @@ import json
 from pathlib import Path
 from typing import Any
 
-from syncengine.ids import DocumentId, EntryId, Lineage, actor_id
+import msgspec
+
+from syncengine.crdt.document import Document
+from syncengine.ids import ActorId, DeviceId, DocumentId, EntryId, Lineage, actor_id
 from syncengine.log.batch import NO_BATCH, seal
 from syncengine.log.change import Change, Dep, Meta, Origin, Touch
 from syncengine.log.run import encode_rows
+from syncengine.protocol.handshake import Dialler, Listener
+from syncengine.protocol.messages import (
+    Ack,
+    Data,
+    Frontier,
+    Goodbye,
+    Idle,
+    Leave,
+    Message,
+    Open,
+    Opened,
+    Ping,
+    Pong,
+    Refusal,
+    StateDigest,
+    Void,
+)
+from syncengine.protocol.session import Session
 from syncengine.replication.address import Address
+from syncengine.replication.audit import applied_digest, signed_bytes
+from syncengine.replication.documents import digest_of
 from syncengine.replication.keeper import Keeper
 from syncengine.storage.inline import InlineStore
 from syncengine.trust.invite import Invite
@@ -24,6 +47,7 @@ from syncengine.trust.membership import (
     make_grant,
     namespace_id,
 )
+from syncengine.trust.sealing import Exchange
 
 PATH = Path(__file__).parent / "vectors.json"
 
@@ -89,7 +113,24 @@ def vectors() -> dict[str, Any]:
             "root": made.header.root.hex(),
         }
 
+    document = Document(note)
+    for op, at in (([1, None, "title", "é😀"], 1), ([5, "n", -2], 2), ([6, "t", 1], 3)):
+        document.apply(op, ((1 << 40) + at, actor, at), None)
+    shown = StateDigest(
+        0, owner.public, applied_digest({actor: 10}, [entry_id(record)]), "", "\U0010ffff",
+        1, digest_of(document), bytes(64),
+    )  # fmt: skip
     return {
+        "handshake": handshake(),
+        "messages": messages(),
+        "texts": texts(),
+        "state": {
+            "name": note,
+            "canonical": document.canonical().hex(),
+            "applied": shown.applied.hex(),
+            "digest": shown.digest.hex(),
+            "signature": owner.sign(signed_bytes(namespace, shown)).hex(),
+        },
         "device": owner.public.hex(),
         "namespace": namespace.hex(),
         "actor": actor.hex(),
@@ -108,6 +149,99 @@ def vectors() -> dict[str, Any]:
             for change in (*changes, later)
         ],
     }
+
+
+def handshake() -> dict[str, str]:
+    """Return a session from its first frame to a PING, and the secrets behind it."""
+    seeds = {name: bytes([n]) * 32 for n, name in enumerate(SECRETS, 0x20)}
+    device = ED25519.private_key(seeds["device"])
+    hub = ED25519.private_key(seeds["hub"])
+    dialler = Session(
+        Dialler(
+            ED25519, device, seeds["nonce"], Exchange(seeds["exchange"]),
+            DeviceId(hub.public),
+        ),
+        0.0,
+    )  # fmt: skip
+    listener = Session(
+        Listener(
+            ED25519, hub, seeds["hub_nonce"], Exchange(seeds["hub_exchange"]),
+            Lineage(b"\x0c" * 16),
+        ),
+        0.0,
+    )  # fmt: skip
+    found = {name: seed.hex() for name, seed in seeds.items()}
+
+    def carry(name: str, source: Session, target: Session) -> None:
+        (frame,) = source.frames_to_send()
+        found[name] = frame.hex()
+        target.receive(frame, 0.0)
+        target.events()
+
+    carry("HELLO", dialler, listener)
+    carry("CHALLENGE", listener, dialler)
+    dialler.authenticate(b"\x0d" * 16, [])
+    carry("AUTH", dialler, listener)
+    listener.accept(b"\x0e" * 16, 1 << 40, [])
+    carry("READY", listener, dialler)
+    dialler.send(Ping())
+    carry("PING", dialler, listener)
+    return found
+
+
+SECRETS = ("device", "nonce", "exchange", "hub", "hub_nonce", "hub_exchange")
+
+
+def messages() -> dict[str, str]:
+    """Return one of each message that a live session says."""
+    some, place = b"\x0f" * 32, (7, b"\x10" * 8)
+    said: list[Message] = [
+        Open(1, some, some, some[:16], 3, some, some[:16], 7, place, some,
+             [(2, b"body", b"signature")], some[:16]),
+        Opened(1, 7, 7, None, some, 0, None),
+        Refusal(1, 4403, "why", "after_action", "none"),
+        Leave(1),
+        Void(1),
+        Frontier(1, [(some[:16], 3, some)], [some]),
+        Data(1, place, some, False, b"rows"),
+        Ack(1, 7),
+        Idle(1, place, some),
+        StateDigest(1, some, some, "", "\U0010ffff", 2, some, bytes(64)),
+        Ping(),
+        Pong(),
+        Goodbye(1001, "going away", 1000),
+    ]  # fmt: skip
+    return {type(one).__name__: msgspec.msgpack.encode(one).hex() for one in said}
+
+
+def texts() -> list[dict[str, Any]]:
+    """Return concurrent edits of one text, and what everybody then shows.
+
+    An edit is [actor, seq, what its author had seen, [action, text, ...]].
+    """
+    a, b, c = (bytes([n]) * 16 for n in (1, 2, 3))
+    histories: list[list[tuple[bytes, int, dict[bytes, int], list[Any]]]] = [
+        [(a, 1, {}, [8, "t", 0, "c"]), (a, 2, {a: 1}, [8, "t", 0, "b"]),
+         (a, 3, {a: 2}, [8, "t", 0, "a"])],
+        [(a, 1, {}, [8, "t", 0, "ac"]), (b, 1, {a: 2}, [8, "t", 1, "xy"]),
+         (c, 1, {a: 2}, [8, "t", 1, "12"]), (a, 3, {a: 2}, [9, "t", 0, 2])],
+        [(a, 1, {}, [8, "t", 0, "hello"]), (b, 1, {a: 5}, [9, "t", 1, 3]),
+         (c, 1, {a: 5}, [8, "t", 3, "XY"]), (b, 4, {a: 5, b: 3}, [8, "t", 1, "--"]),
+         (a, 6, {a: 5, c: 2}, [10, "t", 5, 2])],
+    ]  # fmt: skip
+    found: list[dict[str, Any]] = []
+    for history in histories:
+        document = Document(DocumentId("note/1"))
+        for at, (actor, seq, seen, op) in enumerate(history, 1):
+            stamp = (at << 16, ActorId(actor), seq)
+            known = {ActorId(name): end for name, end in seen.items()}
+            document.apply(list(op), stamp, known)
+        edits = [
+            [actor.hex(), seq, {name.hex(): end for name, end in seen.items()}, op]
+            for actor, seq, seen, op in history
+        ]
+        found.append({"edits": edits, "shows": document.to_value(("t", 5), 5)})
+    return found
 
 
 if __name__ == "__main__":

@@ -154,6 +154,51 @@ def read_rows(body: bytes, namespace: bytes, device: bytes) -> list[bytes]:
     return ids
 
 
+# --- texts (section 3.6) --------------------------------------------------------------
+
+
+def merge(edits: list[list[Any]]) -> str:
+    """Return what a text shows after edits in causal order: the tree, as it is said.
+
+    An edit is [actor, seq, what its author had seen, [action, text, position, ...]].
+    """
+    at: dict[
+        Any, tuple[Any, str, Any, str]
+    ] = {}  # id -> parent, side, left origin, char
+    gone: dict[Any, list[Any]] = {}  # id -> ids of its deletions
+
+    def walk(node: Any) -> list[Any]:
+        sides: dict[str, list[Any]] = {"left": [], "right": []}
+        for name in sorted(name for name in at if at[name][0] == node):
+            sides[at[name][1]] += walk(name)
+        return sides["left"] + ([node] if node else []) + sides["right"]
+
+    for actor, seq, seen, (action, _, position, what) in edits:
+        seen = {**seen, actor: seq - 1}
+
+        def known(name: Any, seen: Any = seen) -> bool:
+            return bool(name[1] <= seen.get(name[0], 0))
+
+        order = [name for name in walk(None) if known(name)]
+        there = [name for name in order if not any(map(known, gone.get(name, [])))]
+        if action == 8:
+            left = there[position - 1] if position else None
+            for offset, char in enumerate(what):
+                behind = order[order.index(left) + 1 if left else 0 :]
+                name, right = (actor, seq + offset), behind[0] if behind else None
+                if right is not None and at[right][2] == left:
+                    at[name] = (right, "left", left, char)
+                else:
+                    at[name] = (left, "right", left, char)
+                order.insert(order.index(left) + 1 if left else 0, name)
+                left = name
+        else:  # 9 deletes from its position up, 10 the same ones from the last down
+            taken = there[position : position + what]
+            for offset, name in enumerate(taken if action == 9 else taken[::-1]):
+                gone.setdefault(name, []).append((actor, seq + offset))
+    return "".join(at[name][3] for name in walk(None) if name not in gone)
+
+
 # --- one session (section 5) ----------------------------------------------------------
 
 

@@ -50,7 +50,7 @@ GATES: dict[str, set[str]] = {
     "rich": {"clients"},
     "secrets": set(),
     "segno": {"syncengine.trust.invite"},
-    "socket": set(),
+    "socket": {"transport.server"},
     "sqlite3": {"syncengine.storage", "syncengine.replication.doctor"},
     "threading": set(),
     "time": {"syncengine.system", "syncengine.testing.campaign", "clients"},

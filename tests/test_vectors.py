@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import (
+    X25519PrivateKey,
+    X25519PublicKey,
+)
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests import second_decoder as second
 from tests.make_vectors import PATH, vectors
@@ -99,6 +104,74 @@ def test_places_in_a_log_and_digests_are_made() -> None:
 
     assert chain.hex() == KEPT["chain"]
     assert digest.hex() == KEPT["frontier_digest"]
+
+
+def test_a_session_is_followed_from_its_secrets() -> None:
+    kept = {name: bytes.fromhex(value) for name, value in KEPT["handshake"].items()}
+    body, signature = kept["CHALLENGE"][:-64], kept["CHALLENGE"][-64:]
+    tag, version, nonce, public, hub, lineage = second.unpack(body)
+    th1 = second.sha256(b"sync1:hs\0", kept["HELLO"], body)
+    second.verify(hub, b"sync1:hs-hub\0" + th1, signature)
+    secret = X25519PrivateKey.from_private_bytes(kept["exchange"]).exchange(
+        X25519PublicKey.from_public_bytes(public)
+    )
+    sealed = AESGCM(second.hkdf(secret, th1, b"hs", 32))
+    auth = sealed.decrypt(bytes(12), kept["AUTH"], b"sync.v1 auth")
+    said, proof = auth[:-64], auth[-64:]
+    th2 = second.sha256(th1, signature, said)
+    device = second.unpack(said)[1]
+    second.verify(device, b"sync1:hs-dev\0" + th2, proof)
+    keys = second.hkdf(secret, second.sha256(th2, proof), b"app", 64)
+
+    assert (tag, version, nonce, lineage) == (2, 1, kept["hub_nonce"], b"\x0c" * 16)
+    assert second.unpack(kept["HELLO"])[2] == kept["nonce"]
+    assert second.unpack(second.Sealed(keys[32:]).open(kept["READY"])) == [
+        4, b"\x0e" * 16, 1 << 40, [],
+    ]  # fmt: skip
+    assert second.unpack(second.Sealed(keys[:32]).open(kept["PING"])) == [30]
+
+
+def test_each_message_is_read_as_the_page_lists_it() -> None:
+    numbers = {name: second.unpack(bytes.fromhex(raw)) for name, raw in
+               KEPT["messages"].items()}  # fmt: skip
+
+    assert {name: (said[0], len(said) - 1) for name, said in numbers.items()} == {
+        "Open": (10, 12), "Opened": (11, 7), "Refusal": (12, 5), "Leave": (13, 1),
+        "Void": (14, 1), "Frontier": (20, 3), "Data": (21, 5), "Ack": (22, 2),
+        "Idle": (23, 3), "StateDigest": (24, 8), "Ping": (30, 0), "Pong": (31, 0),
+        "Goodbye": (32, 3),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_texts_are_merged(number: int) -> None:
+    text = KEPT["texts"][number]
+
+    assert second.merge(text["edits"]) == text["shows"]
+
+
+def test_what_a_member_shows_is_named_and_signed() -> None:
+    state = {name: bytes.fromhex(value) if name != "name" else value.encode()
+             for name, value in KEPT["state"].items()}  # fmt: skip
+    applied = second.sha256(
+        b"sync1:applied\0", bytes.fromhex(KEPT["actor"]), (10).to_bytes(8, "big"),
+        bytes.fromhex(KEPT["entries"][-1]["id"]),
+    )  # fmt: skip
+    digest = second.sha256(state["name"], b"\0", state["canonical"])
+    fields = b"\x95" + b"".join(
+        (b"\xc4\x20" + applied, b"\xa0", b"\xa4" + "\U0010ffff".encode(), b"\x01",
+         b"\xc4\x20" + digest)
+    )  # fmt: skip
+
+    assert second.unpack(state["canonical"]) == {
+        "title": [0, "é😀"], "n": [2, -2], "t": [3, [1]],
+    }  # fmt: skip
+    assert (applied, digest) == (state["applied"], state["digest"])
+    second.verify(
+        bytes.fromhex(KEPT["device"]),
+        b"sync1:state\0" + bytes.fromhex(KEPT["namespace"]) + fields,
+        state["signature"],
+    )
 
 
 def test_a_fork_proof_is_two_signed_headers() -> None:

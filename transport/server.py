@@ -9,6 +9,7 @@ import asyncio
 import functools
 import http
 import logging
+import socket
 import ssl
 from types import TracebackType
 from typing import Any, Protocol
@@ -83,7 +84,14 @@ class Server:
             options["ssl_handshake_timeout"] = limits.HANDSHAKE_SECONDS_MAX
         if not self._behind_proxy:
             self._guard = Guard(asyncio.get_running_loop().time)
-        self._server = await serve(
+        try:
+            self._server = await self._listen(options)
+        except socket.gaierror as error:
+            raise Invalid(f"{self._bind} is no address ({error.strerror})") from None
+        return self
+
+    async def _listen(self, options: dict[str, Any]) -> WebSocketServer:
+        return await serve(
             self._accept,
             self._bind,
             self._port,
@@ -95,7 +103,6 @@ class Server:
             create_connection=functools.partial(_Guarded, self._guard),  # type: ignore[arg-type]  # called as a class is
             **options,
         )
-        return self
 
     async def __aexit__(
         self,

@@ -8,7 +8,6 @@ import logging
 import math
 import re
 import signal
-import socket
 import ssl
 import sys
 import time
@@ -211,10 +210,6 @@ async def hub(
         raise Invalid(f"--listen is HOST:PORT, not {listen!r}")
     if tls_key is not None and tls_cert is None:
         raise Invalid("--tls-key goes with --tls-cert")
-    try:
-        socket.getaddrinfo(host.strip("[]"), None)
-    except OSError as error:
-        raise Invalid(f"--listen: {host} is no address ({error.strerror})") from None
     tls = None
     if tls_cert is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

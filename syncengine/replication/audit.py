@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -21,7 +22,15 @@ from msgspec.structs import replace
 from syncengine import limits, values
 from syncengine.clock import Entropy
 from syncengine.errors import DivergenceDetected, Invalid
-from syncengine.ids import DeviceId, DocumentId, base32, parse_document_id
+from syncengine.ids import (
+    ActorId,
+    DeviceId,
+    DocumentId,
+    EntryId,
+    NamespaceId,
+    base32,
+    parse_document_id,
+)
 from syncengine.log.delivery import Delivery
 from syncengine.protocol.messages import StateDigest
 from syncengine.replication.documents import Documents
@@ -56,6 +65,25 @@ class Applies(Protocol):
     def all_on_disk(self) -> bool: ...
 
     def flush(self) -> object: ...
+
+
+def applied_digest(version: Mapping[ActorId, int], heads: Iterable[EntryId]) -> bytes:
+    """Return what names a set of applied changes, and the members known with it."""
+    digest = hashlib.sha256(b"sync1:applied\0")
+    for actor, seq in sorted(version.items()):
+        digest.update(actor + seq.to_bytes(8, "big"))
+    for head in heads:
+        digest.update(head)
+    return digest.digest()
+
+
+def signed_bytes(namespace: NamespaceId, message: StateDigest) -> bytes:
+    """Return what a member signs of what it shows."""
+    fields = (
+        *(message.applied, message.low, message.high),
+        *(message.count, message.digest),
+    )
+    return b"sync1:state\0" + namespace + values.encode(fields)
 
 
 class Audit:
@@ -150,13 +178,8 @@ class Audit:
         """Return what names the applied changes; None while something is unsettled."""
         if not self._engine.all_on_disk:
             return None
-        digest = hashlib.sha256(b"sync1:applied\0")
         version = self._engine.delivery.version()
-        for actor, seq in sorted(version.items()):
-            digest.update(actor + seq.to_bytes(8, "big"))
-        for head in self._keeper.membership.heads():
-            digest.update(head)
-        return digest.digest()
+        return applied_digest(version, self._keeper.membership.heads())
 
     async def _sum(self, low: str, high: str, applied: bytes) -> Sum | None:
         """Return the digest of the documents in [low, high).
@@ -185,19 +208,14 @@ class Audit:
 
     # --- talking ------------------------------------------------------------------
 
-    def _signed(self, message: StateDigest) -> bytes:
-        fields = (
-            *(message.applied, message.low, message.high),
-            *(message.count, message.digest),
-        )
-        return b"sync1:state\0" + self._keeper.namespace + values.encode(fields)
-
     def _say(self, applied: bytes, low: str, high: str, shown: Sum) -> None:
         key = self._key
         message = StateDigest(
             *(0, key.public, applied, low, high), shown.n, shown.digest, bytes(64)
         )
-        message = replace(message, signature=key.sign(self._signed(message)))
+        message = replace(
+            message, signature=key.sign(signed_bytes(self._keeper.namespace, message))
+        )
         for channel in self._engine.channels:
             channel.tell(message)
         self._engine.log_grew.set()
@@ -212,7 +230,7 @@ class Audit:
         except (Pending, InvalidEntry):
             return False
         return bool(may) and self._keeper.scheme.verify(
-            author, self._signed(message), message.signature
+            author, signed_bytes(self._keeper.namespace, message), message.signature
         )
 
     async def _answer(self, message: StateDigest) -> None:

@@ -212,7 +212,7 @@ class Tracker:
         """Return the right origin at a place, and whether anything was skipped.
 
         Fugue's rule: the next element that the prepare version knows (present or
-        deleted) is the right origin iff it stands as a right child of `left`.
+        deleted) is the right origin iff its own left origin is `left` too.
         """
         skipped = False
         for span in self._from(block, at):
