@@ -39,6 +39,7 @@ GATES: dict[str, set[str]] = {
     "click": {"clients"},
     "cryptography": {"syncengine.trust"},
     "fcntl": {"syncengine.storage.identity"},
+    "multiprocessing": {"syncengine.testing.campaign"},
     "os": {
         "syncengine.system",
         "syncengine.storage.identity",
@@ -132,6 +133,15 @@ def layer(module: str) -> str | None:
     return next((name for name in RANK if within(module, name)), None)
 
 
+def wall_clocks(path: Path) -> Iterator[str]:
+    """Yield where a module asks `datetime` what time it is."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr in ("now", "utcnow", "today"):
+            owner = ast.unparse(node.value)
+            if owner.rpartition(".")[2] in ("datetime", "date"):
+                yield f"{path.name}:{node.lineno} {owner}.{node.attr}"
+
+
 def imports(path: Path) -> Iterator[str]:
     """Yield the modules that the file at `path` imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -158,6 +168,14 @@ def violations(module: str, path: Path) -> Iterator[str]:
         gates = GATES.get(imported.partition(".")[0])
         if gates is not None and not any(within(module, gate) for gate in gates):
             yield f"{module} imports {imported}"
+
+
+def test_nobody_asks_datetime_what_time_it_is(tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text("import datetime\nx = datetime.datetime.now()\n")
+    assert list(wall_clocks(planted)) == ["planted.py:2 datetime.datetime.now"]
+
+    assert [found for path in MODULES.values() for found in wall_clocks(path)] == []
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {"syncengine"}))

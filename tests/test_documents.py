@@ -4,9 +4,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+import syncengine
 from syncengine import limits
 from syncengine.crdt.operation import Action, Type
 from syncengine.log.batch import HEADER_BYTES
@@ -34,6 +36,28 @@ def test_the_first_example_runs_and_is_the_one_in_the_folder(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert "body='milk, eggs'" in done.stdout
+
+
+def test_the_story_for_testing_runs() -> None:
+    shown = README.split("## Testing your application")[1]
+    story = shown.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(story, names)
+    names["test_story"]()
+
+
+async def test_the_untyped_example_runs() -> None:
+    shown = README.split("## Documents")[1].split("```python\n")[1].split("```")[0]
+    lines = "".join(f"    {line}\n" for line in shown.splitlines())
+    names: dict[str, Any] = {}
+    exec(f"async def example(space):\n{lines}", names)
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        await names["example"](space)
+        page = await space.get("notes/1")
+        assert page.to_dict() == {
+            "title": "front", "tree": {"a": [1, {"b": 2}]}, "visits": 1, "body": "hello",
+        }  # fmt: skip
 
 
 def test_the_state_table_is_the_one_in_the_code() -> None:

@@ -293,6 +293,8 @@ class _Life:
             actors = world.replicas()[0].space.engine.keeper.membership.actors
             if len(actors) != len(WRITERS) or world.has_forks:
                 raise Invariant("D1", "an honest crash was taken for a restored backup")
+        if self.fate != CLONED and world.has_forks:
+            raise Invariant("D1", "one who came back from a backup wrote two histories")
         for node in world.replicas():
             page = await node.space.get("marks/all")
             seen = set(page.set("seen"))

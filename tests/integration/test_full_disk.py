@@ -106,7 +106,15 @@ def can_mount() -> bool:
 
 
 def written_on_a_small_disk(folder: Path, seed: int) -> str:
-    """Run the writer on 6 MB, most of them taken; return what it printed."""
+    """Run the writer on 6 MB, most of them taken; return what it printed.
+
+    Where nothing may be mounted, within another limit of the kernel's.
+    """
+    if not can_mount():
+        (folder / "out").mkdir()
+        path = str(folder / "out" / "a.db")
+        limited = child(WRITER, path, str(200_000 + 50_000 * seed), str(seed))
+        return limited.communicate(timeout=60)[0]
     ballast = 6_000_000 - random.Random(seed).randint(600_000, 1_500_000)
     for name in ("disk", "out"):
         (folder / name).mkdir()
@@ -120,7 +128,7 @@ def written_on_a_small_disk(folder: Path, seed: int) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("seed", range(4) if can_mount() else [])
+@pytest.mark.parametrize("seed", range(4))
 async def test_a_full_file_system_costs_nothing_that_was_told(
     tmp_path: Path, seed: int
 ) -> None:

@@ -40,6 +40,24 @@ async def test_two_devices_meet_through_a_hub(server: Any) -> None:
                 assert [link.state, other.state] == ["live", "live"]
 
 
+async def test_two_replicas_need_no_hub() -> None:
+    async with (
+        syncengine.open(":memory:") as a,
+        syncengine.open(":memory:") as b,
+        transport.serve(a) as server,
+        asyncio.timeout(20),
+    ):
+        space = await a.namespace("home")
+        await b.join(await space.invite("write", hub=server.address), name="home")
+        async with transport.connect(b) as link:
+            await link.synced()
+            theirs = await b.namespace("home")
+            async with theirs.transaction() as tx:
+                tx["note/1"]["title"] = "from b"
+            await tx.receipt.durable_on("any")
+        assert (await space.get("note/1"))["title"] == "from b"
+
+
 async def test_namespaces_of_two_hubs_are_on_one_device(
     server: Any, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """What has no effect, and why: the same at every member, and after a rebuild."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from syncengine.log.batch import (
     batch_id,
     encode_payload,
     root_of,
+    seal,
     signed_bytes,
 )
 from syncengine.log.change import Change, Touch
@@ -183,6 +185,35 @@ async def test_a_bad_change_is_void_as_a_whole(author: Author, what: str) -> Non
     # Its author goes on, and is heard.
     await author.send(author.batch([1, None, "title", "better"]))
     assert await author.shown() == {"note/1": {"title": "better"}}
+
+
+async def test_a_batch_that_is_applied_in_part_goes_on_where_it_was(
+    author: Author,
+) -> None:
+    """Its second change is stamped ahead, and the program ends meanwhile."""
+    engine = author.engine
+    assert engine.actor is not None
+    assert engine.grant is not None
+    head = engine.keeper.heads[engine.actor]
+    ahead = engine.clock.tick() + (120_000 << 16)
+    changes = [
+        Change(engine.actor, head.seq + 1 + index, stamp, [],
+               [Touch(DocumentId("note/1"), [[5, "n", 1]], 1)])
+        for index, stamp in enumerate((engine.clock.tick(), ahead))
+    ]  # fmt: skip
+    batch = seal(
+        engine.key, engine.keeper.namespace, engine.grant, head.id, changes, bytes(16)
+    )
+    (space, _) = author.readers
+    await space.engine.take_in([batch])
+    await space.engine.flush()
+    assert (await space.get("note/1")).counter("n") == 1
+    for _ in range(2):
+        space.engine.load()  # as a start does
+        space.engine.apply_soon()
+        await asyncio.sleep(0.01)
+        assert (await space.get("note/1")).counter("n") == 1
+    assert space.engine.delivery.waiting_count == 1
 
 
 def grant(author: Author, ops: str, scope: tuple[tuple[str, str], ...]) -> Entry:

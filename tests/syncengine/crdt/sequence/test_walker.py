@@ -98,6 +98,27 @@ def test_sequential_sessions_build_no_tracker(
     assert built == 0
 
 
+def test_two_who_take_turns_build_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(log: Any) -> None:
+        raise AssertionError("nothing is concurrent here")
+
+    monkeypatch.setattr(walker, "Tracker", refuse)
+    chance = random.Random(7)
+    texts, seqs, shown = [TextState(), TextState()], [0, 0], ""
+    for turn in range(500):
+        author = turn % 2
+        at = chance.randint(0, len(shown))
+        seen = {ACTORS[one]: seq for one, seq in enumerate(seqs) if seq}
+        stamp = (turn, ACTORS[author], seqs[author] + 1)
+        for number, text in enumerate(texts):
+            known = None if number == author else {**seen}
+            text.apply(INS, at, 3, f"{turn:03}", stamp, known, None)
+        seqs[author] += 3
+        shown = shown[:at] + f"{turn:03}" + shown[at:]
+
+    assert str(texts[0]) == str(texts[1]) == shown
+
+
 # --- random histories -----------------------------------------------------------------
 
 
