@@ -47,7 +47,7 @@ from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
     from syncengine.documents.fields import Counter, List, Map, Set, Text
-    from syncengine.documents.model import Document
+    from syncengine.documents.model import Document, Whole
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.replica import Opening, Replica
     from syncengine.replication.space import Live, LostValue, Space
@@ -61,6 +61,7 @@ _HOMES = {
     "Set": "syncengine.documents.fields",
     "Text": "syncengine.documents.fields",
     "Document": "syncengine.documents.model",
+    "Whole": "syncengine.documents.model",
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
     "Live": "syncengine.replication.space",
@@ -109,6 +110,7 @@ __all__ = [
     "Transaction",
     "TransactionClosed",
     "TransactionOpen",
+    "Whole",
     "WrongLoop",
     "new_id",
     "open",

@@ -25,7 +25,7 @@ from syncengine.crdt.document import element_key
 from syncengine.crdt.operation import Action, ContainerId, Type
 from syncengine.crdt.register import EMPTY, Entry
 from syncengine.crdt.sequence.difference import splices, text_splices
-from syncengine.documents.view import View
+from syncengine.documents.view import View, own_copy
 from syncengine.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -563,7 +563,7 @@ def wrap(view: View, entry: Entry) -> Any:
     """Return what one write shows, as an application handles it."""
     match entry.type:
         case 0:
-            return entry.value
+            return own_copy(entry.value)
         case Type.COUNTER:
             return bound_counter(view, entry.container)
         case Type.TEXT:

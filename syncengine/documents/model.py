@@ -10,6 +10,7 @@ gives snapshots, of the same class.
 # pyright: reportPrivateUsage=false
 
 import collections.abc
+import copy
 import inspect
 import re
 import sys
@@ -18,6 +19,7 @@ import typing
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import (
+    Annotated,
     Any,
     ClassVar,
     TypeVar,
@@ -44,7 +46,7 @@ from syncengine.documents.fields import (
     bound_counter,
     fill,
 )
-from syncengine.documents.view import View
+from syncengine.documents.view import View, own_copy
 from syncengine.errors import Invalid
 from syncengine.ids import check_collection
 
@@ -78,6 +80,16 @@ _PLAIN_OF: dict[Type, tuple[type, ...]] = {
     Type.MAP: (dict, Map),
     Type.TEXT: (Text,),
 }
+
+T = TypeVar("T")
+
+
+class _WholeMark:
+    """Marks a field that is one value, whatever it holds."""
+
+
+Whole = Annotated[T, _WholeMark]
+"""`Whole[list[str]]` is a field of one value: the last write replaces all of it."""
 
 _PLAIN = (type(None), bool, int, float, str, bytes, datetime)
 
@@ -119,7 +131,8 @@ class _Field:
     def __init__(self, name: str, declared: Any, default: Any):
         self.name = name
         self.default = default
-        origin = get_origin(declared) or declared
+        bare, whole = _unwrapped(declared)
+        origin = None if whole else get_origin(bare) or bare
         self.type: Type | None = _CONTAINERS.get(origin)
         self.container: ContainerId = (name, int(self.type)) if self.type else None
         self.declared = declared
@@ -136,7 +149,7 @@ class _Field:
                         return self._converted(entry.value)
                 if self.default is _MISSING:
                     return None
-                return self.default
+                return copy.deepcopy(self.default)  # nobody edits it for all
             case Type.COUNTER:
                 return bound_counter(view, self.container)
             case Type.SET:
@@ -177,7 +190,9 @@ class _Field:
     def checked(self, value: Any, path: str) -> Any:
         """Return `value` as it is stored; raises `Invalid` at its path."""
         try:
-            plain = msgspec.to_builtins(value, builtin_types=(bytes, datetime))
+            plain = msgspec.to_builtins(
+                value, builtin_types=(bytes, datetime), order="deterministic"
+            )
             values.check(plain, path)
             msgspec.convert(
                 plain, self.declared, strict=True, builtin_types=(bytes, datetime)
@@ -216,6 +231,7 @@ class _Field:
         it was written by another version, and is not ours to lose."""
         if isinstance(value, _PLAIN):
             return value
+        value = own_copy(value)
         try:
             return msgspec.convert(
                 value, self.declared, builtin_types=(bytes, datetime)
@@ -286,7 +302,7 @@ class _DocumentMeta(type):
         own: dict[str, Any] = inspect.get_annotations(cls)
         local = _names_around(cls.__qualname__, frame)
         try:
-            hints = typing.get_type_hints(cls, None, local)
+            hints = typing.get_type_hints(cls, None, local, include_extras=True)
         except NameError as error:
             raise TypeError(
                 f"{cls.__name__}: the annotation {error.name!r} is not defined where "
@@ -330,6 +346,14 @@ def _names_around(qualname: str, frame: types.FrameType) -> dict[str, Any]:
 
 def _check_declared(name: str, declared: Any, *, inside: bool = False) -> None:
     """Raise `TypeError` for a field that could mean two things, or is no value."""
+    declared, whole = _unwrapped(declared)
+    if whole:
+        if inner := _container_in(declared):
+            raise TypeError(
+                f"{name}: a {inner.__name__} merges, so it is no part of one value; "
+                "write list[...], dict[...] or str in Whole[...]"
+            )
+        return
     bare = get_origin(declared) or declared
     if bare in _INSTEAD:
         merging, whole = _INSTEAD[bare]
@@ -345,6 +369,21 @@ def _check_declared(name: str, declared: Any, *, inside: bool = False) -> None:
             f"{name}: a {bare.__name__} is always there, empty at first; write it "
             "without `None` or another type beside it"
         )
+
+
+def _unwrapped(declared: Any) -> tuple[Any, bool]:
+    """Return a type without what it is annotated with, and whether it is `Whole`."""
+    if get_origin(declared) is not Annotated:
+        return declared, False
+    bare, *notes = get_args(declared)
+    return bare, _WholeMark in notes
+
+
+def _container_in(declared: Any) -> type | None:
+    bare = get_origin(declared) or declared
+    if bare in _CONTAINERS:
+        return cast(type, bare)
+    return next(filter(None, map(_container_in, get_args(declared))), None)
 
 
 class Document(metaclass=_DocumentMeta):

@@ -6,6 +6,7 @@ offers it to the snapshots that are still alive (`capture`), and those keep the 
 one; a snapshot that nobody holds any more costs nothing.
 """
 
+import copy
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -45,6 +46,11 @@ class Transaction(Protocol):
     def whole(self) -> AbstractContextManager[None]:
         """Make what is written inside happen as a whole or not at all."""
         ...
+
+
+def own_copy(value: Any) -> Any:
+    """Return a value for somebody who may edit it: not what is here."""
+    return copy.deepcopy(value) if type(value) in (list, dict) else value
 
 
 class FrozenList:
@@ -256,7 +262,7 @@ class View:
     def plain_entry(self, entry: Entry) -> Any:
         if entry.type:
             return self.plain(entry.container, entry.type)
-        return entry.value
+        return own_copy(entry.value)
 
     # --- writing ------------------------------------------------------------------
 

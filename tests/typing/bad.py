@@ -4,7 +4,7 @@ Never run, only read by `test_bad.py`.
 """
 
 import syncengine
-from syncengine import Counter, Document, List, Set, Text
+from syncengine import Counter, Document, List, Set, Text, Whole
 
 
 class Note(Document, collection="note"):
@@ -14,6 +14,7 @@ class Note(Document, collection="note"):
     tags: Set[str] = Set()
     todo: List[str] = List()
     size: int = 0
+    codes: Whole[list[str]] = []
 
 
 async def mistakes(space: syncengine.Space) -> None:
@@ -25,6 +26,7 @@ async def mistakes(space: syncengine.Space) -> None:
         note = tx.get(Note, "a")
         note.title = 3  # bad: title is text
         note.size = "big"  # bad: size is a number
+        note.codes = ["x", 1]  # bad: codes are text
         note.tags.add(5)  # bad: tags are text
         note.todo.append(b"x")  # bad: an item is text
         note.body.insert("x", 0)  # bad: position first

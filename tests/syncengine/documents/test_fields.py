@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import pytest
@@ -27,8 +27,10 @@ from syncengine import (
     Text,
     TooLarge,
     TransactionClosed,
+    Whole,
     limits,
 )
+from syncengine.ids import DocumentId
 
 
 class Page(Document):
@@ -394,6 +396,84 @@ async def test_a_deleted_document_begins_anew(space: Space) -> None:
 
     assert note.to_dict()["tags"] == []
     assert str(note.body) == "fresh"
+
+
+class Place(msgspec.Struct):
+    street: str
+    number: int = 0
+
+
+class Card(Document):
+    where: Place | None = None
+    codes: Whole[list[str]] = []
+    marks: Whole[set[int]] = set()
+    extra: Whole[dict[str, Any]] = {}
+    size: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+async def test_one_value_is_replaced_as_a_whole(space: Space) -> None:
+    async with space.transaction() as tx:
+        card = tx.create(Card, "1", codes=["a", "b"], where=Place("High Street", 7))
+        card.marks = {3, 1, 2}
+        card.extra = {"deep": [1, {"x": 2}]}
+    seen = await space.get(Card, "1")
+    assert seen.codes == ["a", "b"]
+    assert seen.where == Place("High Street", 7)
+    assert (seen.marks, seen.extra) == ({1, 2, 3}, {"deep": [1, {"x": 2}]})
+    assert seen.to_dict()["where"] == {"street": "High Street", "number": 7}
+    # One write each: a concurrent one would win or lose as a whole.
+    assert (await space.get("card/1"))["codes"] == ["a", "b"]
+    document = space.engine.documents.find(DocumentId("card/1"))
+    assert document is not None
+    assert all(not slot[0].type for slot in document.root.slots.values())
+
+
+async def test_editing_what_was_read_changes_nothing(space: Space) -> None:
+    async with space.transaction() as tx:
+        given = ["a"]
+        card = tx.create(Card, "1", codes=given, extra={"deep": [1]})
+        given.append("later")
+        card.codes.append("lost")
+        card.marks.add(9)
+    seen = await space.get(Card, "1")
+    seen.codes.append("c")
+    seen.extra["deep"].append(2)
+    seen.marks.add(1)
+
+    page = await space.get("card/1")
+    page["codes"].append("d")
+    page.to_dict()["extra"]["deep"].append(3)
+
+    again = await space.get(Card, "1")
+    assert (again.codes, again.extra, again.marks) == (["a"], {"deep": [1]}, set())
+    assert (await space.get("card/1")).to_dict()["extra"] == {"deep": [1]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("codes", ["a", 1], r"card/1/codes: .*str"),
+        ("where", {"street": 1}, r"card/1/where: .*str"),
+        ("size", -1, r"card/1/size: .*>= 0"),
+        ("extra", {"x": object()}, "card/1/extra"),
+        ("extra", {1: 2}, "card/1/extra"),
+    ],
+)
+async def test_one_value_is_checked_as_declared(
+    space: Space, field: str, value: Any, says: str
+) -> None:
+    with pytest.raises(Invalid, match=says):
+        async with space.transaction() as tx:
+            setattr(tx.create(Card, "1"), field, value)
+
+
+def test_one_value_holds_nothing_that_merges() -> None:
+    with pytest.raises(TypeError, match="a List merges"):
+        META(
+            "Bad",
+            (Document,),
+            {"__annotations__": {"x": "Whole[dict[str, List[str]]]"}},
+        )
 
 
 @pytest.mark.parametrize(
