@@ -132,8 +132,9 @@ class _Field:
         self.name = name
         self.default = default
         bare, whole = _unwrapped(declared)
-        origin = None if whole else get_origin(bare) or bare
-        self.type: Type | None = _CONTAINERS.get(origin)
+        self.type: Type | None = (
+            None if whole else _CONTAINERS.get(get_origin(bare) or bare)
+        )
         self.container: ContainerId = (name, int(self.type)) if self.type else None
         self.declared = declared
 
@@ -356,10 +357,10 @@ def _check_declared(name: str, declared: Any, *, inside: bool = False) -> None:
         return
     bare = get_origin(declared) or declared
     if bare in _INSTEAD:
-        merging, whole = _INSTEAD[bare]
+        merging, replaced = _INSTEAD[bare]
         raise TypeError(
             f"{name}: write {merging} for one that merges element by element, or "
-            f"{whole} for one value that is replaced as a whole"
+            f"{replaced} for one value that is replaced as a whole"
         )
     if bare in (typing.Union, types.UnionType):
         for option in get_args(declared):
