@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from syncengine.documents.fields import Counter, List, Map, Set, Text
     from syncengine.documents.model import Document, Whole
     from syncengine.replication.hub import Admit, Hub
+    from syncengine.replication.live import Live
     from syncengine.replication.replica import Opening, Replica
-    from syncengine.replication.space import Live, LostValue, Space
+    from syncengine.replication.space import LostValue, Space
     from syncengine.replication.transaction import Receipt, Transaction
     from syncengine.trust.invite import Invite
 
@@ -64,7 +65,7 @@ _HOMES = {
     "Whole": "syncengine.documents.model",
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
-    "Live": "syncengine.replication.space",
+    "Live": "syncengine.replication.live",
     "LostValue": "syncengine.replication.space",
     "Space": "syncengine.replication.space",
     "Receipt": "syncengine.replication.transaction",

@@ -91,6 +91,7 @@ UNTESTED = {
     "syncengine.replication.opening": "test_replica.py",
     "syncengine.replication.origins": "simulation",
     "syncengine.replication.peer": "test_link.py and simulation",
+    "syncengine.replication.live": "test_space.py",
     "syncengine.replication.reader": "test_cli.py",
     "syncengine.replication.rewriting": "simulation",
     "syncengine.replication.transaction": "test_space.py",

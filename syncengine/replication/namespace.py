@@ -155,6 +155,7 @@ class Namespace:
         self._committing = False
         self._settled = Signal()
         self.on_changed: list[Callable[[Document], None]] = []
+        self.on_stopped: list[Callable[[], None]] = []
         self.on_reloaded: list[Callable[[], None]] = []
         """What is shown was read or made anew: documents are other objects now."""
         self._reset()
@@ -492,6 +493,8 @@ class Namespace:
 
     def stop(self) -> None:
         """Cancel what was to happen later."""
+        for tell in list(self.on_stopped):
+            tell()
         for timer in (self._due_timer, self._seal_timer):
             if timer is not None:
                 timer.cancel()

@@ -1,18 +1,14 @@
 """A namespace as an application uses it."""
 
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from syncengine.clock import ms_from_hlc
 from syncengine.crdt.document import Document as State
-from syncengine.crdt.operation import ContainerId, Operation, Type
-from syncengine.crdt.sequence.difference import difference
-from syncengine.crdt.sequence.state import Edit, Sequence
+from syncengine.crdt.operation import ContainerId, Type
 from syncengine.documents import model
 from syncengine.documents.fields import Map
 from syncengine.documents.model import Document
@@ -22,7 +18,6 @@ from syncengine.errors import (
     Invalid,
     NotFound,
     Refused,
-    TransactionOpen,
 )
 from syncengine.ids import (
     ActorId,
@@ -35,8 +30,9 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
+from syncengine.replication import watch
 from syncengine.replication.address import parse_address
-from syncengine.replication.draft import Draft
+from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Transaction
 from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
@@ -306,6 +302,46 @@ class Space:
         device = self.engine.keeper.membership.actors.get(actor)
         return base32(device) if device else base32(actor)
 
+    # --- what goes on -------------------------------------------------------------
+
+    @overload
+    def watch(self, kind: str, *, prefix: str = "") -> AsyncGenerator[Any, None]: ...
+    @overload
+    def watch(
+        self, kind: Callable[..., D], id: str
+    ) -> AsyncGenerator[D | None, None]: ...
+    @overload
+    def watch(
+        self, kind: Callable[..., D], *, prefix: str = ""
+    ) -> AsyncGenerator[dict[str, D | None], None]: ...
+    def watch(
+        self, kind: Any, id: str | None = None, *, prefix: str = ""
+    ) -> AsyncGenerator[Any, None]:
+        """Yield what is shown now, then the latest whenever it has changed.
+
+        `watch(Note, "groceries")` yields that document (None: it is not there);
+        `watch(Note)` a dict of id to document: all of them, then those that changed
+        (None: deleted). `watch("notes")` and `watch("notes/1")` do the same untyped.
+        Own changes, and others', are seen as soon as they show here. Ends when the
+        replica is closed; leave the loop to stop before. Raises `Invalid`.
+        """
+        self.check_usable()
+
+        def shown(name: DocumentId) -> Any:
+            (view,) = self._views([name])
+            return None if view is None else _shown(kind, view)
+
+        if isinstance(kind, str):
+            if "/" in kind:
+                return watch.document(self, parse_document_id(kind), shown)
+            named = kind
+        else:
+            named = model.collection_of(kind)
+            if id is not None:
+                return watch.document(self, document_id(named, id), shown)
+        check_collection(named)
+        return watch.collection(self, named, prefix, shown)
+
     # --- editors ------------------------------------------------------------------
 
     def live(self, kind: Callable[..., D], id: str) -> "Live[D]":
@@ -433,170 +469,3 @@ class Space:
 
 def _shown(kind: Any, view: View) -> Any:
     return model.untyped(view) if isinstance(kind, str) else model.typed(kind, view)
-
-
-@dataclass
-class _Shown:
-    """What an editor shows of one field."""
-
-    container: ContainerId
-    type: Type
-    edits: list[Edit]
-    """What was spliced since the listeners were told"""
-    listeners: list[Callable[[list[Edit]], Any]]
-    visible: bool
-
-
-class Live(Generic[D]):
-    """A document that an editor shows: edited at once, patched at once.
-
-    `doc` is always what the replica shows now. An edit takes effect before its call
-    returns; changes from elsewhere are told in the same turn of the event loop, so
-    that no keystroke comes between a change and its patch. Leaving the block waits
-    until all edits are on disk; if the disk fails before, what is shown goes back,
-    by a patch, to what it holds.
-    """
-
-    def __init__(self, space: Space, kind: Any, id: str):
-        self._space = space
-        self._kind = kind
-        self._name = document_id(model.collection_of(self._kind), id)
-        self._fields: dict[str, _Shown] = {}
-        self._draft: Draft | None = None
-        self._view: View
-        self.doc: D
-
-    async def __aenter__(self) -> "Live[D]":
-        self._space.check_usable()
-        engine = self._space.engine
-        async with engine.turn:
-            document = engine.documents.find(self._name)
-            if document is None or not document.visible:
-                raise NotFound(f"there is no {self._name}")
-            self._view = View(document, self)
-            document.add_viewer(self._view)
-            self.doc = model.typed(self._kind, self._view)
-            engine.on_changed.append(self._changed)
-            engine.on_reloaded.append(self._reloaded)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        engine = self._space.engine
-        engine.on_changed.remove(self._changed)
-        engine.on_reloaded.remove(self._reloaded)
-        for shown in self._fields.values():
-            self._sequence(shown).unwatch(shown.edits)
-        on_disk = engine.flush()
-        self._view.freeze(pending=self._space.is_pending(self._view.document))
-        await on_disk
-
-    # --- editing ------------------------------------------------------------------
-
-    @property
-    def actor(self) -> ActorId:
-        actor = self._space.engine.actor
-        assert actor is not None, "a namespace that may be written to has an actor"
-        return actor
-
-    def emit(self, document: State, op: Operation) -> int:
-        """Make one edit a change of its own, at what is shown now."""
-        with self.whole():
-            assert self._draft is not None
-            return self._space.engine.emit(self._draft, document, op)
-
-    @contextlib.contextmanager
-    def whole(self) -> Generator[None, None, None]:
-        """Make what is edited inside one change."""
-        if self._draft is not None:
-            yield
-            return
-        space, engine = self._space, self._space.engine
-        space.check_usable()
-        space.check_may_write(self._name)
-        if engine.turn.locked():
-            raise TransactionOpen(
-                "a transaction of this namespace is open across an `await`; an "
-                "editor's edits need it to end first"
-            )
-        draft = self._draft = engine.begin()
-        try:
-            state = engine.draft_document(draft, self._name)
-            assert state is self._view.document, "what is held stays in memory"
-            yield
-            engine.finish(draft, None)
-        except BaseException:
-            engine.abandon(draft)
-            raise
-        finally:
-            self._draft = None
-        engine.writer.flush(engine)
-
-    # --- telling ------------------------------------------------------------------
-
-    def on_patch(self, field: str, listener: Callable[[list[Edit]], Any]) -> None:
-        """Call `listener` with the splices of a Text or List field made elsewhere.
-
-        What it raises is logged, and harms nobody.
-        """
-        shown = self._fields.get(field)
-        if shown is None:
-            declared = self._kind._fields.get(field)
-            if declared is None or declared.type not in (Type.TEXT, Type.LIST):
-                raise Invalid(f"{field} is no Text or List", path=self._name)
-            shown = _Shown(declared.container, declared.type, [], [], True)
-            shown.edits = self._sequence(shown).watch()
-            shown.visible = self._view.shows(shown.container)
-            self._fields[field] = shown
-        shown.listeners.append(listener)
-
-    def _sequence(self, shown: _Shown) -> Sequence:
-        state = self._view.document.state(shown.container, shown.type)
-        assert isinstance(state, Sequence)
-        return state
-
-    def _content(self, shown: _Shown) -> Any:
-        """Return what a reader sees of a field: str, or a list of values."""
-        if shown.type == Type.TEXT:
-            return self._view.text(shown.container)
-        return [entry.value for entry in self._view.entries(shown.container)]
-
-    def _changed(self, document: State) -> None:
-        if document is not self._view.document:
-            return
-        for shown in self._fields.values():
-            edits, shown.edits[:] = list(shown.edits), []
-            was, shown.visible = shown.visible, self._view.shows(shown.container)
-            if was and not shown.visible:
-                # It went as a whole, with a deleted document say.
-                state = self._sequence(shown)
-                gone = state.length - sum(len(e.inserted) - e.deleted for e in edits)
-                edits = [Edit(0, gone, "" if shown.type == Type.TEXT else [])]
-            elif shown.visible and not was:
-                edits = [Edit(0, 0, self._content(shown))]
-            elif not shown.visible:
-                edits = []
-            if self._draft is None:
-                self._tell(shown, edits)
-
-    def _reloaded(self) -> None:
-        before = [self._content(shown) for shown in self._fields.values()]
-        document = self._space.engine.documents.get(self._name)
-        self._view.document = document
-        document.add_viewer(self._view)
-        for shown, old in zip(self._fields.values(), before, strict=True):
-            shown.edits = self._sequence(shown).watch()
-            shown.visible = self._view.shows(shown.container)
-            edit = Edit(*difference(old, self._content(shown)))
-            self._tell(shown, [edit] if edit.deleted or edit.inserted else [])
-
-    def _tell(self, shown: _Shown, edits: list[Edit]) -> None:
-        for listener in shown.listeners if edits else ():
-            try:
-                listener(edits)
-            except Exception:
-                log.exception("a listener of %s failed", self._name)
