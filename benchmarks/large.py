@@ -1,6 +1,7 @@
 """One field changed in a large document costs what it costs in a small one."""
 
 import asyncio
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -44,5 +45,6 @@ def run() -> list[Row]:
             2.0,
             small,
             "the same in 10 kB",
+            detail={"process": os.getpid()},
         )
     ]

@@ -50,6 +50,9 @@ class Row:
         }
 
     def as_line(self) -> str:
+        def spread(samples: list[float]) -> str:
+            return ", ".join(map(number, samples)) or "-"
+
         def number(value: float | None) -> str:
             return "-" if value is None else f"{value:,.4g}"
 
@@ -61,11 +64,12 @@ class Row:
         holds = {True: "yes", False: "**no**", None: "-"}[self.holds]
         return (
             f"| {self.name} | {self.unit} | {number(self.ours)} | {number(self.other)} "
-            f"| {self.other_is or '-'} | {number(self.ratio)} | {bar} | {holds} |"
+            f"| {self.other_is or '-'} | {number(self.ratio)} | {bar} | {holds} "
+            f"| {spread(self.samples)} | {spread(self.other_samples)} |"
         )
 
 
 HEADER = (
-    "| name | unit | ours | other | other is | ratio | bar | holds |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| name | unit | ours | other | other is | ratio | bar | holds | samples | "
+    "the other's |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
