@@ -20,7 +20,7 @@ LAYERS = [
     {"syncengine.documents", "syncengine.log"},
     {"syncengine.storage", "syncengine.protocol"},
     {"syncengine.replication"},
-    {"syncengine.testing"},
+    {"syncengine.testing", "syncengine.blocking"},
     {"transport"},
     {"clients"},
     {"syncengine.__main__"},
@@ -30,6 +30,7 @@ LAYERS = [
 GATES: dict[str, set[str]] = {
     "aiosqlite": {"syncengine.storage.sqlite"},
     "asyncio": {
+        "syncengine.blocking",
         "syncengine.storage.sqlite",
         "syncengine.replication",
         "syncengine.testing",
@@ -53,7 +54,7 @@ GATES: dict[str, set[str]] = {
     "segno": {"syncengine.trust.invite"},
     "socket": {"transport.server"},
     "sqlite3": {"syncengine.storage", "syncengine.replication.doctor"},
-    "threading": set(),
+    "threading": {"syncengine.blocking"},
     "time": {"syncengine.system", "syncengine.testing.campaign", "clients"},
     "uuid": set(),
     "websockets": {"transport"},

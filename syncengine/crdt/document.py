@@ -373,6 +373,10 @@ class Document:
             raise InvalidOperation("the container is of another type")
         return state
 
+    def containers(self) -> list[ContainerId]:
+        """Return the containers that are in memory."""
+        return list(self._states)
+
     def loaded(self, container: ContainerId) -> State:
         """Return a container that is about to change, so it was loaded."""
         return self._states[container]

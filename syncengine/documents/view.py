@@ -136,6 +136,12 @@ class View:
         if self.tx is None and container not in self._captured:
             self._captured[container] = _frozen(self.document.loaded(container))
 
+    def copy(self) -> None:
+        """Keep all of it as it is: whoever holds this may be in another thread."""
+        self.read_all()
+        for container in self.document.containers():
+            self.capture(container)
+
     def read_all(self) -> None:
         """Have all that is shown in memory: the store is about to change."""
         if not self._closed:

@@ -25,6 +25,10 @@ class BodyWatch:
         if self._timer is None:
             self._timer = loop.call_later(limits.BODY_SECONDS_MAX, self._due)
 
+    def runs_behind(self, frame: FrameType) -> None:
+        """The body that began is in another thread, behind `frame`."""
+        self._frame = frame.f_back
+
     def ended(self) -> None:
         since, self._since = self._since, None
         if since is not None:

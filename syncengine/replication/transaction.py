@@ -189,6 +189,14 @@ class Transaction:
         if self._wait:
             await on_disk
 
+    def _copy_shown(self) -> None:
+        """Keep what is still held of the drafts for readers in another thread."""
+        alive = [ref(view) for view in self._views.values()]
+        self._views.clear()
+        for held in alive:
+            if (view := held()) is not None:
+                view.copy()
+
     @property
     def receipt(self) -> Receipt:
         """How far the change got; there is one once the block has ended well."""

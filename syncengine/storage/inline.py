@@ -20,7 +20,10 @@ class InlineStore:
                     f"file:{quoted(path)}?mode=ro", uri=True
                 )
             else:
-                self.connection = sqlite3.connect(path, isolation_level=None)
+                # Used by one thread at a time: see `syncengine.blocking`.
+                self.connection = sqlite3.connect(
+                    path, isolation_level=None, check_same_thread=False
+                )
         except sqlite3.Error as error:
             raise translate(error, path) from error
         if not read_only:

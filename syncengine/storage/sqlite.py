@@ -56,7 +56,10 @@ class SqliteStore:
             await writer.execute("PRAGMA trusted_schema=OFF")
             await writer.execute("PRAGMA busy_timeout=5000")
             await writer.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-            reader = sqlite3.connect(path, isolation_level=None)
+            # Used by one thread at a time: see `syncengine.blocking`.
+            reader = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False
+            )
             reader.execute("PRAGMA query_only=ON")
             reader.execute("PRAGMA busy_timeout=5000")
         except sqlite3.Error as error:

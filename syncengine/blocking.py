@@ -1,0 +1,451 @@
+"""The same API without async, for programs that have no event loop of their own.
+
+    import syncengine.blocking as syncengine, transport.blocking as transport
+
+    with syncengine.open("notes.db") as replica:
+        space = replica.namespace("family")
+        with space.transaction() as tx:
+            tx.create(Note, "groceries", title="Groceries")
+        with transport.connect(replica, address) as link:
+            link.synced(timeout=10)
+
+One thread runs the loop for all replicas of a process. While the body of a transaction
+runs in your thread, that loop stands still: keep bodies short, as always. Where a call
+waits for somebody else it takes a `timeout` in seconds and raises `TimeoutError`.
+Snapshots are whole copies: they may be handed from thread to thread.
+"""
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar, cast, overload
+
+import syncengine
+from syncengine.documents.fields import Map
+from syncengine.documents.model import Document
+from syncengine.errors import TransactionOpen, WrongLoop
+from syncengine.replication import replica as _replica
+from syncengine.replication import space as _space
+from syncengine.replication import transaction as _transaction
+from syncengine.replication.hub import Admit
+from syncengine.replication.hub import Hub as _AsyncHub
+from syncengine.replication.space import LostValue, PeerStatus
+from syncengine.system import process
+from syncengine.trust.invite import Invite
+
+T = TypeVar("T")
+D = TypeVar("D", bound=Document)
+Other = TypeVar("Other")
+_MISSING: Any = object()
+
+
+class Loop:
+    """An event loop in a thread of its own, which can be made to stand still."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._life = process.life
+        self._resume: threading.Event | None = None
+        self._holder: int | None = None
+        thread = threading.Thread(
+            target=self._loop.run_forever, name="syncengine", daemon=True
+        )
+        thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run `work` in the loop and wait for it; raises what it raises.
+
+        Raises `TimeoutError` after `timeout` seconds; `work` is cancelled then, and
+        when this thread is interrupted.
+        """
+        if self._life != process.life:
+            work.close()
+            raise WrongLoop(
+                "this was opened before a fork; open it in the child process"
+            )
+        held = self.is_held_here
+        if held:
+            self.release()
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            try:
+                return future.result(timeout)
+            except BaseException:
+                future.cancel()
+                raise
+        finally:
+            if held:
+                self.hold()
+
+    @property
+    def is_held_here(self) -> bool:
+        """Whether this thread has made the loop stand still."""
+        return self._holder == threading.get_ident()
+
+    def hold(self) -> None:
+        """Make the loop stand still, so that this thread may touch what is its."""
+        stands, resume = threading.Event(), threading.Event()
+
+        def stand() -> None:
+            stands.set()
+            resume.wait()
+
+        self._loop.call_soon_threadsafe(stand)
+        stands.wait()
+        self._resume, self._holder = resume, threading.get_ident()
+
+    def release(self) -> None:
+        """Let the loop go on."""
+        resume, self._resume, self._holder = self._resume, None, None
+        assert resume is not None, "it stands still"
+        resume.set()
+
+    def each(self, source: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+        """Yield what an asynchronous iterator does, waiting for each."""
+
+        async def begin() -> AsyncIterator[T]:
+            return source()
+
+        async def step() -> tuple[bool, Any]:
+            try:
+                return True, await anext(steps)
+            except StopAsyncIteration:
+                return False, None
+
+        async def end() -> None:
+            close = getattr(steps, "aclose", None)
+            if close is not None:
+                await close()
+
+        steps = self.run(begin())
+        try:
+            while True:
+                more, value = self.run(step())
+                if not more:
+                    return
+                yield value
+        finally:
+            self.run(end())
+
+
+_loops: list[Loop] = []
+
+
+def loop() -> Loop:
+    """Return the loop of this process, begun by first use."""
+    if not _loops or _loops[-1]._life != process.life:  # pyright: ignore[reportPrivateUsage]
+        _loops.append(Loop())
+    return _loops[-1]
+
+
+class Replica:
+    """`syncengine.Replica` without async. Make one with `open`."""
+
+    def __init__(self, loop: Loop, inner: _replica.Replica):
+        self._loop = loop
+        self.inner = inner
+
+    def __enter__(self) -> "Replica":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its links, write what is left, and close the file. Idempotent."""
+        self._loop.run(self.inner.close())
+
+    @property
+    def id(self) -> str:
+        """This device's id: a public key."""
+        return self.inner.id
+
+    def namespace(self, name: str, *, create: bool = True) -> "Space":
+        """Return the namespace of that name, made on first use; `NotFound`."""
+        found = self._loop.run(self.inner.namespace(name, create=create))
+        return Space(self._loop, found)
+
+    def spaces(self) -> "list[Space]":
+        """Return all namespaces of this replica."""
+        return [Space(self._loop, space) for space in self.inner.spaces()]
+
+    def join(
+        self, invite: str | Invite, *, name: str | None = None, adopt: bool = False
+    ) -> "Space":
+        """Join a namespace by an invite; works offline. See `syncengine.Replica`."""
+        joined = self._loop.run(self.inner.join(invite, name=name, adopt=adopt))
+        return Space(self._loop, joined)
+
+    def backup(self, path: str) -> None:
+        """Write the replica into one file, without the device's key."""
+        self._loop.run(self.inner.backup(path))
+
+
+class Space:
+    """`syncengine.Space` without async."""
+
+    def __init__(self, loop: Loop, inner: _space.Space):
+        self._loop = loop
+        self.inner = inner
+
+    @property
+    def id(self) -> str:
+        """The namespace's id."""
+        return self.inner.id
+
+    @property
+    def name(self) -> str | None:
+        """What this replica calls it."""
+        return self.inner.name
+
+    @property
+    def recovery_key(self) -> str | None:
+        """The printed owner key, while it is still in the folder beside the file."""
+        return self.inner.recovery_key
+
+    @property
+    def pending(self) -> int:
+        """How many own changes no peer has been sent yet."""
+        return self.inner.pending
+
+    def transaction(
+        self, operation_id: str | None = None, *, wait: bool = True
+    ) -> "Transaction":
+        """Return a transaction, to be used with `with`. See `syncengine.Space`."""
+        return Transaction(self._loop, self.inner, operation_id, wait)
+
+    @overload
+    def get(self, kind: str) -> Map[str, Any]: ...
+    @overload
+    def get(self, kind: str, *, default: Other) -> Map[str, Any] | Other: ...
+    @overload
+    def get(self, kind: Callable[..., D], id: str) -> D: ...
+    @overload
+    def get(self, kind: Callable[..., D], id: str, default: Other) -> D | Other: ...
+    def get(self, kind: Any, id: Any = None, default: Any = _MISSING) -> Any:
+        """Return a snapshot; raises `NotFound` without a default."""
+
+        async def get() -> Any:
+            options = {} if default is _MISSING else {"default": default}
+            found = (
+                await self.inner.get(kind, **options)
+                if isinstance(kind, str)
+                else await self.inner.get(kind, id, **options)
+            )
+            return _whole(found)
+
+        return self._loop.run(get())
+
+    @overload
+    def documents(
+        self, kind: str, prefix: str = ""
+    ) -> Iterator[tuple[str, Map[str, Any]]]: ...
+    @overload
+    def documents(self, kind: Callable[..., D], prefix: str = "") -> Iterator[D]: ...
+    def documents(self, kind: Any, prefix: str = "") -> Iterator[Any]:
+        """Yield snapshots in id order: typed, or (id, map) of a collection's name."""
+
+        async def whole() -> AsyncIterator[Any]:
+            async for found in self.inner.documents(kind, prefix):
+                yield _whole(found)
+
+        return self._loop.each(whole)
+
+    @overload
+    def watch(self, kind: str, *, prefix: str = "") -> Iterator[Any]: ...
+    @overload
+    def watch(self, kind: Callable[..., D], id: str) -> Iterator[D | None]: ...
+    @overload
+    def watch(
+        self, kind: Callable[..., D], *, prefix: str = ""
+    ) -> Iterator[dict[str, D | None]]: ...
+    def watch(
+        self, kind: Any, id: str | None = None, *, prefix: str = ""
+    ) -> Iterator[Any]:
+        """Yield what is shown now, then the latest. See `syncengine.Space.watch`."""
+
+        async def whole() -> AsyncIterator[Any]:
+            watching: Any = self.inner.watch
+            async with contextlib.aclosing(watching(kind, id, prefix=prefix)) as steps:
+                async for seen in steps:
+                    yield _whole(seen)
+
+        return self._loop.each(whole)
+
+    def collections(self) -> list[tuple[str, int]]:
+        """Return (collection, number of documents), as on disk."""
+        return self._loop.run(_call(self.inner.collections))
+
+    def lost_values(
+        self, kind: Any, id: str | None = None, field: str | None = None
+    ) -> list[LostValue]:
+        """Return the values that lost to concurrent writes."""
+        return self._loop.run(self.inner.lost_values(kind, id, field))
+
+    def peers(self) -> list[PeerStatus]:
+        """Return what each peer has of this namespace."""
+        return self._loop.run(_call(self.inner.peers))
+
+    def invite(
+        self,
+        ops: str = "write",
+        *,
+        hub: str = "",
+        expires: timedelta = timedelta(hours=24),
+        uses: int = 1,
+    ) -> Invite:
+        """Return an invite; raises `Refused` without the right to issue grants."""
+        return self._loop.run(
+            self.inner.invite(ops, hub=hub, expires=expires, uses=uses)
+        )
+
+    def grant_device(self, device: str, ops: str = "write") -> None:
+        """Grant `ops` (read, write or admin) to a device by its id."""
+        self._loop.run(self.inner.grant_device(device, ops))
+
+
+class Transaction(_transaction.Transaction):
+    """What `with space.transaction() as tx` gives; drafts are as they always are."""
+
+    def __init__(
+        self, loop: Loop, space: _space.Space, operation_id: str | None, wait: bool
+    ):
+        super().__init__(space, operation_id, wait)
+        self._loop = loop
+
+    def __enter__(self) -> "Transaction":
+        if self._loop.is_held_here:
+            raise TransactionOpen(
+                "a transaction is open in this thread already; use its `tx`, or end "
+                "its block first"
+            )
+        self._loop.run(self.__aenter__())
+        self._loop.hold()
+        self._engine.body.runs_behind(sys._getframe())  # pyright: ignore[reportPrivateUsage]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.release()
+
+        async def end() -> None:
+            await self.__aexit__(kind, error, trace)
+            self._copy_shown()
+
+        self._loop.run(end())
+
+    @property
+    def receipt(self) -> "Receipt":  # type: ignore[override]  # the same, blocking
+        """How far the change got; there is one once the block has ended well."""
+        return Receipt(self._loop, super().receipt)
+
+
+class Receipt:
+    """How far one change got: this disk, then a peer's."""
+
+    def __init__(self, loop: Loop, inner: _transaction.Receipt):
+        self._loop = loop
+        self._inner = inner
+
+    @property
+    def pending(self) -> bool:
+        """Whether the change is still in the outbox: in no batch, on no peer."""
+        return self._loop.run(_call(lambda: self._inner.pending))
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the change is on this disk."""
+
+        async def wait() -> None:
+            await self._inner
+
+        self._loop.run(wait(), timeout)
+
+    def durable_on(self, peer: str = "hub", *, timeout: float | None = None) -> None:
+        """Wait until it is on a peer's disk too. See `syncengine.Receipt`."""
+        self._loop.run(self._inner.durable_on(peer), timeout)
+
+
+class Hub:
+    """`syncengine.Hub` without async. Make one with `open_hub`."""
+
+    def __init__(self, loop: Loop, inner: _AsyncHub):
+        self._loop = loop
+        self.inner = inner
+
+    def __enter__(self) -> "Hub":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+        self._loop.run(self.inner.close())
+
+
+def open(path: str, *, strict_clock: bool = False) -> Replica:
+    """Open a replica, made when absent; use with `with`. See `syncengine.open`."""
+    here = loop()
+
+    async def opened() -> _replica.Replica:
+        return await syncengine.open(path, strict_clock=strict_clock)
+
+    return Replica(here, here.run(opened()))
+
+
+def open_hub(path: str, *, admit: Admit = "ticket") -> Hub:
+    """Open a hub's file, made when absent. See `syncengine.open_hub`."""
+    here = loop()
+
+    async def opened() -> _AsyncHub:
+        hub: _AsyncHub = await syncengine.open_hub(path, admit=admit)
+        return hub
+
+    return Hub(here, here.run(opened()))
+
+
+async def _call(function: Callable[[], T]) -> T:
+    return function()
+
+
+def _whole(shown: Any) -> Any:
+    """Return a snapshot, or several, copied whole: other threads may read it."""
+    if isinstance(shown, dict):
+        for inner in cast(dict[str, Any], shown).values():
+            _whole(inner)
+    elif isinstance(shown, tuple):
+        _whole(cast(tuple[str, Any], shown)[1])
+    else:
+        view = getattr(shown, "_view", None)
+        if view is not None:
+            view.copy()
+    return cast(Any, shown)
+
+
+__all__ = [
+    "Hub",
+    "Receipt",
+    "Replica",
+    "Space",
+    "Transaction",
+    "open",
+    "open_hub",
+]
