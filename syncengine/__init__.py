@@ -46,7 +46,7 @@ from syncengine.errors import (
 from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
-    from syncengine.documents.fields import Counter, List, Map, Set, Text
+    from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
     from syncengine.documents.model import Document, Whole
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
@@ -59,6 +59,7 @@ _HOMES = {
     "Counter": "syncengine.documents.fields",
     "List": "syncengine.documents.fields",
     "Map": "syncengine.documents.fields",
+    "MultiValue": "syncengine.documents.fields",
     "Set": "syncengine.documents.fields",
     "Text": "syncengine.documents.fields",
     "Document": "syncengine.documents.model",
@@ -91,6 +92,7 @@ __all__ = [
     "Live",
     "LostValue",
     "Map",
+    "MultiValue",
     "NewerFormat",
     "NotFound",
     "NotOurs",

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from weakref import ref
 
 from syncengine import limits, values
-from syncengine.crdt import counter, register
+from syncengine.crdt import counter, multivalue, register
 from syncengine.crdt import set as add_wins
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import (
@@ -37,7 +37,7 @@ from syncengine.crdt.text import TextState
 from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, Stamp
 
-KEY, PARENT, COUNT, ELEMENT = b"k", b"p", b"n", b"e"
+KEY, PARENT, COUNT, ELEMENT, VALUES = b"k", b"p", b"n", b"e", b"v"
 
 # A set's element is an index key, like a map's key.
 ELEMENT_BYTES_MAX = limits.KEY_BYTES_MAX
@@ -64,7 +64,14 @@ class SetState:
         self.dots: dict[bytes, add_wins.Dots] = {}
 
 
-State = MapState | CounterState | SetState | ListState | TextState
+class MultiState:
+    """A multi-value register: its maximal writes, under the one key that there is."""
+
+    def __init__(self) -> None:
+        self.slot: dict[None, Slot] = {}
+
+
+State = MapState | CounterState | SetState | ListState | TextState | MultiState
 
 _STATES: dict[int, type[State]] = {
     Type.MAP: MapState,
@@ -72,6 +79,7 @@ _STATES: dict[int, type[State]] = {
     Type.SET: SetState,
     Type.LIST: ListState,
     Type.TEXT: TextState,
+    Type.MULTI: MultiState,
 }
 
 Parent = tuple[ContainerId, str | None, int, int]
@@ -168,6 +176,8 @@ class Document:
                     self._apply_add(op, stamp, seen)
                 case Action.REMOVE:
                     self._apply_remove(op, stamp, seen)
+                case Action.MULTI_SET:
+                    self._apply_multi(op, stamp, seen)
                 case int() if action > 0:
                     raise UnknownOperation(f"action {action}")
                 case _:
@@ -298,6 +308,24 @@ class Document:
         self.dirty.add((container, element))
         self._touch(container, stamp)
 
+    def _apply_multi(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        _, raw, written, *_ = op
+        container = resolve(raw, Action.MULTI_SET, stamp[1])
+        state = self.state(container, Type.MULTI)
+        if not values.is_list(written):
+            raise InvalidOperation("several values are a list")
+        for value in written:
+            values.check(value, "")
+        if state is None:
+            return
+        assert isinstance(state, MultiState)
+        self._changing(container)
+        entries = [Entry(*stamp, value) for value in written]
+        slot = multivalue.write(state.slot.get(None, EMPTY), entries, seen)
+        self._put(state.slot, None, slot or None)
+        self.dirty.add((container, VALUES))
+        self._touch(container, stamp)
+
     def _apply_positional(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         found = self._positional(op, stamp, seen)
         if found is None:
@@ -408,6 +436,8 @@ class Document:
                     elif cell[:1] == ELEMENT and isinstance(state, SetState):
                         dots = values.decode(raw)
                         state.dots[cell[1:]] = {ActorId(a): s for a, s in dots}
+                    elif cell == VALUES and isinstance(state, MultiState):
+                        state.slot[None] = register.decode(values.decode(raw))
         self._states[container] = state
         return state
 
@@ -569,6 +599,8 @@ class Document:
             return [values.decode(element) for element in sorted(state.dots)]
         if isinstance(state, ListState):
             return [self.entry_value(state.slots[name][0]) for name in state.order]
+        if isinstance(state, MultiState):
+            return multivalue.shown(state.slot.get(None, EMPTY))
         return str(state)
 
     def entry_value(self, entry: Entry) -> Any:
@@ -628,6 +660,10 @@ class Document:
                 dots = state.dots.get(key)
                 row_ = values.encode(sorted(dots.items())) if dots else None
                 taken.append((name, (ELEMENT + key, row_)))
+            elif isinstance(state, MultiState):
+                slot = state.slot.get(None)
+                row_ = None if not slot else values.encode(register.encode(slot))
+                taken.append((name, (VALUES, row_)))
             elif isinstance(state, Sequence):
                 taken += [(name, cell) for cell in state.cells()]
         self.dirty.clear()
@@ -668,6 +704,7 @@ __all__ = [
     "CounterState",
     "Document",
     "MapState",
+    "MultiState",
     "NeedsReplay",
     "SetState",
     "State",

@@ -22,7 +22,7 @@ class Type(IntEnum):
     LIST = 4
     TEXT = 5
     TREE = 6  # reserved
-    MULTI = 7  # reserved
+    MULTI = 7
 
 
 class Action(IntEnum):
@@ -44,12 +44,12 @@ class Action(IntEnum):
     LIST_SET = 13
     LIST_MAKE = 14
     LIST_PUT = 15
+    MULTI_SET = 20
     # Reserved for what comes later, so that no file has to change:
     MOVE = 16
     SEED = 17
     MARK = 18
     UNMARK = 19
-    MULTI_SET = 20
     TREE_MOVE = 21
 
 
@@ -69,9 +69,12 @@ TYPE_OF_ACTION: dict[int, Type] = {
     Action.LIST_SET: Type.LIST,
     Action.LIST_MAKE: Type.LIST,
     Action.LIST_PUT: Type.LIST,
+    Action.MULTI_SET: Type.MULTI,
 }
 
-NESTABLE = frozenset({Type.MAP, Type.COUNTER, Type.SET, Type.LIST, Type.TEXT})
+NESTABLE = frozenset(
+    {Type.MAP, Type.COUNTER, Type.SET, Type.LIST, Type.TEXT, Type.MULTI}
+)
 
 Operation = list[Any]
 

@@ -287,6 +287,56 @@ class Set(_Bound, MutableSet[T], Generic[T]):
         return set(it)
 
 
+class MultiValue(_Bound, Generic[T]):
+    """A field where nobody wins: concurrent values all show, until somebody decides.
+
+    `note.status = "done"` replaces those that you see; iterate to see them, the latest
+    first.
+    """
+
+    def __get__(self, instance: object, owner: type | None = None) -> "MultiValue[T]":
+        return self
+
+    def __set__(self, instance: object, value: "T | MultiValue[T]") -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
+
+    def set(self, *several: T) -> None:
+        """Replace all that is seen by one value, or by several; none: by nothing."""
+        view = self._bound()
+        path = view.path(self._container)
+        for value in several:
+            values.check(value, path)
+        view.emit(Action.MULTI_SET, self._container, list(several))
+
+    def clear(self) -> None:
+        """Replace all that is seen by nothing."""
+        self.set()
+
+    def _shown(self) -> list[T]:
+        return [] if self._view is None else self._view.several(self._container)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._shown())
+
+    def __len__(self) -> int:
+        return len(self._shown())
+
+    def __contains__(self, value: object) -> bool:
+        return any(_exact(value) == _exact(shown) for shown in self._shown())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to what shows the same values, whichever is the latest."""
+        if isinstance(other, MultiValue | list | tuple | set | frozenset):
+            theirs = list(cast(Iterable[Any], other))
+            return len(theirs) == len(self) and all(value in self for value in theirs)
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a draft's values change
+
+    def __repr__(self) -> str:
+        return f"MultiValue({self._shown()!r})"
+
+
 class List(_Bound, MutableSequence[T], Generic[T]):
     """A list that many can edit at once."""
 
@@ -527,6 +577,10 @@ class Map(_Bound, MutableMapping[K, V], Generic[K, V]):
         """Return the set at `key`."""
         return bound(Set[Any](), self._bound(), self._named(key, Type.SET))
 
+    def multi(self, key: str) -> MultiValue[Any]:
+        """Return the multi-value register at `key`."""
+        return bound(MultiValue[Any](), self._bound(), self._named(key, Type.MULTI))
+
     def list(self, key: str) -> List[Any]:
         """Return the list at `key`."""
         return bound(List[Any](), self._bound(), self._named(key, Type.LIST))
@@ -572,6 +626,8 @@ def wrap(view: View, entry: Entry) -> Any:
             return bound(Set[Any](), view, entry.container)
         case Type.LIST:
             return bound(List[Any](), view, entry.container)
+        case Type.MULTI:
+            return bound(MultiValue[Any](), view, entry.container)
         case _:
             return bound(Map[str, Any](), view, entry.container)
 
@@ -580,7 +636,7 @@ def plain_value(value: Any) -> Any:
     """Return `value` without our classes."""
     if isinstance(value, Map):
         return value.to_dict()
-    if isinstance(value, List | Set):
+    if isinstance(value, List | Set | MultiValue):
         return list(map(plain_value, cast(Iterable[Any], value)))
     if isinstance(value, Text):
         return str(value)
@@ -620,6 +676,8 @@ def container_type(value: Any, path: str) -> int:
         return Type.SET
     if isinstance(value, Text):
         return Type.TEXT
+    if isinstance(value, MultiValue):
+        return Type.MULTI
     values.check(value, path)
     raise AssertionError("unreachable: what is no container was checked")
 
@@ -644,6 +702,8 @@ def fill(view: View, name: ContainerId, type_: int, value: Any, path: str) -> No
                 elements.add(item)
         case Type.TEXT:
             bound(Text(), view, name).insert(0, str(value))
+        case Type.MULTI:
+            bound(MultiValue[Any](), view, name).set(*value)
         case _:
             increment(view, name, _number(value))
 
@@ -664,6 +724,8 @@ def assign(view: View, name: ContainerId, type_: int, value: Any) -> None:
             bound(Set[Any](), view, name).replace(value)
         case Type.TEXT:
             bound(Text(), view, name).replace(value)
+        case Type.MULTI:
+            bound(MultiValue[Any](), view, name).set(*value)
         case _:
             increment(view, name, _number(value) - view.number(name))
 

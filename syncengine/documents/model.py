@@ -39,6 +39,7 @@ from syncengine.documents.fields import (
     FloatCounter,
     List,
     Map,
+    MultiValue,
     Set,
     Text,
     assign,
@@ -60,6 +61,7 @@ _CONTAINERS: dict[type, Type] = {
     List: Type.LIST,
     Map: Type.MAP,
     Text: Type.TEXT,
+    MultiValue: Type.MULTI,
 }
 
 _INSTEAD: dict[Any, tuple[str, str]] = {
@@ -79,6 +81,7 @@ _PLAIN_OF: dict[Type, tuple[type, ...]] = {
     Type.LIST: (list, tuple, List),
     Type.MAP: (dict, Map),
     Type.TEXT: (Text,),
+    Type.MULTI: (MultiValue,),
 }
 
 T = TypeVar("T")
@@ -159,6 +162,8 @@ class _Field:
                 return bound(List[Any](), view, self.container)
             case Type.MAP:
                 return bound(Map[str, Any](), view, self.container)
+            case Type.MULTI:
+                return bound(MultiValue[Any](), view, self.container)
             case _:
                 return bound(Text(), view, self.container)
 
@@ -169,7 +174,7 @@ class _Field:
         if self.type is None:
             view.emit(Action.SET, None, self.name, self.checked(value, path))
             return
-        if isinstance(value, Counter | List | Map | Set | Text) and (
+        if isinstance(value, Counter | List | Map | MultiValue | Set | Text) and (
             getattr(cast(object, value), "_view", None) is view
             and value._container == self.container
             and self.type is not Type.COUNTER
@@ -217,6 +222,13 @@ class _Field:
                     items = dict(cast(collections.abc.Mapping[str, Any], value))
                     return _checked_items(items, self.declared, path)
                 wrong = "a map is set to a mapping"
+            case Type.MULTI:
+                several = (
+                    list(cast(Iterable[Any], value))
+                    if isinstance(value, MultiValue)
+                    else [value]
+                )
+                return _checked_items(several, self.declared, path)
             case _:
                 if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
                     assert self.type is not None
@@ -483,7 +495,7 @@ def untyped(view: View) -> Map[str, Any]:
 
 
 def _plain_field(value: Any) -> Any:
-    if isinstance(value, List | Set):
+    if isinstance(value, List | MultiValue | Set):
         return list(map(_plain_field, cast(Iterable[Any], value)))
     if isinstance(value, Map):
         return value.to_dict()

@@ -11,11 +11,13 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from syncengine import limits, values
+from syncengine.crdt import multivalue
 from syncengine.crdt.counter import value as counter_value
 from syncengine.crdt.document import (
     CounterState,
     Document,
     MapState,
+    MultiState,
     SetState,
     State,
 )
@@ -88,6 +90,10 @@ def _frozen(state: State) -> Any:
         elements = SetState()
         elements.dots = dict(state.dots)
         return elements
+    if isinstance(state, MultiState):
+        several = MultiState()
+        several.slot = dict(state.slot)
+        return several
     return FrozenList(state) if isinstance(state, ListState) else FrozenText(state)
 
 
@@ -233,6 +239,15 @@ class View:
         state = self.state(container, Type.SET)
         return {} if state is None else state.dots
 
+    def several(self, container: ContainerId) -> list[Any]:
+        """Return what a multi-value register shows, the latest first."""
+        if not self.shows(container):
+            return []
+        state = self.state(container, Type.MULTI)
+        if state is None:
+            return []
+        return own_copy(multivalue.shown(state.slot.get(None, EMPTY)))  # type: ignore[no-any-return]  # a list
+
     def entries(self, container: ContainerId) -> list[Entry]:
         """Return what each element of a list shows."""
         if not self.shows(container):
@@ -260,6 +275,8 @@ class View:
                 return self.number(container)
             case Type.SET:
                 return [values.decode(e) for e in sorted(self.elements(container))]
+            case Type.MULTI:
+                return self.several(container)
             case Type.LIST:
                 return [self.plain_entry(entry) for entry in self.entries(container)]
             case _:
@@ -332,6 +349,9 @@ class View:
         elif isinstance(state, SetState):
             for element in list(state.dots):
                 self._raw(Action.REMOVE, container, values.decode(element))
+        elif isinstance(state, MultiState):
+            if state.slot:
+                self._raw(Action.MULTI_SET, container, [])
         elif isinstance(state, ListState):
             if state.order:
                 self._raw(Action.LIST_DELETE, container, 0, len(state.order))

@@ -535,10 +535,24 @@ class Dialling(Conversation):
         self.send(self._open(hosted, known=False))
 
 
+# Commits that are made to seal what waits: 1 MiB each, and somebody may write on.
+SEALINGS_MAX = 64
+
+
 async def _settled(hosted: Hosted) -> None:
     """Wait until what a dead connection brought is on disk: the cursor that is told
     now counts as an acknowledgement."""
     if hosted.keeper.position != hosted.committed_position:
+        await hosted.flush()
+
+
+async def _sealed(hosted: Hosted) -> None:
+    """Put into batches what a served replica wrote while nobody was there: it is part
+    of what the dialler is told to be here."""
+    for _ in range(SEALINGS_MAX):
+        if hosted.is_sealed:
+            break
+        hosted.seal_now(ahead=True)
         await hosted.flush()
 
 
@@ -633,6 +647,7 @@ class Listening(Conversation):
         await _settled(hosted)
         grant = self._rights(hosted.keeper.membership, request, device)
         self._check_clone(hosted, request)
+        await _sealed(hosted)
         keeper = hosted.keeper
         record = keeper.peer(device)
         ours: Cursor | None = record.cursor

@@ -99,8 +99,8 @@ class Hosted(Protocol):
 
     def closed(self, channel: Told) -> None: ...
 
-    def seal_now(self) -> None:
-        """Put own changes into batches with the next commit."""
+    def seal_now(self, *, ahead: bool = False) -> None:
+        """Put own changes into batches with the next commit; `ahead` of a link, too."""
         ...
 
     @property

@@ -87,7 +87,7 @@ class Relay:
     def closed(self, channel: Told) -> None:
         self.channels.remove(channel)
 
-    def seal_now(self) -> None:
+    def seal_now(self, *, ahead: bool = False) -> None:
         """A hub writes no changes of its own."""
 
     @property

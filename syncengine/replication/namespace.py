@@ -895,7 +895,7 @@ class Namespace:
                 writes.clear(statement, ns)
             self._clear_first = False
             self.documents.fresh = False
-        if self.channels and (not self.in_flight or self._seal_due):
+        if self._seal_due or (self.channels and not self.in_flight):
             self._seal(writes)
         self.outbox.collect(writes)
         if self.channels and self.outbox:
@@ -965,12 +965,12 @@ class Namespace:
             loop = asyncio.get_running_loop()
             self._seal_timer = loop.call_later(delay, self.seal_now)
 
-    def seal_now(self) -> None:
-        """Seal what is in the outbox with the next commit."""
+    def seal_now(self, *, ahead: bool = False) -> None:
+        """Seal what is in the outbox with the next commit; `ahead` of a link, too."""
         if self._seal_timer is not None:
             self._seal_timer.cancel()
             self._seal_timer = None
-        if self.channels and self.outbox:
+        if (self.channels or ahead) and self.outbox:
             self._seal_due = True
             self.writer.flush(self)
 

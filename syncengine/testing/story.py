@@ -142,7 +142,7 @@ class _Life:
     def _edit(self, tx: Any, chance: Any, mark: str) -> None:
         page = tx[f"page/{chance.randint(1, 3)}"]
         for _ in range(chance.randint(1, 3)):
-            match chance.randint(0, 9):
+            match chance.randint(0, 10):
                 case 0:
                     page["title"] = mark
                 case 1:
@@ -164,6 +164,9 @@ class _Life:
                     if len(items):
                         items[chance.randrange(len(items))] = mark
                 case 7:
+                    several = [mark, chance.randint(0, 3)][: chance.randint(0, 2)]
+                    page.multi("several").set(*several)
+                case 8:
                     page.map("m")[chance.choice("pq")] = {"deep": [mark, {"x": 1}]}
                 case _:
                     text = page.text("body")

@@ -4,7 +4,7 @@ Never run, only read by `test_bad.py`.
 """
 
 import syncengine
-from syncengine import Counter, Document, List, Set, Text, Whole
+from syncengine import Counter, Document, List, MultiValue, Set, Text, Whole
 
 
 class Note(Document, collection="note"):
@@ -14,6 +14,7 @@ class Note(Document, collection="note"):
     tags: Set[str] = Set()
     todo: List[str] = List()
     size: int = 0
+    status: MultiValue[str] = MultiValue()
     codes: Whole[list[str]] = []
 
 
@@ -26,6 +27,8 @@ async def mistakes(space: syncengine.Space) -> None:
         note = tx.get(Note, "a")
         note.title = 3  # bad: title is text
         note.size = "big"  # bad: size is a number
+        note.status = 5  # bad: a status is text
+        note.status.set(b"x")  # bad: a status is text
         note.codes = ["x", 1]  # bad: codes are text
         note.tags.add(5)  # bad: tags are text
         note.todo.append(b"x")  # bad: an item is text

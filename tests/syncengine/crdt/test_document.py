@@ -119,6 +119,11 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
         lambda: [Action.INCREMENT, "n", chance.choice((1, -2, 0.5))],
         lambda: [Action.ADD, "tags", chance.choice("xyz")],
         lambda: [Action.REMOVE, "tags", chance.choice("xyz")],
+        lambda: [
+            Action.MULTI_SET,
+            "several",
+            [chance.randint(0, 3) for _ in range(chance.randint(0, 2))],
+        ],
         lambda: [Action.TEXT_INSERT, "body", chance.randint(0, len(body)), "héé"],
         lambda: (
             [Action.TEXT_DELETE, "body", len(body) - 1, 1] if body else [Action.TOUCH]

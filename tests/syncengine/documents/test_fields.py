@@ -20,6 +20,7 @@ from syncengine import (
     Invalid,
     List,
     Map,
+    MultiValue,
     NotFound,
     Replica,
     Set,
@@ -31,6 +32,7 @@ from syncengine import (
     limits,
 )
 from syncengine.ids import DocumentId
+from tests.wires import Wire
 
 
 class Page(Document):
@@ -396,6 +398,72 @@ async def test_a_deleted_document_begins_anew(space: Space) -> None:
 
     assert note.to_dict()["tags"] == []
     assert str(note.body) == "fresh"
+
+
+class Task(Document):
+    title: str = ""
+    status: MultiValue[str] = MultiValue()
+
+
+async def test_values_of_several_show_until_somebody_decides(space: Space) -> None:
+    async with syncengine.open(":memory:") as other:
+        theirs = await other.join(await space.invite("write"))
+        wire = Wire(space._replica)
+        async with space.transaction() as tx:
+            tx.create(Task, "1", status="open")
+        async with wire.link(other) as link:
+            await link.synced()
+        for where, status in ((space, "done"), (theirs, "dropped")):
+            async with where.transaction() as tx:
+                task = tx.get(Task, "1")
+                task.status = status
+                assert list(task.status) == [status]
+        async with wire.link(other) as link:
+            await link.synced()
+        shown = [await where.get(Task, "1") for where in (space, theirs)]
+        assert list(shown[0].status) == list(shown[1].status)
+        assert shown[0].status == {"done", "dropped"}
+        assert "done" in shown[0].status
+        assert len(shown[0].status) == 2
+        assert shown[0].to_dict()["status"] == list(shown[0].status)
+        async with space.transaction() as tx:
+            tx.get(Task, "1").status.set("done")
+        async with wire.link(other) as link:
+            await link.synced()
+        assert list((await theirs.get(Task, "1")).status) == ["done"]
+        assert shown[0].status == ["dropped", "done"], "a snapshot stays"
+
+
+async def test_several_values_are_written_untyped_and_nested(space: Space) -> None:
+    async with space.transaction() as tx:
+        page = tx["page/1"]
+        page.multi("who").set("ann", "bob")
+        page["inner"] = {"x": 1}
+        page["inner"].multi("deep").set([1, 2])
+        page["copy"] = page.multi("who")
+    page = await space.get("page/1")
+    assert page.to_dict() == {
+        "who": ["bob", "ann"], "copy": ["bob", "ann"], "inner": {"x": 1, "deep": [[1, 2]]},
+    }  # fmt: skip
+    page.multi("who")._shown().append("carol")
+    async with space.transaction() as tx:
+        tx["page/1"].multi("who").clear()
+        assert list(tx["page/1"].multi("who")) == []
+        tx.delete("page/1")
+        tx["page/1"].multi("copy").set("fresh")
+    assert (await space.get("page/1")).to_dict() == {"copy": ["fresh"]}
+    with pytest.raises(FrozenDocument):
+        page.multi("who").set("x")
+
+
+async def test_each_of_several_values_is_checked(space: Space) -> None:
+    async with space.transaction() as tx:
+        task = tx.create(Task, "1")
+        with pytest.raises(Invalid, match="task/1/status"):
+            task.status = 3  # type: ignore[assignment]
+        with pytest.raises(Invalid, match="task/1/status"):
+            task.status.set(float("nan"))  # type: ignore[arg-type]
+        assert list(task.status) == []
 
 
 class Place(msgspec.Struct):

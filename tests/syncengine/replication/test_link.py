@@ -98,6 +98,20 @@ async def test_two_replicas_need_no_hub(founder: Replica) -> None:
             assert (await founder.spaces()[0].get("note/2"))["title"] == "offline"
 
 
+async def test_synced_is_with_what_the_other_wrote_before(founder: Replica) -> None:
+    """Nobody was there to seal it for."""
+    wire = Wire(founder)
+    space = founder.spaces()[0]
+    async with syncengine.open(":memory:") as other:
+        theirs = await other.join(await space.invite("write"))
+        for number in range(3):
+            async with space.transaction() as tx:
+                tx["note/1"]["title"] = f"{number}"
+            async with wire.link(other) as link:
+                await link.synced()
+            assert (await theirs.get("note/1"))["title"] == f"{number}"
+
+
 async def test_an_invite_is_used_once_and_the_other_is_told(
     hub: Hub, founder: Replica
 ) -> None:
