@@ -161,6 +161,9 @@ CONNECTIONS_PER_ADDRESS_MAX = 64
 ADDRESS_UPGRADES_PER_SECOND = 10.0
 ADDRESS_UPGRADES_BURST = 20.0
 
+# Of all addresses together: about a quarter of a core goes into handshakes then.
+UPGRADES_PER_SECOND = 200.0
+
 # Wrong proofs of one address within ten minutes, after which it waits for fifteen.
 AUTH_FAILURES_MAX = 10
 AUTH_FAILURES_SECONDS = 600.0

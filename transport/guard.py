@@ -22,6 +22,15 @@ class _Visitor:
     failures_since: float = 0.0
     refused_until: float = 0.0
 
+    def takes(self, now: float, per_second: float, burst: float) -> bool:
+        """Take one token of a bucket that fills with time; tell whether there was."""
+        self.tokens = min(burst, self.tokens + (now - self.tokens_at) * per_second)
+        self.tokens_at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
 
 class Guard:
     """Counts what each address does. `now` is a monotonic clock in seconds."""
@@ -29,6 +38,7 @@ class Guard:
     def __init__(self, now: Callable[[], float]):
         self._now = now
         self._visitors: OrderedDict[str, _Visitor] = OrderedDict()
+        self._all = _Visitor(tokens=limits.UPGRADES_PER_SECOND, tokens_at=now())
         self.open = 0
         """Connections of all addresses, upgraded or not."""
 
@@ -40,12 +50,15 @@ class Guard:
         if is_loopback(address):
             return True
         now = self._now()
-        passed = (now - visitor.tokens_at) * limits.ADDRESS_UPGRADES_PER_SECOND
-        visitor.tokens = min(limits.ADDRESS_UPGRADES_BURST, visitor.tokens + passed)
-        visitor.tokens_at = now
-        if visitor.tokens < 1 or visitor.refused_until > now:
+        if visitor.refused_until > now or not (
+            visitor.takes(
+                now, limits.ADDRESS_UPGRADES_PER_SECOND, limits.ADDRESS_UPGRADES_BURST
+            )
+            and self._all.takes(
+                now, limits.UPGRADES_PER_SECOND, limits.UPGRADES_PER_SECOND
+            )
+        ):
             return False
-        visitor.tokens -= 1
         return visitor.open <= limits.CONNECTIONS_PER_ADDRESS_MAX
 
     def leave(self, address: str) -> None:

@@ -61,6 +61,20 @@ def test_an_address_comes_so_often(clock: Clock) -> None:
     assert come(100) == limits.ADDRESS_UPGRADES_PER_SECOND
 
 
+def test_all_together_come_so_often(clock: Clock) -> None:
+    """A flood from everywhere does not eat the machine; what it was stays open."""
+    guard = Guard(clock)
+
+    def come(network: int) -> int:
+        return sum(
+            guard.enter(f"198.{network}.{n // 250}.{n % 250}") for n in range(500)
+        )
+
+    assert come(18) == limits.UPGRADES_PER_SECOND
+    clock.now += 0.5
+    assert come(19) == limits.UPGRADES_PER_SECOND / 2
+
+
 def test_who_cannot_prove_who_they_are_waits(clock: Clock) -> None:
     guard = Guard(clock)
     for _ in range(limits.AUTH_FAILURES_MAX):
