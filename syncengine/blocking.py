@@ -51,22 +51,22 @@ class Loop:
         self._life = process.life
         self._resume: threading.Event | None = None
         self._holder: int | None = None
-        thread = threading.Thread(
+        self._left: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(
             target=self._loop.run_forever, name="syncengine", daemon=True
         )
-        thread.start()
+        self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run `work` in the loop and wait for it; raises what it raises.
 
         Raises `TimeoutError` after `timeout` seconds; `work` is cancelled then, and
-        when this thread is interrupted.
+        when this thread is interrupted. Raises `WrongLoop` in a forked child, and in
+        the loop's own thread.
         """
-        if self._life != process.life:
+        if wrong := self._wrong():
             work.close()
-            raise WrongLoop(
-                "this was opened before a fork; open it in the child process"
-            )
+            raise WrongLoop(wrong)
         held = self.is_held_here
         if held:
             self.release()
@@ -81,6 +81,29 @@ class Loop:
             if held:
                 self.hold()
 
+    def leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work` run when it can; nobody waits for it."""
+        if sys.is_finalizing() or self._life != process.life:
+            work.close()
+            return
+
+        def begin() -> None:
+            task = self._loop.create_task(work)
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+
+        self._loop.call_soon_threadsafe(begin)
+
+    def _wrong(self) -> str | None:
+        if self._life != process.life:
+            return "this was opened before a fork; open it in the child process"
+        if threading.get_ident() == self._thread.ident:
+            return (
+                "this is the thread that everything runs in: what is called back from "
+                "there cannot wait for it"
+            )
+        return None
+
     @property
     def is_held_here(self) -> bool:
         """Whether this thread has made the loop stand still."""
@@ -88,21 +111,30 @@ class Loop:
 
     def hold(self) -> None:
         """Make the loop stand still, so that this thread may touch what is its."""
-        stands, resume = threading.Event(), threading.Event()
+        stands, resume, me = threading.Event(), threading.Event(), threading.get_ident()
 
         def stand() -> None:
+            if resume.is_set():  # whoever asked was interrupted
+                return
+            self._resume, self._holder = resume, me
             stands.set()
             resume.wait()
+            if self._resume is resume:
+                self._resume = self._holder = None
 
         self._loop.call_soon_threadsafe(stand)
-        stands.wait()
-        self._resume, self._holder = resume, threading.get_ident()
+        try:
+            stands.wait()
+        except BaseException:
+            resume.set()
+            raise
 
     def release(self) -> None:
-        """Let the loop go on."""
-        resume, self._resume, self._holder = self._resume, None, None
-        assert resume is not None, "it stands still"
-        resume.set()
+        """Let the loop go on, if this thread has made it stand."""
+        if self.is_held_here:
+            resume, self._resume, self._holder = self._resume, None, None
+            assert resume is not None, "who holds it can let it go"
+            resume.set()
 
     def each(self, source: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
         """Yield what an asynchronous iterator does, waiting for each."""
@@ -129,7 +161,12 @@ class Loop:
                     return
                 yield value
         finally:
-            self.run(end())
+            # Whoever drops it may be the garbage collector, anywhere: in the loop's
+            # thread, in the middle of a transaction's body, at the program's end.
+            if sys.is_finalizing() or self.is_held_here or self._wrong():
+                self.leave(end())
+            else:
+                self.run(end())
 
 
 _loops: list[Loop] = []
@@ -291,6 +328,12 @@ class Space:
         """Return the values that lost to concurrent writes."""
         return self._loop.run(self.inner.lost_values(kind, id, field))
 
+    def _check_outside(self) -> None:
+        if self._loop.is_held_here:
+            raise TransactionOpen(
+                "end the transaction's block first: this waits for it"
+            )
+
     def peers(self) -> list[PeerStatus]:
         """Return what each peer has of this namespace."""
         return self._loop.run(_call(self.inner.peers))
@@ -304,12 +347,14 @@ class Space:
         uses: int = 1,
     ) -> Invite:
         """Return an invite; raises `Refused` without the right to issue grants."""
+        self._check_outside()
         return self._loop.run(
             self.inner.invite(ops, hub=hub, expires=expires, uses=uses)
         )
 
     def grant_device(self, device: str, ops: str = "write") -> None:
         """Grant `ops` (read, write or admin) to a device by its id."""
+        self._check_outside()
         self._loop.run(self.inner.grant_device(device, ops))
 
 
@@ -328,10 +373,22 @@ class Transaction(_transaction.Transaction):
                 "a transaction is open in this thread already; use its `tx`, or end "
                 "its block first"
             )
-        self._loop.run(self.__aenter__())
-        self._loop.hold()
+        try:
+            self._loop.run(self.__aenter__())
+            self._loop.hold()
+        except BaseException as error:
+            # An interrupt may come when it was entered already.
+            self._loop.release()
+            self._loop.leave(self._abandon(error))
+            raise
         self._engine.body.runs_behind(sys._getframe())  # pyright: ignore[reportPrivateUsage]
         return self
+
+    async def _abandon(self, error: BaseException) -> None:
+        for _ in range(3):  # what was cancelled ends first
+            await asyncio.sleep(0)
+        if self._draft is not None:
+            await self.__aexit__(type(error), error, None)
 
     def __exit__(
         self,

@@ -35,6 +35,10 @@ def ms_from_hlc(hlc: int) -> int:
     return hlc >> COUNTER_BITS
 
 
+# So far a clock may have moved against the monotonic one before what corrects it is
+# looked at again: reading both is not exact.
+DRIFT_MS = 1_000
+
 # How far the wall clock may fall behind the monotonic one before it was set back.
 SET_BACK_MS = 60_000
 
@@ -56,8 +60,10 @@ class SteadyClock:
         self._wall = wall
         self._monotonic = monotonic
         self._ahead_ms = wall.now_ms() - int(monotonic() * 1000)
-        self.hub_offset_ms = 0
+        self._hub_offset_ms = 0
         self._seen_offset_ms: int | None = None
+        self._corrected_at_ms = self._ahead_ms
+        """Where `_ahead_ms` was when the offsets were as they are."""
 
     def now_ms(self) -> int:
         """Return milliseconds since 1970, corrected where this machine is wrong."""
@@ -66,7 +72,7 @@ class SteadyClock:
     @property
     def offset_ms(self) -> int:
         """By how much this machine's clock is corrected."""
-        hub, seen = self.hub_offset_ms, self._seen_offset_ms
+        hub, seen = self._hub_offset_ms, self._seen_offset_ms
         if seen is None:
             return min(hub, 0)
         return max(min(hub, 0), min(seen, max(hub, 0)))
@@ -83,14 +89,29 @@ class SteadyClock:
         jump = wall - monotonic - self._ahead_ms
         if jump >= -SET_BACK_MS:
             self._ahead_ms = wall - monotonic
-        if jump > 0:
+        moved = self._ahead_ms - self._corrected_at_ms
+        if moved > DRIFT_MS:
             # Set right, or fast, or back from a sleep: what was to be corrected may be
-            # gone, and the next handshake tells. Added up it would run ahead of all.
-            left = max(0, self.hub_offset_ms - jump)
-            self.hub_offset_ms = min(self.hub_offset_ms, left)
-            if self._seen_offset_ms is not None:
-                self._seen_offset_ms -= jump
+            # gone, and the next handshake tells. Left as it was it would run ahead.
+            self._moved(moved)
         return self._ahead_ms + monotonic
+
+    def _moved(self, ms: int) -> None:
+        self._corrected_at_ms += ms
+        left = max(0, self._hub_offset_ms - ms)
+        self._hub_offset_ms = min(self._hub_offset_ms, left)
+        if self._seen_offset_ms is not None:
+            self._seen_offset_ms -= ms
+
+    @property
+    def hub_offset_ms(self) -> int:
+        """How far a hub says that this machine is behind; less than 0: ahead."""
+        return self._hub_offset_ms
+
+    @hub_offset_ms.setter
+    def hub_offset_ms(self, offset: int) -> None:
+        self._moved(max(0, self._ahead_ms - self._corrected_at_ms))
+        self._hub_offset_ms, self._corrected_at_ms = offset, self._ahead_ms
 
 
 class HybridClock:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import syncengine
 from syncengine.replication.doctor import Finding, examine
-from syncengine.system import SystemClock, SystemEntropy
+from syncengine.system import SystemEntropy
 from syncengine.trust.keys import ED25519
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +42,4 @@ async def seen(path: Path) -> set[str]:
 
 
 async def findings(path: Path) -> list[Finding]:
-    return await examine(
-        str(path), clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
-    )
+    return await examine(str(path), entropy=SystemEntropy(), scheme=ED25519)

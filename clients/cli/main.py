@@ -32,7 +32,7 @@ from clients.cli.output import (
 )
 from syncengine.errors import Invalid, NotFound, StoreLocked, SyncError
 from syncengine.ids import base32, document_id, parse_document_id
-from syncengine.system import SystemClock, SystemEntropy
+from syncengine.system import SystemEntropy
 from syncengine.trust.invite import parse as parse_invite
 from syncengine.values import unescape
 from transport.guard import is_loopback
@@ -618,9 +618,7 @@ async def doctor(context: Context, files: tuple[str, ...]) -> int:
         try:
             if not Path(path).exists():
                 raise NotFound(f"there is no {path}")
-            findings = await examine(
-                path, clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
-            )
+            findings = await examine(path, entropy=SystemEntropy(), scheme=ED25519)
         except SyncError as error:
             if len(files) < 2:
                 raise

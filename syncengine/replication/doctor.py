@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from syncengine import values
-from syncengine.clock import Clock, Entropy, HybridClock
+from syncengine.clock import Entropy, HybridClock
 from syncengine.crdt.document import Document
 from syncengine.errors import StoreDamaged, SyncError
 from syncengine.ids import ActorId, BatchId, Lineage, NamespaceId, short
@@ -52,9 +52,7 @@ _LOST = "keep a copy of the file; open it, and what is damaged is written again 
 _REBUILD = "the log is whole: documents can be made anew from it"
 
 
-async def examine(
-    path: str, *, clock: Clock, entropy: Entropy, scheme: Scheme
-) -> list[Finding]:
+async def examine(path: str, *, entropy: Entropy, scheme: Scheme) -> list[Finding]:
     """Return all that is wrong with the file at `path`; empty: nothing.
 
     Raises `NotOurs` or `NewerFormat` when it is no file of this version.
@@ -64,6 +62,7 @@ async def examine(
     except StoreDamaged as error:
         return [Finding(path, f"the file cannot be read: {error}", _RESEND)]
     findings: list[Finding] = []
+    store.connection.execute("BEGIN")  # one moment of it, whoever writes meanwhile
     try:
         try:
             ((said,), *_) = store.read("PRAGMA integrity_check")
@@ -81,7 +80,7 @@ async def examine(
             if is_replica and not log_findings:
                 key = scheme.private_key(entropy.bytes(32))
                 findings += await _examine_documents(
-                    store, ns, NamespaceId(name), title, scheme, clock, entropy, key
+                    store, ns, NamespaceId(name), title, scheme, entropy, key
                 )
     finally:
         await store.close()
@@ -176,38 +175,62 @@ def _examine_log(
     return findings
 
 
+class _Stopped:
+    """No time passes: what waited when the file was written waits still."""
+
+    def now_ms(self) -> int:
+        return 0
+
+
 async def _examine_documents(
     store: InlineStore,
     ns: int,
     namespace: NamespaceId,
     title: str,
     scheme: Scheme,
-    clock: Clock,
     entropy: Entropy,
     key: PrivateKey,
 ) -> list[Finding]:
     """Make the documents anew from a copy of the log, and compare."""
+    findings: list[Finding] = []
+    ((actor, next_seq, hlc),) = store.read(
+        "SELECT actor, next_seq, hlc FROM _sync_namespace WHERE ns = ?", ns
+    )
+    ((applied, newest),) = store.read(
+        "SELECT max(CASE WHEN actor = ? THEN applied END), max(hlc) FROM _sync_actor "
+        "WHERE ns = ?",
+        *(actor, ns),
+    )
+    if next_seq <= (applied or 0) or hlc < (newest or 0):
+        findings.append(
+            Finding(
+                f"{title}: clock", "what is written next would have a name twice", _LOST
+            )
+        )
     copy = InlineStore(":memory:")
     writes = Writes()
     for table in _LOG_TABLES:
         for row in store.read(f"SELECT * FROM {table} WHERE ns = ?", ns):
             marks = ", ".join("?" * len(row))
             writes.add(f"INSERT INTO {table} VALUES ({marks})", *row)
+    # As far as it was applied: a clock that was set back hides none of it.
+    writes.add(
+        "UPDATE _sync_namespace SET hlc = max(hlc, ?) WHERE ns = ?", newest or 0, ns
+    )
     copy.commit_now(writes)
     keeper = Keeper(copy, ns, namespace, Lineage(bytes(16)), scheme)
     rows = iter(range(1, 1 << 62))
     engine = Namespace(
-        keeper, Writer(copy), HybridClock(clock), entropy, key, lambda: next(rows)
+        keeper, Writer(copy), HybridClock(_Stopped()), entropy, key, lambda: next(rows)
     )
     engine.load()
-    findings: list[Finding] = []
     try:
         async with engine.turn:
             await engine.rebuild()
     except (*values.DECODE_ERRORS, TypeError) as error:
         await copy.close()
         what = f"a change that was not sent yet is damaged: {error}"
-        return [Finding(f"{title}: outbox", what, _LOST)]
+        return [*findings, Finding(f"{title}: outbox", what, _LOST)]
     fresh = Writes()
     engine.collect(fresh)
     copy.commit_now(fresh)
@@ -217,17 +240,6 @@ async def _examine_documents(
         findings.append(
             Finding(
                 f"{title}: frontier", "the applied frontier is not the log's", _REBUILD
-            )
-        )
-    ((actor, next_seq, hlc),) = store.read(
-        "SELECT actor, next_seq, hlc FROM _sync_namespace WHERE ns = ?", ns
-    )
-    stamps = [state.hlc for state in engine.delivery.applied.values()]
-    own = engine.delivery.applied.get(actor)
-    if (own and next_seq <= own.seq) or hlc < max(stamps, default=0):
-        findings.append(
-            Finding(
-                f"{title}: clock", "what is written next would have a name twice", _LOST
             )
         )
     stored_docs = Documents(store, ns, lambda: 0)

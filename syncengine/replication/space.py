@@ -1,5 +1,6 @@
 """A namespace as an application uses it."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from syncengine.errors import (
     Invalid,
     NotFound,
     Refused,
+    TransactionOpen,
 )
 from syncengine.ids import (
     ActorId,
@@ -370,6 +372,7 @@ class Space:
             raise Invalid("an invite has at least one use")
         if not timedelta(0) < expires <= INVITE_LIFETIME_MAX:
             raise Invalid(f"an invite expires within {INVITE_LIFETIME_MAX.days} days")
+        self._check_outside()
         replica, engine = self._replica, self.engine
         address = parse_address(hub).without_ticket if hub else ""
         accept_by = replica.clock.now_ms() + int(expires.total_seconds() * 1000)
@@ -396,9 +399,18 @@ class Space:
         subject = parse_device_id(device)
         if not self._replica.scheme.is_good_key(subject):
             raise Invalid(f"no device has the id {device!r}")
+        self._check_outside()
         async with self.engine.turn:
             self._issue(subject, ops)
         await self.engine.flush()
+
+    def _check_outside(self) -> None:
+        """Raise `TransactionOpen` where waiting for the turn would wait for oneself."""
+        owner = self.engine.owner
+        if owner is not None and owner is asyncio.current_task():
+            raise TransactionOpen(
+                "end the transaction's block first: this waits for it"
+            )
 
     def _issue(
         self,

@@ -97,10 +97,13 @@ class SqliteStore:
                     if isinstance(outcome, BaseException):
                         raise outcome
                 await writer.commit()
-            except sqlite3.Error as error:
+            except BaseException as error:
+                # Whatever it was: what is open now is not the next commit's.
                 if writer.in_transaction:
                     await writer.rollback()
-                raise translate(error, self.path) from error
+                if isinstance(error, sqlite3.Error):
+                    raise translate(error, self.path) from error
+                raise
 
     async def backup(self, path: str) -> None:
         async with self._busy:

@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
-from syncengine.clock import ms_from_hlc
+from syncengine.clock import DRIFT_MS, ms_from_hlc
 from syncengine.ids import ActorId, DeviceId, NamespaceId, base32
 from syncengine.replication.address import Address
 from syncengine.replication.conversation import Listening, Registry
@@ -355,7 +355,7 @@ class World:
         than what some clock would show by now."""
         latest = max(other.clock.latest_ms() for other in self.nodes.values())
         ahead = ms_from_hlc(hlc) - latest
-        if ahead > 1:
+        if ahead > DRIFT_MS:
             raise Invariant("O3", f"{node.name} stamped {ahead} ms ahead of all clocks")
         stamps = self._hlcs.setdefault((node.name, actor), [])
         # What a crash or a full disk took back was never anybody's.

@@ -428,6 +428,11 @@ class Membership:
 
 def gives_more(new: Grant, old: Grant) -> bool:
     """Tell whether `new` allows all that `old` does, and something besides."""
+    if new.not_before_ms is not None or (
+        new.expires_ms is not None
+        and (old.expires_ms is None or new.expires_ms < old.expires_ms)
+    ):
+        return False
     return (
         not old.ops & ~new.ops
         and _all_within(old.scope, new.scope)

@@ -61,6 +61,18 @@ async def test_what_follows_a_statement_that_failed_is_not_kept_either(
     assert store.read("SELECT key FROM _sync_meta") == [("b",)]
 
 
+async def test_what_fails_before_the_disk_is_asked_leaves_nothing_open(
+    store: Store,
+) -> None:
+    writes = put("a", 1)
+    writes.add(sql.SET_POSITION, 2**63, 1)  # does not fit: sqlite3 raises OverflowError
+    with pytest.raises(OverflowError):
+        await store.commit(writes)
+
+    await store.commit(put("b", 2))
+    assert store.read("SELECT key FROM _sync_meta") == [("b",)]
+
+
 async def test_what_clears_runs_before_what_is_added(store: Store) -> None:
     await store.commit(put("old", 1))
     writes = put("new", 2)

@@ -5,6 +5,8 @@
 import asyncio
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +166,96 @@ def test_a_long_body_is_named_by_its_line(
     with space.transaction() as tx:
         tx["note/1"]["n"] = 1
     assert "test_blocking.py" in caplog.text
+
+
+def test_what_would_wait_for_its_own_block_is_told(space: Space) -> None:
+    with space.transaction() as tx:
+        tx["note/1"]["n"] = 1
+        with pytest.raises(TransactionOpen):
+            space.invite()
+    assert str(space.invite()).startswith("sync1:")
+
+
+def test_what_is_called_back_cannot_wait(space: Space) -> None:
+    async def called() -> None:
+        with pytest.raises(WrongLoop, match="called back"):
+            space.peers()
+
+    blocking.loop().run(called(), 10)
+
+
+def test_an_interrupt_while_entering_leaves_the_turn_free(space: Space) -> None:
+    loop = blocking.loop()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def interrupted() -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(loop, "hold", interrupted)
+        with pytest.raises(KeyboardInterrupt), space.transaction():
+            pass
+    with space.transaction() as tx:
+        tx["note/1"]["n"] = 1
+    assert space.get("note/1")["n"] == 1
+
+
+def test_an_interrupt_while_holding_stops_nobody(space: Space) -> None:
+    loop = blocking.loop()
+    busy, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        busy.set()
+        go_on.wait()
+
+    loop._loop.call_soon_threadsafe(block)
+    busy.wait()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def interrupted(self: threading.Event, timeout: float | None = None) -> bool:
+            raise KeyboardInterrupt
+
+        patch.setattr(threading.Event, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loop.hold()
+    go_on.set()
+    with space.transaction() as tx:
+        tx["note/1"]["n"] = 2
+    assert not loop.is_held_here
+
+
+PROGRAM = """
+import sys, threading
+import syncengine.blocking as syncengine
+replica = syncengine.open(":memory:")
+space = replica.namespace("home")
+with space.transaction() as tx:
+    tx["note/1"]["n"] = 1
+watching = space.watch("note/1")
+next(watching)
+listed = space.documents("note")
+next(listed)
+
+class Cycle:
+    pass
+
+cycle = Cycle()
+cycle.me, cycle.watching = cycle, space.watch("note/1")
+next(cycle.watching)
+del cycle
+if sys.argv[1] == "closed":
+    replica.close()
+print("ends")
+"""
+
+
+@pytest.mark.parametrize("how", ["closed", "open"])
+def test_a_program_ends_whatever_it_still_watches(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        capture_output=True, text=True, timeout=30, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
 
 
 def test_after_closing_it_says_so(tmp_path: Path) -> None:

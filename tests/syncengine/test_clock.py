@@ -83,6 +83,20 @@ def test_a_clock_that_catches_up_in_steps_does_not_run_ahead() -> None:
     assert clock.now_ms() == 1_100_000
 
 
+def test_reading_two_clocks_is_not_a_drift() -> None:
+    """Both are cut to milliseconds, and one is read after the other."""
+    hand = Hand(1_000_000)
+    monotonic = 0.0
+    clock = SteadyClock(hand, lambda: monotonic)
+    clock.hub_offset_ms = 100_000
+    clock.saw(1_100_000)
+    for turn in range(10_000):
+        hand.ms += 1 if turn % 2 else 0  # one of the two is always a bit late
+        monotonic += 0.0 if turn % 2 else 0.001
+        clock.now_ms()
+    assert clock.offset_ms == 100_000
+
+
 @pytest.mark.parametrize(
     ("hub", "member", "corrected"),
     [

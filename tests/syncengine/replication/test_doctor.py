@@ -1,5 +1,8 @@
 """The doctor finds what is wrong, and nothing where nothing is."""
 
+# pyright: reportPrivateUsage=false
+
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import syncengine
+from syncengine import Replica, Space
 from syncengine.errors import NotOurs
 from syncengine.protocol.messages import StateDigest
 from syncengine.replication.doctor import Finding, examine
 from syncengine.system import SystemClock, SystemEntropy
 from syncengine.trust.keys import ED25519
+from tests.wires import Wire
 
 
 class Deaf:
@@ -36,9 +41,7 @@ async def make(path: Path) -> None:
 
 
 async def findings(path: Path) -> list[Finding]:
-    return await examine(
-        str(path), clock=SystemClock(), entropy=SystemEntropy(), scheme=ED25519
-    )
+    return await examine(str(path), entropy=SystemEntropy(), scheme=ED25519)
 
 
 async def test_a_file_in_which_nothing_is_written_yet_is_clean(tmp_path: Path) -> None:
@@ -148,6 +151,60 @@ async def test_a_foreign_file_is_said_to_be_one(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "x.db").execute("CREATE TABLE t (x)").connection.close()
     with pytest.raises(NotOurs):
         await findings(tmp_path / "x.db")
+
+
+async def test_what_waits_for_its_time_is_no_finding(tmp_path: Path) -> None:
+    """Stamped ahead, stored, not applied: not then, nor when its time has come."""
+    path = tmp_path / "a.db"
+    async with (
+        syncengine.open(str(path)) as replica,
+        syncengine.open(":memory:") as fast,
+    ):
+        space = await replica.namespace("home")
+        await make_member(space, fast)
+        theirs = fast.spaces()[0]
+        theirs.engine.clock.last = theirs.engine.clock.tick() + (120_000 << 16)
+        async with theirs.transaction() as tx:
+            tx["note/ahead"]["n"] = 1
+        async with Wire(replica).link(fast) as link:
+            await link.synced()
+        assert space.engine.delivery.waiting_count == 1
+        assert await findings(path) == []
+    with pytest.MonkeyPatch.context() as patch:
+        later = SystemClock().now_ms() + 600_000
+
+        def now_ms(_: SystemClock) -> int:
+            return later
+
+        patch.setattr(SystemClock, "now_ms", now_ms)
+        assert await findings(path) == []
+
+
+async def make_member(space: Space, other: Replica) -> None:
+    await other.join(await space.invite("write"), name="home")
+    async with Wire(space._replica).link(other) as link:
+        await link.synced()
+
+
+async def test_a_file_that_is_written_to_meanwhile_is_clean(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with syncengine.open(str(path)) as replica:
+        space = await replica.namespace("home")
+        stop = asyncio.Event()
+
+        async def write() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                async with space.transaction() as tx:
+                    tx[f"note/{number % 5}"].text("body").append("x")
+
+        writing = asyncio.create_task(write())
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+            assert await asyncio.to_thread(asyncio.run, findings(path)) == []
+        stop.set()
+        await writing
 
 
 async def test_a_file_that_was_cut_off_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Grants: chains from an owner; authority depends on the set of entries alone (S3)."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from syncengine.trust.membership import (
     Pending,
     allows,
     entry_id,
+    gives_more,
     make_actor,
     make_genesis,
     make_grant,
@@ -140,6 +142,29 @@ def test_an_entry_has_a_size_and_so_many_heads_and_scopes() -> None:
         membership.add(granted(limits.HEADS_MAX + 1, 1))
     with pytest.raises(InvalidEntry, match="too large"):
         membership.add(granted(1, 1, "x" * limits.ENTRY_BYTES_MAX))
+
+
+@pytest.mark.parametrize(
+    ("more", "gives"),
+    [
+        ({}, True),
+        ({"expires_ms": 10**13}, False),
+        ({"not_before_ms": 1}, False),
+        ({"scope": (("note", ""),)}, False),
+    ],
+)
+def test_a_grant_that_ends_gives_no_more_than_one_for_ever(
+    more: dict[str, Any], gives: bool
+) -> None:
+    membership = Membership(NS, SCHEME)
+    wide = grant(OWNER, entry_id(ROOT), WRITER, OPS_BY_NAME["admin"], 6)
+    for entry in (GENESIS, ROOT, TO_ADMIN, TO_WRITER, wide):
+        membership.add(entry)
+    old, new = (membership.grants[entry_id(entry)] for entry in (TO_WRITER, wide))
+    new = replace(new, **more)
+
+    assert gives_more(new, old) is gives
+    assert not gives_more(old, new)
 
 
 def test_grants_are_handed_on_so_often() -> None:
