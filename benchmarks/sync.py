@@ -395,7 +395,7 @@ async def idle(folder: Path, together: int) -> Row:
         await hub.stop()
         await proxy.stop()
     name = f"hub with {IDLERS:,} idle connections, {together} to a namespace"
-    return Row(name, "kB of memory each", [each], 30.0 if together > 1 else None,
+    return Row(name, "kB of memory each", [each], 30.0,
                detail={"hub": hub.pid, "devices": crowd.pid})  # fmt: skip
 
 

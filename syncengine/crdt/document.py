@@ -43,6 +43,10 @@ KEY, PARENT, COUNT, ELEMENT, VALUES = b"k", b"p", b"n", b"e", b"v"
 ELEMENT_BYTES_MAX = limits.KEY_BYTES_MAX
 
 
+# One for all: each empty frozenset takes 216 bytes.
+KEEP_NOTHING: frozenset[ContainerId] = frozenset()
+
+
 class MapState:
     """A map: a slot for each key."""
 
@@ -124,7 +128,7 @@ class Document:
         self.dirty: set[tuple[ContainerId, Any]] = set()
         self.undo: list[Any] | None = None
         self._viewers: dict[int, ref[Viewer]] = {}
-        self.keep: frozenset[ContainerId] = frozenset()
+        self.keep = KEEP_NOTHING
         self.conflicts: list[tuple[str, Entry, Entry]] | None = None
         self._cells = cells
         self._parents: dict[ContainerId, Parent] = {}

@@ -72,6 +72,10 @@ class Connection(Protocol):
         ...
 
 
+# One for all: each empty frozenset takes 216 bytes.
+_NOTHING_LEFT: frozenset[int] = frozenset()
+
+
 class Conversation:
     """What both sides of a connection do alike. `run()` is its whole life."""
 
@@ -83,13 +87,14 @@ class Conversation:
         self.closed: Closed | None = None
         self.problem: SyncError | None = None
         """What of ours ended it."""
-        self._left: frozenset[int] = frozenset()
+        self._left = _NOTHING_LEFT
         self._connection = connection
         self._wake = Bell()
         self._now = asyncio.get_running_loop().time
 
     async def run(self) -> Closed:
         """Talk until the end; return how it ended. Cancelling closes politely."""
+        self._began()
         writer = asyncio.create_task(self._write())
         try:
             await self._read()
@@ -111,9 +116,18 @@ class Conversation:
         finally:
             self._leave_all()
             self._wake.set()
-            await self._finish(writer)
+            try:
+                await self._finish(writer)
+            finally:
+                self._ended()
         assert self.closed is not None
         return self.closed
+
+    def _began(self) -> None:
+        """Overridden by the listener; a coroutine around `run` would take 250 bytes."""
+
+    def _ended(self) -> None:
+        """The same, whatever ended it."""
 
     async def _finish(self, writer: "asyncio.Task[None]") -> None:
         """Let the last frames out, but not for long; then close."""
@@ -235,7 +249,22 @@ class Conversation:
     async def _write(self) -> None:
         """Send until the end, then close: that also ends a waiting `receive`."""
         try:
-            await self._write_all()
+            while True:
+                if self.session.state is State.LIVE and self.closed is None:
+                    for channel in list(self.channels.values()):
+                        while channel.is_open and (message := channel.next_message()):
+                            self.session.send(message)
+                            await self._flush_frames()
+                await self._flush_frames()
+                if self.closed is not None or self.session.state is State.CLOSED:
+                    break
+                try:
+                    async with asyncio.timeout_at(self._deadline()):
+                        await self._wake.heard()
+                except TimeoutError:
+                    self._on_time(self._now())
+            closed = self.closed or Closed(Code.GOING_AWAY, "closing", False)
+            await self._close_connection(closed)
         except ConnectionLost:
             raise
         except Exception as error:
@@ -247,24 +276,6 @@ class Conversation:
         log.exception("link with %s ended by a bug", self._peer_name())
         self.session.close(Code.GOING_AWAY, "the peer cannot go on")
         self._end(Closed(Code.GOING_AWAY, repr(error), False))
-
-    async def _write_all(self) -> None:
-        while True:
-            if self.session.state is State.LIVE and self.closed is None:
-                for channel in list(self.channels.values()):
-                    while channel.is_open and (message := channel.next_message()):
-                        self.session.send(message)
-                        await self._flush_frames()
-            await self._flush_frames()
-            if self.closed is not None or self.session.state is State.CLOSED:
-                break
-            try:
-                async with asyncio.timeout_at(self._deadline()):
-                    await self._wake.heard()
-            except TimeoutError:
-                self._on_time(self._now())
-        closed = self.closed or Closed(Code.GOING_AWAY, "closing", False)
-        await self._close_connection(closed)
 
     def _deadline(self) -> float:
         stalled = [channel.stalled_at for channel in self.channels.values()]
@@ -578,12 +589,11 @@ class Listening(Conversation):
         self._registry = registry
         self._grants: dict[int, Grant] = {}
 
-    async def run(self) -> Closed:
+    def _began(self) -> None:
         self._registry.add(self)
-        try:
-            return await super().run()
-        finally:
-            self._registry.remove(self)
+
+    def _ended(self) -> None:
+        self._registry.remove(self)
 
     async def _close_connection(self, closed: Closed) -> None:
         if closed.code == Code.AUTHENTICATION:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from syncengine import limits, values
-from syncengine.crdt.document import Document
+from syncengine.crdt.document import KEEP_NOTHING, Document
 from syncengine.crdt.operation import ContainerId
 from syncengine.errors import SyncError
 from syncengine.ids import ActorId, DocumentId, parse_document_id
@@ -98,7 +98,7 @@ class Documents:
         document = self.find(name)
         if document is None:
             document = Document(name)
-            document.keep = self.keep.get(name, frozenset())
+            document.keep = self.keep.get(name, KEEP_NOTHING)
             self._cache[name] = document
         return document
 

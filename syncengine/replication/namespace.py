@@ -17,7 +17,7 @@ from weakref import ref
 
 from syncengine import limits, values
 from syncengine.clock import Entropy, HybridClock, ms_from_hlc
-from syncengine.crdt.document import Document, NeedsReplay
+from syncengine.crdt.document import KEEP_NOTHING, Document, NeedsReplay
 from syncengine.crdt.operation import (
     ContainerId,
     InvalidOperation,
@@ -247,6 +247,7 @@ class Namespace:
             self.grant = entry_id(link)
             if self.actor is None:
                 self.new_actor()
+        self.writer.wake()
         await self.flush()
 
     def new_actor(self) -> None:
@@ -696,7 +697,7 @@ class Namespace:
     def _keep(self, document: Document, op: Operation, author: ActorId) -> None:
         """From the next rebuild on, keep all content of what `op` edits."""
         container: ContainerId = resolve(op[1], op[0], author)
-        kept = self.documents.keep.get(document.name, frozenset())
+        kept = self.documents.keep.get(document.name, KEEP_NOTHING)
         self.documents.keep[document.name] = kept | {container}
 
     # --- rebuilding ---------------------------------------------------------------
@@ -798,6 +799,7 @@ class Namespace:
             await self._settle()
             if self._retire():
                 await self.rebuild()
+        self.writer.wake()
         await self.flush()
 
     def _retire(self) -> bool:

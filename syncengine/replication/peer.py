@@ -34,6 +34,10 @@ from syncengine.trust.membership import entry_id
 READ_ROWS = 512
 
 
+# One for all: each empty frozenset takes 216 bytes, and a hub has many channels.
+_NOBODY: frozenset[ActorId] = frozenset()
+
+
 class Channel:
     """One namespace on one link.
 
@@ -90,7 +94,7 @@ class Channel:
         """When the peer will have been too slow, on the loop's clock."""
         self._has: dict[ActorId, int] = {}
         self._has_entries: dict[EntryId, None] = {}
-        self._diverged: frozenset[ActorId] = frozenset()
+        self._diverged = _NOBODY
         self._told: tuple[int, bytes] | None = None
         self._their_digest: bytes | None = None
         self._compared: tuple[bytes, bytes] | None = None
@@ -280,7 +284,7 @@ class Channel:
     def frontier_received(self, message: Frontier) -> None:
         """The peer's cursor is void: begin anew, leaving out what it has."""
         self._has = {}
-        self._diverged = frozenset()
+        self._diverged = _NOBODY
         for actor, seq, name in message.tips:
             known = ActorId(actor)
             if known in self._has or known in self.keeper.forks:
@@ -371,7 +375,7 @@ class Channel:
         ours = self.keeper.digest()
         if theirs == ours:
             # Both hold the same: nothing has to be left out any more.
-            self._has, self._has_entries, self._diverged = {}, {}, frozenset()
+            self._has, self._has_entries, self._diverged = {}, {}, _NOBODY
         if theirs != ours and self._compared != (ours, theirs):
             self._compared = (ours, theirs)
             self._owe_frontier()

@@ -213,12 +213,13 @@ class Membership:
         self.actors: dict[ActorId, DeviceId] = {}
         self.grants: dict[EntryId, Grant] = {}
         self.forks: list[ForkProof] = []
-        self._named: set[EntryId] = set()  # by some later entry's heads
+        # By some later entry's heads. A dict: an empty set takes three times as much.
+        self._named: dict[EntryId, None] = {}
         self._valid: dict[EntryId, bool] = {}
 
     def heads(self) -> list[EntryId]:
         """Return the entries that no other one names, sorted."""
-        return sorted(self.entries.keys() - self._named)
+        return sorted(self.entries.keys() - self._named.keys())
 
     def recent_heads(self) -> list[EntryId]:
         """Return the heads that a new entry names, within the limit."""
@@ -235,7 +236,7 @@ class Membership:
             return None
         heads, parsed = self.parse(entry)
         self.entries[name] = entry
-        self._named.update(heads)
+        self._named.update(dict.fromkeys(heads))
         if isinstance(parsed, Genesis):
             self.genesis = parsed
         elif isinstance(parsed, Grant):
