@@ -372,6 +372,8 @@ class Channel:
         theirs = self._their_digest
         if theirs is None or not self.at_rest or not self.may_read:
             return
+        if self.received is None or self.received.position < self.their_position:
+            return  # it told its digest first, and what it is of is on its way
         ours = self.keeper.digest()
         if theirs == ours:
             # Both hold the same: nothing has to be left out any more.

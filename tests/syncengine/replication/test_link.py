@@ -33,10 +33,11 @@ from syncengine.log.batch import NO_BATCH, seal, split_payload
 from syncengine.log.change import Change, Touch
 from syncengine.log.run import decode_rows
 from syncengine.protocol.codes import Code
-from syncengine.protocol.messages import Data
+from syncengine.protocol.messages import Data, Frontier, Idle
 from syncengine.replication.address import Address
 from syncengine.replication.backoff import Backoff
 from syncengine.replication.conversation import Dialling
+from syncengine.replication.keeper import Cursor
 from syncengine.replication.link import Link
 from syncengine.replication.peer import Channel
 from syncengine.system import SystemEntropy
@@ -291,6 +292,24 @@ async def test_a_peer_is_sent_so_much_before_it_acknowledges(
                 await asyncio.sleep(0.01)
             # The last message may be the one that fills it.
             assert 20_000 <= channel._window_bytes < 26_000
+
+
+async def test_what_is_on_its_way_is_not_asked_for(founder: Replica) -> None:
+    """Else a listener that takes a while to begin sends everything twice."""
+    engine = founder.spaces()[0].engine
+    await engine.flush()
+    keeper = engine.keeper
+    channel = Channel(0, engine, DeviceId(bytes(32)), may_read=True)
+    channel.begin(
+        theirs=(keeper.position, keeper.chain),
+        ours=Cursor(7, bytes(8)),
+        position=9,
+        digest=b"another's".ljust(32),
+        told=(keeper.position, keeper.digest()),
+    )
+    assert channel.next_message() is None
+    channel.idle_received(Idle(0, (9, bytes(8)), b"another's".ljust(32)))
+    assert isinstance(channel.next_message(), Frontier)
 
 
 async def test_what_inflates_too_far_is_not_inflated(
