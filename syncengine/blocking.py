@@ -22,12 +22,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Self, TypeVar, cast, overload
 
 import syncengine
-from syncengine.documents.fields import Map
-from syncengine.documents.model import Document
-from syncengine.errors import TransactionOpen, WrongLoop
+from syncengine import new_id
+from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
+from syncengine.documents.model import Document, Whole
+from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
 from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space
 from syncengine.replication import transaction as _transaction
@@ -179,14 +180,10 @@ def loop() -> Loop:
     return _loops[-1]
 
 
-class Replica:
-    """`syncengine.Replica` without async. Make one with `open`."""
+class Closing:
+    """What is closed when its `with` block ends."""
 
-    def __init__(self, loop: Loop, inner: _replica.Replica):
-        self._loop = loop
-        self.inner = inner
-
-    def __enter__(self) -> "Replica":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -196,6 +193,17 @@ class Replica:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class Replica(Closing):
+    """`syncengine.Replica` without async. Make one with `open`."""
+
+    def __init__(self, loop: Loop, inner: _replica.Replica):
+        self._loop = loop
+        self.inner = inner
 
     def close(self) -> None:
         """Close its links, write what is left, and close the file. Idempotent."""
@@ -221,6 +229,13 @@ class Replica:
         """Join a namespace by an invite; works offline. See `syncengine.Replica`."""
         joined = self._loop.run(self.inner.join(invite, name=name, adopt=adopt))
         return Space(self._loop, joined)
+
+    def recover(
+        self, key: str, namespace_id: str | None = None, *, name: str = "main"
+    ) -> "Space":
+        """Make this device an owner's again. See `syncengine.Replica.recover`."""
+        found = self._loop.run(self.inner.recover(key, namespace_id, name=name))
+        return Space(self._loop, found)
 
     def backup(self, path: str) -> None:
         """Write the replica into one file, without the device's key."""
@@ -338,6 +353,10 @@ class Space:
         """Return what each peer has of this namespace."""
         return self._loop.run(_call(self.inner.peers))
 
+    def divergences(self) -> list[DivergenceDetected]:
+        """Return the documents that another member shows otherwise."""
+        return self._loop.run(_call(lambda: self.inner.divergences))
+
     def invite(
         self,
         ops: str = "write",
@@ -435,23 +454,12 @@ class Receipt:
         self._loop.run(self._inner.durable_on(peer), timeout)
 
 
-class Hub:
+class Hub(Closing):
     """`syncengine.Hub` without async. Make one with `open_hub`."""
 
     def __init__(self, loop: Loop, inner: _AsyncHub):
         self._loop = loop
         self.inner = inner
-
-    def __enter__(self) -> "Hub":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Write what is left, and close the file."""
@@ -498,11 +506,21 @@ def _whole(shown: Any) -> Any:
 
 
 __all__ = [
+    "Counter",
+    "Document",
     "Hub",
+    "Invite",
+    "List",
+    "Map",
+    "MultiValue",
     "Receipt",
     "Replica",
+    "Set",
     "Space",
+    "Text",
     "Transaction",
+    "Whole",
+    "new_id",
     "open",
     "open_hub",
 ]

@@ -1,18 +1,16 @@
 """`transport` without async, for `syncengine.blocking`."""
 
 import ssl
-from types import TracebackType
-from typing import Any
 
 import transport
-from syncengine.blocking import Hub, Loop, Replica, loop
+from syncengine.blocking import Closing, Hub, Loop, Replica, loop
 from syncengine.errors import SyncError
 from syncengine.replication.link import Link as _AsyncLink
 from syncengine.replication.link import LinkState
 from transport.server import Server as _AsyncServer
 
 
-class Link:
+class Link(Closing):
     """A connection that keeps itself up; use with `with`. See `transport.connect`."""
 
     def __init__(self, loop: Loop, inner: _AsyncLink):
@@ -22,14 +20,6 @@ class Link:
     def __enter__(self) -> "Link":
         self._loop.run(self._inner.__aenter__())
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the link; what was acknowledged is on the peer's disk."""
@@ -59,7 +49,7 @@ class Link:
         self._loop.run(self._inner.synced(), timeout)
 
 
-class Server:
+class Server(Closing):
     """A listening hub or replica; use with `with`. See `transport.serve`."""
 
     def __init__(self, loop: Loop, inner: _AsyncServer):
@@ -69,14 +59,6 @@ class Server:
     def __enter__(self) -> "Server":
         self._loop.run(self._inner.__aenter__())
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Say goodbye to everybody and stop listening."""
@@ -105,15 +87,34 @@ def connect(
     tls: ssl.SSLContext | None = None,
 ) -> Link:
     """Return a link to a hub or peer; enters at once. See `transport.connect`."""
-    inner = transport.connect(replica.inner, address, namespaces=namespaces, tls=tls)
-    return Link(loop(), inner)
+
+    async def made() -> _AsyncLink:  # in the loop's thread: it reads the file
+        return transport.connect(replica.inner, address, namespaces=namespaces, tls=tls)
+
+    return Link(loop(), loop().run(made()))
 
 
 def serve(
-    host: Hub | Replica, bind: str = "127.0.0.1", port: int = 0, **options: Any
+    host: Hub | Replica,
+    bind: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    tls: ssl.SSLContext | None = None,
+    public_url: str | None = None,
+    insecure_plaintext: bool = False,
+    behind_proxy: bool = False,
 ) -> Server:
-    """Return a server of a hub or a replica. Options as of `transport.serve`."""
-    return Server(loop(), transport.serve(host.inner, bind, port, **options))
+    """Return a server of a hub or a replica. See `transport.serve`."""
+    inner = transport.serve(
+        host.inner,
+        bind,
+        port,
+        tls=tls,
+        public_url=public_url,
+        insecure_plaintext=insecure_plaintext,
+        behind_proxy=behind_proxy,
+    )
+    return Server(loop(), inner)
 
 
 __all__ = ["Link", "Server", "connect", "serve"]

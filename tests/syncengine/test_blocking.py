@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import syncengine
 import syncengine.blocking as blocking
 from syncengine import (
     Closed,
@@ -46,6 +47,43 @@ def replica(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Replica]
 @pytest.fixture
 def space(replica: Replica) -> Space:
     return replica.namespace("home")
+
+
+MISSING = {
+    "Replica": {
+        # What links and the simulator use, and the command line.
+        "add_space", "admit", "check_usable", "find", "flush_all", "hub_of",
+        "invited_addresses", "link_began", "link_ended", "remember", "start",
+        "told_time",
+    },
+    "Space": {
+        "check_may_write", "check_usable", "grant", "is_member", "is_new", "is_pending",
+        "live",  # for editors, which live in the loop
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(MISSING))
+def test_it_has_the_names_of_its_twin(name: str) -> None:
+    async_twin, twin = (
+        {n for n in dir(getattr(module, name)) if not n.startswith("_")}
+        for module in (syncengine, blocking)
+    )
+    assert async_twin - twin == MISSING[name]
+
+
+def test_what_documents_are_made_of_is_here_too() -> None:
+    shared = {
+        "Counter",
+        "Document",
+        "List",
+        "Map",
+        "MultiValue",
+        "Set",
+        "Text",
+        "Whole",
+    }
+    assert all(getattr(blocking, n) is getattr(syncengine, n) for n in shared)
 
 
 def test_a_note_is_written_and_read(space: Space) -> None:
