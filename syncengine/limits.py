@@ -34,12 +34,19 @@ CHANGE_BYTES_MAX = 8 * MIB
 CHANGE_DOCUMENTS_MAX = 65_536
 PARTS_MAX = 2 * CHANGE_DOCUMENTS_MAX
 
+# MessagePack items of one transaction (a field written is about five): what takes time
+# and memory is not bytes but how many things they say. About half a second's work.
+CHANGE_ITEMS_MAX = 524_288
+
 # A batch is cut at the first change boundary at or above this: about a thousand
 # small changes to one signature, and a frame's worth of work to one await.
 BATCH_BYTES_CUT = 256 * KIB
 
 # The encoded batch: one change of full size plus what was gathered before it.
 BATCH_BYTES_MAX = CHANGE_BYTES_MAX + BATCH_BYTES_CUT + 64 * KIB
+
+# Likewise its items: each takes a byte, so what was gathered has no more than bytes.
+BATCH_ITEMS_MAX = CHANGE_ITEMS_MAX + BATCH_BYTES_CUT
 
 # Consecutive typing into one text within this becomes one change when sealed.
 COALESCE_MS = 1000

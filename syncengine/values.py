@@ -46,6 +46,46 @@ def decode(data: bytes | memoryview) -> Any:
     return _decoder.decode(data)
 
 
+# By the first byte of a MessagePack item: how many bytes follow, or in how many bytes
+# stands how many.
+_FIXED = (
+    {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
+    | {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+    | {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}
+    | {0xA0 + n: n for n in range(32)}
+)
+_LENGTH = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_EXTENDED = {0xC7: 1, 0xC8: 2, 0xC9: 4}
+_CONTAINERS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+
+
+def item_count(data: bytes, most: int) -> int:
+    """Return how many items `data`, MessagePack, holds; it stops beyond `most`.
+
+    To be asked before it is decoded: a byte becomes an object of 64. Of what is
+    malformed it counts what it can.
+    """
+    at = count = 0
+    end = len(data)
+    while at < end and count <= most:
+        first = data[at]
+        at += 1
+        count += 1
+        if 0x80 <= first < 0xA0:
+            continue  # a short map or array: what it holds follows, and counts
+        if first in _FIXED:
+            at += _FIXED[first]
+        elif first in _LENGTH:
+            width = _LENGTH[first]
+            at += width + int.from_bytes(data[at : at + width], "big")
+        elif first in _EXTENDED:
+            width = _EXTENDED[first]
+            at += width + 1 + int.from_bytes(data[at : at + width], "big")
+        elif first in _CONTAINERS:
+            at += _CONTAINERS[first]
+    return count
+
+
 def canonical(value: Value) -> bytes:
     """Return the one encoding of `value`: keys sorted, -0.0 as 0.0."""
     return _canonical.encode(_normal(value))

@@ -32,7 +32,7 @@ from syncengine.crdt.operation import (
 )
 from syncengine.crdt.register import EMPTY, Entry, Seen, Slot
 from syncengine.crdt.sequence.oplog import BACK, DEL, INS, SET
-from syncengine.crdt.sequence.state import Cell, NeedsReplay, Sequence
+from syncengine.crdt.sequence.state import Cell, Sequence
 from syncengine.crdt.text import TextState
 from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, Stamp
@@ -41,10 +41,6 @@ KEY, PARENT, COUNT, ELEMENT, VALUES = b"k", b"p", b"n", b"e", b"v"
 
 # A set's element is an index key, like a map's key.
 ELEMENT_BYTES_MAX = limits.KEY_BYTES_MAX
-
-
-# One for all: each empty frozenset takes 216 bytes.
-KEEP_NOTHING: frozenset[ContainerId] = frozenset()
 
 
 class MapState:
@@ -128,7 +124,6 @@ class Document:
         self.dirty: set[tuple[ContainerId, Any]] = set()
         self.undo: list[Any] | None = None
         self._viewers: dict[int, ref[Viewer]] = {}
-        self.keep = KEEP_NOTHING
         self.conflicts: list[tuple[str, Entry, Entry]] | None = None
         self._cells = cells
         self._parents: dict[ContainerId, Parent] = {}
@@ -196,7 +191,7 @@ class Document:
     def apply_void(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         """Let the positions of a void `op` count.
 
-        Raises `NeedsReplay`, or `UnknownOperation` when a newer version would count.
+        Raises `UnknownOperation` when a newer version would count.
         """
         try:
             action = op[0]
@@ -207,8 +202,9 @@ class Document:
             return
         if found is None:
             return
-        _, state, kind, pos, n, content = found
-        state.apply_void(kind, pos, n, content, (stamp[1], stamp[2]), seen)
+        container, state, kind, pos, n, _ = found
+        state.apply_void(kind, pos, n, (stamp[1], stamp[2]), seen)
+        self.dirty.add((container, None))
 
     def _apply_set(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         _, raw, key, value, *_ = op
@@ -460,8 +456,6 @@ class Document:
             if b"h" in shown:
                 state.load(shown, lambda: cells.read(key, b"l", b"m"))
                 return
-        if container in self.keep:
-            state.keep_everything()
 
     def _parent(self, container: ContainerId) -> Parent | None:
         parent = self._parents.get(container)
@@ -478,8 +472,6 @@ class Document:
         if parent[3] > limits.DEPTH_MAX:
             raise InvalidOperation(f"nested deeper than {limits.DEPTH_MAX}")
         state = _STATES[parent[2]]()
-        if isinstance(state, Sequence) and container in self.keep:
-            state.keep_everything()
         self._put(self._parents, container, parent)
         self._put(self._states, container, state)
         self.dirty.add((container, PARENT))
@@ -709,7 +701,6 @@ __all__ = [
     "Document",
     "MapState",
     "MultiState",
-    "NeedsReplay",
     "SetState",
     "State",
     "element_key",

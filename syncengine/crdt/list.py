@@ -11,7 +11,6 @@ from syncengine import values
 from syncengine.crdt import register
 from syncengine.crdt.register import Entry, Seen, Slot
 from syncengine.crdt.sequence.state import Cell, Sequence, Undo
-from syncengine.crdt.sequence.walker import SHOWN
 from syncengine.ids import ActorId, OpId
 
 ORDER, ELEMENT = b"o", b"e"
@@ -73,24 +72,6 @@ class ListState(Sequence):
         if undo is not None:
             undo.append(lambda: self.slots.__setitem__(name, before))
 
-    def _show(self) -> None:
-        entries: list[Entry] = []
-        at: dict[int, OpId] = {}
-        for lv, n, flags in self._runs:
-            if flags & SHOWN:
-                content: list[Entry] = self._content(lv, n)
-                entries += content
-                for offset, entry in enumerate(content):
-                    at[lv + offset] = (entry.actor, entry.seq)
-        self._splice(0, len(self.order), entries)
-        assert self.voids is not None
-        for lv, element in self._sets:
-            void = any(start <= lv < end for start, end in self.voids)
-            if element in at and not void:
-                ((entry, seen),) = self._content(lv, 1)
-                slot = self.slots[at[element]]
-                self.slots[at[element]] = register.write(slot, entry, seen)
-
     def _shown_header(self) -> Any:
         return [-(-len(self.order) // ORDER_PIECE)]
 
@@ -116,21 +97,3 @@ class ListState(Sequence):
             raw = cells[ELEMENT + actor + seq.to_bytes(8, "big")]
             self.slots[(actor, seq)] = register.decode(values.decode(raw))
         self._order_from = len(self.order)
-
-    def _kept(self, content: Any) -> Any:
-        if isinstance(content[0], Entry):
-            return content
-        ((entry, seen),) = content
-        return [(entry, None if seen is None else dict(seen))]
-
-    def _encode_content(self, content: Any) -> Any:
-        if isinstance(content[0], Entry):
-            return [0, register.encode(tuple(content))]
-        ((entry, seen),) = content
-        return [1, register.encode((entry,)), None if seen is None else dict(seen)]
-
-    def _decode_content(self, raw: Any) -> Any:
-        if raw[0] == 0:
-            return list(register.decode(raw[1]))
-        _, (entry,), seen = raw[0], register.decode(raw[1]), raw[2]
-        return [(entry, seen)]

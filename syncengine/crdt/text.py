@@ -5,9 +5,7 @@ from typing import Any
 
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.sequence.buffer import TextBuffer
-from syncengine.crdt.sequence.difference import difference
 from syncengine.crdt.sequence.state import Cell, Sequence, Undo
-from syncengine.crdt.sequence.walker import SHOWN
 
 CHUNK = b"c"
 
@@ -45,12 +43,6 @@ class TextState(Sequence):
     def _set(self, pos: int, content: Any, undo: Undo) -> None:
         raise InvalidOperation("a text has no elements to set")
 
-    def _show(self) -> None:
-        shown = "".join(
-            self._content(lv, n) for lv, n, flags in self._runs if flags & SHOWN
-        )
-        self._splice(*difference(str(self.buffer), shown))
-
     def _shown_header(self) -> Any:
         return [self.buffer.next_name, self.buffer.names]
 
@@ -67,9 +59,3 @@ class TextState(Sequence):
             (name, cells[CHUNK + name.to_bytes(8, "big")].decode()) for name in names
         ]
         self.buffer = TextBuffer.of(chunks, next_name)
-
-    def _encode_content(self, content: Any) -> Any:
-        return content
-
-    def _decode_content(self, raw: Any) -> Any:
-        return raw

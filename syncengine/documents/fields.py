@@ -148,7 +148,8 @@ class Text(_Bound):
         if not text:
             view.writable()
             return
-        view.emit(Action.TEXT_INSERT, self._container, self._at(index), text)
+        at = view.author_position(self._container, Type.TEXT, index)
+        view.emit(Action.TEXT_INSERT, self._container, at, text)
 
     def append(self, text: str) -> None:
         """Insert `text` at the end."""
@@ -169,12 +170,7 @@ class Text(_Bound):
         if not count:
             view.writable()
             return
-        at = self._at(index)
-        view.emit(Action.TEXT_DELETE, self._container, at, count)
-
-    def _at(self, index: int) -> int:
-        state = self._bound().state(self._container, Type.TEXT)
-        return state.author_position(index) if state is not None else index
+        view.delete_elements(self._container, Type.TEXT, index, count)
 
     def replace(self, text: "str | Text") -> None:
         """Make this `text` by edits where it differs, so that what others write
@@ -378,7 +374,7 @@ class List(_Bound, MutableSequence[T], Generic[T]):
             self.replace(items)
             return
         view = self._bound()
-        at = self._at(self._index(index))
+        at = self._at(self._index(index), 1)
         path = f"{view.path(self._container)}/{index}"
         type_ = container_type(value, path)
         if type_:
@@ -395,15 +391,13 @@ class List(_Bound, MutableSequence[T], Generic[T]):
     def __delitem__(self, index: int | slice) -> None:
         view = self._bound()
         if not isinstance(index, slice):
-            at = self._at(self._index(index))
-            view.emit(Action.LIST_DELETE, self._container, at, 1)
+            at = self._index(index)
+            view.delete_elements(self._container, Type.LIST, at, 1)
             return
         start, stop, step = index.indices(len(self))
         if step == 1:
             if start < stop:
-                count = stop - start
-                at = self._at(start)
-                view.emit(Action.LIST_DELETE, self._container, at, count)
+                view.delete_elements(self._container, Type.LIST, start, stop - start)
             return
         for at in sorted(range(start, stop, step), reverse=True):
             del self[at]
@@ -448,9 +442,9 @@ class List(_Bound, MutableSequence[T], Generic[T]):
             raise IndexError(f"index {index} is beyond the length {length}")
         return at
 
-    def _at(self, index: int) -> int:
-        state = self._bound().state(self._container, Type.LIST)
-        return state.author_position(index) if state is not None else index
+    def _at(self, index: int, n: int = 0) -> int:
+        view = self._bound()
+        return view.author_position(self._container, Type.LIST, index, n)
 
     def replace(self, new: Iterable[T]) -> None:
         """Make this the list of `new` by edits where it differs: elements that stay

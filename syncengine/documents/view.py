@@ -316,6 +316,30 @@ class View:
             self.document, [int(action), reference(container, tx.actor), *rest]
         )
 
+    def author_position(
+        self, container: ContainerId, type_: int, pos: int, n: int = 0
+    ) -> int:
+        """Return how an operation names the place before what is shown at `pos`, or
+        with n = 1 the element there."""
+        self.writable()
+        state = self.state(container, type_)
+        return pos if state is None else state.author_ranges(pos, n)[0][0]
+
+    def delete_elements(
+        self, container: ContainerId, type_: int, pos: int, n: int
+    ) -> None:
+        """Delete `n` shown elements, or code points, from `pos` on."""
+        tx = self.writable()
+        state = self.state(container, type_)
+        action = Action.TEXT_DELETE if type_ == Type.TEXT else Action.LIST_DELETE
+        ranges = state.author_ranges(pos, n)
+        if len(ranges) == 1:
+            self.emit(action, container, *ranges[0])
+            return
+        with tx.whole():
+            for at, count in ranges:
+                self.emit(action, container, at, count)
+
     def uncover(self, container: ContainerId) -> None:
         """Empty what a delete had hidden, before it is written to again.
 
@@ -352,11 +376,12 @@ class View:
         elif isinstance(state, MultiState):
             if state.slot:
                 self._raw(Action.MULTI_SET, container, [])
-        elif isinstance(state, ListState):
-            if state.order:
-                self._raw(Action.LIST_DELETE, container, 0, len(state.order))
+        elif isinstance(state, ListState) and state.order:
+            for at, count in state.author_ranges(0, state.length):
+                self._raw(Action.LIST_DELETE, container, at, count)
         elif isinstance(state, TextState) and state.length:
-            self._raw(Action.TEXT_DELETE, container, 0, state.length)
+            for at, count in state.author_ranges(0, state.length):
+                self._raw(Action.TEXT_DELETE, container, at, count)
 
     def _raw(self, action: int, *rest: Any) -> None:
         tx = self.writable()

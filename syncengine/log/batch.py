@@ -247,6 +247,7 @@ def decode_spine(header: Header, payload: Payload) -> list[ChangeHead]:
 
     The verdict depends on the bytes alone, so every replica reaches the same.
     """
+    _check_items(payload)
     try:
         hlcs, deps, metas, touches, *_ = values.decode(payload.spine)
         deps_by_index = {index: _deps(raw) for index, raw in deps}
@@ -278,6 +279,20 @@ def decode_spine(header: Header, payload: Payload) -> list[ChangeHead]:
     except (*values.DECODE_ERRORS, TypeError, IndexError, KeyError) as error:
         raise UndecodableBatch(str(error)) from error
     return heads
+
+
+def _check_items(payload: Payload) -> None:
+    """Raise before more is decoded than a batch may say."""
+    encoded = [payload.spine, *(part for _, part in payload.parts)]
+    if sum(map(len, encoded)) <= limits.BATCH_ITEMS_MAX:
+        return  # each item takes a byte
+    left = limits.BATCH_ITEMS_MAX
+    for part in encoded:
+        left -= values.item_count(part, left)
+        if left < 0:
+            raise UndecodableBatch(
+                f"it holds more than {limits.BATCH_ITEMS_MAX} items; a writer splits it"
+            )
 
 
 _NO_META = Meta()

@@ -66,7 +66,7 @@ class Ready:
 class _Queued:
     """A batch on its way: its changes from `index` on are not applied."""
 
-    __slots__ = ("batch", "heads", "index", "parts")
+    __slots__ = ("batch", "heads", "index", "parts", "problem")
 
     def __init__(self, batch: Batch):
         self.batch = batch
@@ -75,8 +75,9 @@ class _Queued:
         self.parts = Parts(payload)
         try:
             self.heads: list[ChangeHead] | None = decode_spine(batch.header, payload)
-        except UndecodableBatch:
+        except UndecodableBatch as error:
             self.heads = None
+            self.problem = f"its spine is not readable: {error}"
 
 
 class Delivery:
@@ -215,9 +216,7 @@ class Delivery:
             return None
         head = ChangeHead(header.first_seq, header.n_ops, state.hlc, [], NO_META, [])
         self._advance(queued, state, header.end, state.hlc)
-        return Ready(
-            actor, queued.batch, head, queued.parts, {}, "its spine is not readable"
-        )
+        return Ready(actor, queued.batch, head, queued.parts, {}, queued.problem)
 
     def _advance(self, queued: _Queued, state: Applied, seq: int, hlc: int) -> None:
         state.seq, state.hlc = seq, hlc

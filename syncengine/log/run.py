@@ -25,8 +25,9 @@ from syncengine.trust.membership import Entry
 
 ENTRY, RUN = 0, 1
 
-# Rows of one message: far more than a sender gathers, far less than fill the memory.
-ROWS_MAX = 8_192
+# Rows of one message: more than a sender gathers, and a third of a second's work when
+# each has a signature. Whoever sends more is closed, before any is looked at.
+ROWS_MAX = 2_048
 
 # Batches between two signatures: a verification is 160 us, and a fork proof must
 # carry the headers up to the next signature.

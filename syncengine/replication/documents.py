@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from syncengine import limits, values
-from syncengine.crdt.document import KEEP_NOTHING, Document
-from syncengine.crdt.operation import ContainerId
+from syncengine.crdt.document import Document
 from syncengine.errors import SyncError
 from syncengine.ids import ActorId, DocumentId, parse_document_id
 from syncengine.storage.sql import statements as sql
@@ -53,7 +52,6 @@ class Documents:
         self._unwritten: dict[Document, int] = {}  # -> groups that hold it
         self._digests: dict[int, bytes] = {}  # of rows, to be written
         self.fresh = False  # in a rebuild nothing stored is looked at
-        self.keep: dict[DocumentId, frozenset[ContainerId]] = {}
 
     def __contains__(self, name: DocumentId) -> bool:
         """Whether the document is decoded now: then its name is a good one."""
@@ -98,7 +96,6 @@ class Documents:
         document = self.find(name)
         if document is None:
             document = Document(name)
-            document.keep = self.keep.get(name, KEEP_NOTHING)
             self._cache[name] = document
         return document
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal
 
 from syncengine.clock import Clock, Entropy
-from syncengine.errors import Invalid, Refused, WrongLoop
+from syncengine.errors import Invalid, Refused, SyncError, WrongLoop
 from syncengine.ids import ActorId, DeviceId, NamespaceId
 from syncengine.log.run import Row
 from syncengine.protocol.codes import Code
@@ -20,6 +20,7 @@ from syncengine.replication.address import TICKET_BYTES
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.opening import Opened
+from syncengine.replication.pace import Pace
 from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
@@ -52,9 +53,18 @@ class Relay:
     actor: ActorId | None = None
 
     async def take_in(self, rows: Iterable[Row]) -> Admission:
-        admission = self.keeper.admit(rows)
+        admission = Admission()
+        pace = Pace()
+        failures = self._failures
+        for _ in self.keeper.admitting(rows, admission):
+            await pace.pause()
+            if self._failures != failures:
+                raise SyncError("a disk write failed; what was coming in comes again")
         if admission.forks:
             self.keeper.tell_forks(self._key)
+        if pace.cancelled:
+            self.flush()
+            raise asyncio.CancelledError
         return admission
 
     def flush(self) -> Flush:
@@ -79,7 +89,10 @@ class Relay:
         self.progress.set()
 
     def failed(self, error: Exception) -> None:
+        self._failures += 1
         self.keeper.load()
+
+    _failures = 0
 
     def opened(self, channel: Told) -> None:
         self.channels.append(channel)

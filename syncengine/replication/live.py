@@ -67,6 +67,7 @@ class Live(Generic[D]):
             self._view = View(document, self)
             document.add_viewer(self._view)
             self.doc = model.typed(self._kind, self._view)
+            engine.edited[self._name] = engine.edited.get(self._name, 0) + 1
             engine.on_changed.append(self._changed)
             engine.on_reloaded.append(self._reloaded)
         return self
@@ -79,6 +80,9 @@ class Live(Generic[D]):
     ) -> None:
         engine = self._space.engine
         engine.on_changed.remove(self._changed)
+        engine.edited[self._name] -= 1
+        if not engine.edited[self._name]:
+            del engine.edited[self._name]
         engine.on_reloaded.remove(self._reloaded)
         for shown in self._fields.values():
             self._sequence(shown).unwatch(shown.edits)
@@ -109,7 +113,7 @@ class Live(Generic[D]):
         space, engine = self._space, self._space.engine
         space.check_usable()
         space.check_may_write(self._name)
-        if engine.turn.locked():
+        if engine.turn.locked() and not engine.is_between_changes:
             raise TransactionOpen(
                 "a transaction of this namespace is open across an `await`; an "
                 "editor's edits need it to end first"

@@ -9,22 +9,20 @@ does not: a change travels in a batch whose bytes are committed first.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import ref
 
 from syncengine import limits, values
 from syncengine.clock import Entropy, HybridClock, ms_from_hlc
-from syncengine.crdt.document import KEEP_NOTHING, Document, NeedsReplay
+from syncengine.crdt.document import Document
 from syncengine.crdt.operation import (
-    ContainerId,
     InvalidOperation,
     Operation,
     UnknownOperation,
     length,
-    resolve,
 )
 from syncengine.errors import Invalid, SyncError, TooLarge
 from syncengine.ids import (
@@ -33,6 +31,7 @@ from syncengine.ids import (
     DeviceId,
     DocumentId,
     EntryId,
+    Stamp,
     parse_document_id,
     short,
 )
@@ -62,6 +61,7 @@ from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.origins import Origins, key_of
 from syncengine.replication.outbox import Outbox
+from syncengine.replication.pace import Pace
 from syncengine.replication.rewriting import Rewriting
 from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
@@ -78,12 +78,17 @@ from syncengine.trust.membership import (
 
 log = logging.getLogger("syncengine")
 
+T = TypeVar("T")
+
 # Own changes sealed in one commit: four batches; more follow in the next commit.
 SEAL_BYTES_MAX = 4 * limits.BATCH_BYTES_CUT
 
 # Remote changes applied before others get a turn of the event loop: about 5 ms.
 SLICE_CHANGES = 200
 
+# The same within one change, and how many operations count like a change.
+SLICE_OPERATIONS = 1_000
+OPERATIONS_A_CHANGE = SLICE_OPERATIONS // SLICE_CHANGES
 
 # A change that is stamped further ahead of now is told of: nobody's clock drifts so.
 FUTURE_HOURS_ALARM = 24
@@ -154,6 +159,12 @@ class Namespace:
         self.progress = Signal()  # sealed or acknowledged further
         self._committing = False
         self._settled = Signal()
+        self._is_half = False
+        self._whole_again = Signal()
+        self.is_between_changes = False
+        """Whether others' changes are being applied, and all of each that has begun."""
+        self.edited: dict[DocumentId, int] = {}
+        """Documents that editors show, and how many: they see each step at once."""
         self.on_changed: list[Callable[[Document], None]] = []
         self.on_stopped: list[Callable[[], None]] = []
         self.on_reloaded: list[Callable[[], None]] = []
@@ -351,6 +362,14 @@ class Namespace:
                 f"{len(encoded)}; split it into several",
                 bound=limits.CHANGE_BYTES_MAX,
             )
+        most = limits.CHANGE_ITEMS_MAX
+        if len(encoded) > most and values.item_count(encoded, most) > most:
+            self.abandon(draft)
+            raise TooLarge(
+                f"a transaction has at most {most} items (a field written is about "
+                "five); split it into several",
+                bound=most,
+            )
         self._accept(change, encoded)
         for document in changed:
             self._document_changed(document, draft.hlc)
@@ -410,10 +429,15 @@ class Namespace:
     async def take_in(self, rows: Iterable[Row]) -> Admission:
         """Admit rows of a peer and apply what can be; the caller then flushes.
 
-        Not to be cancelled half-way: the caller shields it.
+        Cancelled, it ends at a place where it can, and goes on later.
         """
+        pace = Pace()
         async with self.turn:
-            admission = self.keeper.admit(rows)
+            generation = self.generation
+            admission = Admission()
+            for _ in self.keeper.admitting(rows, admission):
+                await pace.pause()
+                self._check_generation(generation)
             again = False
             if admission.forks:
                 self.keeper.tell_forks(self.key)
@@ -423,7 +447,6 @@ class Namespace:
                 )
             if self._is_written_by_another(admission):
                 log.warning("a copy of this replica writes too: it takes a new actor")
-                generation = self.generation
                 await self._settle()
                 self._check_generation(generation)
                 again = self._retire()
@@ -431,26 +454,36 @@ class Namespace:
                 if actor in self.own.heads:
                     self._publish_again(actor, known)
             if again or admission.forks:
-                await self.rebuild()
+                await self.rebuild(pace)
             else:
                 for _, row in admission.stored:
                     if isinstance(row, Batch):
                         self.delivery.queue(self.keeper.branch_of(row), row)
-                await self._apply_ready()
+                await self._apply_ready(pace)
         self._look_again_later()
         if any(isinstance(row, Entry) for _, row in admission.stored):
             self._take_wider_grant()
             self.seal_now()  # what was written may leave now
-        self.writer.wake()
+        self._went_on(pace)
         return admission
+
+    def _went_on(self, pace: Pace) -> None:
+        """Let the rest happen soon where it was cancelled."""
+        self.writer.wake()
+        if pace.cancelled:
+            if not self._is_stopped:
+                self.apply_soon()
+            raise asyncio.CancelledError
 
     async def apply_held(self) -> None:
         """Apply what `delivery.hold` lets through now."""
+        pace = Pace()
         async with self.turn:
             self.delivery.look_again()
-            applied = await self._apply_ready()
+            applied = await self._apply_ready(pace)
         if applied:
             self.flush()
+        self._went_on(pace)
 
     def _look_again_later(self) -> None:
         """Apply what is stamped ahead of now when its time has come."""
@@ -483,17 +516,22 @@ class Namespace:
         self._due_task = asyncio.ensure_future(self._take_due())
 
     async def _take_due(self) -> None:
+        pace = Pace()
         with contextlib.suppress(SyncError):  # then it is looked at after the load
             async with self.turn:
-                await self._apply_ready()
+                await self._apply_ready(pace)
         self._look_again_later()
-        self.writer.flush(self)
+        with contextlib.suppress(SyncError):  # closing: what is dirty is written
+            self.writer.flush(self)
+        self._went_on(pace)
 
+    _is_stopped = False
     _due_timer: asyncio.TimerHandle | None = None
     _due_task: "asyncio.Future[None] | None" = None
 
     def stop(self) -> None:
         """Cancel what was to happen later."""
+        self._is_stopped = True
         for tell in list(self.on_stopped):
             tell()
         for timer in (self._due_timer, self._seal_timer):
@@ -509,37 +547,58 @@ class Namespace:
         if self.generation != generation:
             raise SyncError("a disk write failed; what was being applied comes again")
 
-    async def _apply_ready(self) -> int:
+    async def _apply_ready(self, pace: Pace) -> int:
         """Apply what can be; return how many changes that was."""
-        count = 0
+        count = steps = 0
         again = False
         generation = self.generation
         while True:
             for ready in self.delivery.ready(self.clock.now_ms()):
-                try:
-                    again |= self.apply(ready)
-                except NeedsReplay:
-                    again = True
+                again |= await self._as_a_whole(self.apply(ready), pace)
                 count += 1
-                if count % SLICE_CHANGES == 0:
-                    await asyncio.sleep(0)
+                steps += 1 + ready.head.n // OPERATIONS_A_CHANGE
+                if steps >= SLICE_CHANGES:
+                    steps = 0
+                    self.is_between_changes = True
+                    await pace.pause()
+                    self.is_between_changes = False
                     self._check_generation(generation)
+                if pace.cancelled:
+                    break
             due = self.delivery.blocked_until_ms()
-            if due is None:
+            if due is None or pace.cancelled:
                 break
             self.clock.saw(due)
             if due > self.clock.now_ms() + limits.CLOCK_AHEAD_MS_MAX:
                 break
         if again:
-            await self.rebuild()
+            await self.rebuild(pace)
         return count
 
-    def apply(self, ready: Ready) -> bool:
-        """Give a change its effect, or none; tell whether to rebuild.
+    async def _as_a_whole(self, steps: Generator[None, None, T], pace: Pace) -> T:
+        """Do something in steps between which nobody reads what is shown."""
+        generation = self.generation
+        paused = False
+        try:
+            while True:
+                next(steps)
+                paused = self._is_half = True
+                await pace.pause()
+                self._is_half = False
+                self._check_generation(generation)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # a T
+        finally:
+            if paused:
+                self._whole_again.set()
 
-        Raises `NeedsReplay`, remembered in `documents.keep`, when a void change
-        needs what was not kept.
-        """
+    async def whole(self) -> None:
+        """Wait while a change is in the middle of taking effect. Safe to cancel."""
+        while self._is_half:
+            await self._whole_again.wait()
+
+    def apply(self, ready: Ready) -> Generator[None, None, bool]:
+        """Give a change its effect, or none, in steps; tell whether to rebuild."""
         actor, head = ready.actor, ready.head
         self.clock.observe(head.hlc)
         ms = ms_from_hlc(head.hlc)
@@ -563,11 +622,12 @@ class Namespace:
         if reason is None:
             reason, again = self._void_reason(ready, touches)
         if reason is None:
-            reason = self._give_effect(ready, touches)
+            reason = yield from self._give_effect(ready, touches)
         if reason is not None:
             log.info("void: %s of %s: %s", head.seq, short(header.actor), reason)
             self._voids.append((header.actor, head.seq, ready.batch.id, reason))
-            self._count_void(actor, head.seq, head.hlc, ready.seen, touches)
+            stamp = (head.hlc, actor, head.seq)
+            yield from self._count_void(stamp, ready.seen, touches)
         return again
 
     def _void_reason(
@@ -599,7 +659,9 @@ class Namespace:
                 return "it repeats a change that is here already", again
         return None, again
 
-    def _give_effect(self, ready: Ready, touches: list[Touch]) -> str | None:
+    def _give_effect(
+        self, ready: Ready, touches: list[Touch]
+    ) -> Generator[None, None, str | None]:
         """Apply a change as a whole; return why it is void, when it is."""
         head = ready.head
         undo: list[Any] = []
@@ -614,7 +676,7 @@ class Namespace:
                     changed.append(document)
                 end = seq + touch.n
                 if not document.needs_upgrade:
-                    self._apply_touch(document, touch, ready, seq)
+                    yield from self._apply_touch(document, touch, ready, seq)
                 seq = end
         except InvalidOperation as error:
             problem = str(error)
@@ -630,17 +692,19 @@ class Namespace:
 
     def _apply_touch(
         self, document: Document, touch: Touch, ready: Ready, seq: int
-    ) -> None:
+    ) -> Generator[None, None, None]:
         hlc, actor, seen = ready.head.hlc, ready.actor, ready.seen
         mark = len(document.undo or ())
         end = seq + touch.n
         if document.conflicts is None:
             document.conflicts = []
         try:
-            for op in touch.ops:
+            for index, op in enumerate(touch.ops, 1):
                 seen[actor] = seq - 1
                 document.apply(op, (hlc, actor, seq), seen)
                 seq += length(op)
+                if index % SLICE_OPERATIONS == 0 and self._may_pause(touch):
+                    yield
         except UnknownOperation:
             assert document.undo is not None
             later = document.undo[mark:]
@@ -651,19 +715,22 @@ class Namespace:
         if seq != end:
             raise InvalidOperation("a change counts its operations wrongly")
 
+    def _may_pause(self, touch: Touch) -> bool:
+        """Whether nobody sees the half of it: readers wait, an editor cannot."""
+        return touch.document not in self.edited
+
     def _newer(self, document: Document) -> None:
         document.needs_upgrade = True
         log.warning("%s was written by a newer version", document.name)
 
     def _count_void(
         self,
-        actor: ActorId,
-        seq: int,
-        hlc: int,
+        first: Stamp,
         seen: dict[ActorId, int],
         touches: list[Touch],
-    ) -> None:
+    ) -> Generator[None, None, None]:
         """Let the positions of a void change count for those who saw it."""
+        hlc, actor, seq = first
         for touch in touches:
             end = seq + touch.n
             try:
@@ -672,12 +739,14 @@ class Namespace:
                 seq = end
                 continue
             document = self.documents.get(touch.document)
-            for op in touch.ops:
+            for index, op in enumerate(touch.ops, 1):
                 seen[actor] = seq - 1
                 try:
                     n = length(op)
                 except InvalidOperation:
                     break
+                if index % SLICE_OPERATIONS == 0 and self._may_pause(touch):
+                    yield
                 try:
                     document.apply_void(op, (hlc, actor, seq), seen)
                 except InvalidOperation:
@@ -686,35 +755,24 @@ class Namespace:
                     self._newer(document)
                     self._document_changed(document, hlc)
                     break
-                except NeedsReplay:
-                    self._keep(document, op, actor)
-                    raise
                 seq += n
             seq = end
             if document.dirty:
                 self._document_changed(document, hlc)
 
-    def _keep(self, document: Document, op: Operation, author: ActorId) -> None:
-        """From the next rebuild on, keep all content of what `op` edits."""
-        container: ContainerId = resolve(op[1], op[0], author)
-        kept = self.documents.keep.get(document.name, KEEP_NOTHING)
-        self.documents.keep[document.name] = kept | {container}
-
     # --- rebuilding ---------------------------------------------------------------
 
-    async def rebuild(self) -> None:
+    async def rebuild(self, pace: Pace | None = None) -> None:
         """Make all derived state anew from the log; the caller holds the turn.
 
-        Slow (it reads the whole log) and rare: after a fork proof, a change that
-        repeats another, or the first void edit of a text.
+        Slow (it reads the whole log) and rare: after a fork proof, or a change that
+        repeats another.
         """
         await self._settle()
         while True:
             repeats = self.origins.changes
-            try:
-                self._rebuild_once()
-            except NeedsReplay:
-                continue
+            self.generation += 1
+            await self._as_a_whole(self._rebuild_once(), pace or Pace())
             if self.origins.changes == repeats:
                 break
         for tell in self.on_reloaded:
@@ -726,11 +784,8 @@ class Namespace:
         while self._committing:
             await self._settled.wait()
 
-    def _rebuild_once(self) -> None:
-        self.generation += 1
-        keep = self.documents.keep
+    def _rebuild_once(self) -> Generator[None, None, None]:
         self.documents.forget()
-        self.documents.keep = keep
         self.documents.fresh = True
         operations, shown = self._operations, self.shown
         self._reset()
@@ -750,13 +805,15 @@ class Namespace:
             for _, row in rows:
                 if isinstance(row, Batch):
                     self.delivery.queue(self.keeper.branch_of(row), row)
-            for ready in self.delivery.ready(now):
-                self.apply(ready)
+            for count, ready in enumerate(self.delivery.ready(now), 1):
+                yield from self.apply(ready)
+                if count % SLICE_CHANGES == 0:
+                    yield
+            yield
         self._grown.discard(self.actor)
-        for change in self.outbox.stored(self.actor):
-            self._apply_own_again(change)
-        for change, _ in self.outbox.new:
-            self._apply_own_again(change)
+        new = [change for change, _ in self.outbox.new]
+        for change in [*self.outbox.stored(self.actor), *new]:
+            yield from self._apply_own_again(change)
         if self.actor is not None:
             own = self.delivery.applied.setdefault(self.actor, Applied())
             self._grown = {
@@ -765,7 +822,7 @@ class Namespace:
                 if actor != self.actor and state.seq > own.seen.get(actor, 0)
             }
 
-    def _apply_own_again(self, change: Change) -> None:
+    def _apply_own_again(self, change: Change) -> Generator[None, None, None]:
         state = self.delivery.applied.setdefault(change.actor, Applied())
         seen = dict(state.seen)
         for dep in change.deps:
@@ -778,7 +835,8 @@ class Namespace:
         origin, seq = change.meta.origin, change.seq
         key = origin and key_of(origin, change.actor, seq, change.touches)
         if key is not None and self.origins.repeats(key, (change.actor, seq)):
-            self._count_void(change.actor, seq, change.hlc, seen, change.touches)
+            stamp = (change.hlc, change.actor, seq)
+            yield from self._count_void(stamp, seen, change.touches)
             return
         for touch in change.touches:
             document = self.documents.get(touch.document)
@@ -787,6 +845,7 @@ class Namespace:
                 document.apply(op, (change.hlc, change.actor, seq), seen)
                 seq += length(op)
             self._document_changed(document, change.hlc)
+            yield
 
     async def retire_actor(self) -> None:
         """Go on under a new actor, and write again what the old one had not sealed.

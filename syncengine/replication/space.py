@@ -190,6 +190,7 @@ class Space:
             name = parse_document_id(kind)
         else:
             name = document_id(model.collection_of(kind), id)
+        await self.engine.whole()
         (view,) = self._views([name])
         if view is None:
             if default is not _MISSING:
@@ -234,6 +235,7 @@ class Space:
         check_collection(collection)
         names = list(self.engine.documents.names(collection, prefix))
         for start in range(0, len(names), PAGE_DOCUMENTS):
+            await self.engine.whole()
             self.check_usable()
             page = names[start : start + PAGE_DOCUMENTS]
             for name, view in zip(page, self._views(page), strict=True):
@@ -264,6 +266,7 @@ class Space:
             if isinstance(kind, str)
             else document_id(model.collection_of(kind), id or "")
         )
+        await self.engine.whole()
         with self.engine.as_before([name]):
             document = self.engine.documents.find(name)
             if document is None:

@@ -56,6 +56,7 @@ class _Watcher:
     async def more(self) -> bool:
         """Wait until something changed; False when the replica was closed."""
         await self._bell.heard()
+        await self._engine.whole()
         try:
             self._check_usable()
         except Closed:
@@ -68,6 +69,7 @@ async def document(
 ) -> AsyncGenerator[Any, None]:
     """Yield one document as it is, then after changes; None: it is not there."""
     with _Watcher(space, name.__eq__) as watcher:
+        await space.engine.whole()
         while True:
             yield shown(name)
             if not await watcher.more():
@@ -82,6 +84,7 @@ async def collection(
     with _Watcher(space, lambda name: name.startswith(start)) as watcher:
         there: set[DocumentId] = set()
         watcher.reloaded = True
+        await space.engine.whole()
         while True:
             names = dict.fromkeys(watcher.changed)
             if watcher.reloaded:

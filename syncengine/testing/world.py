@@ -6,7 +6,7 @@ import hashlib
 import random
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
@@ -332,7 +332,7 @@ class World:
         engine = space.engine
         apply, finish = engine.apply, engine.finish
 
-        def checked_apply(ready: Any) -> bool:
+        def checked_apply(ready: Any) -> Generator[None, None, bool]:
             applied = engine.delivery.applied
             for dep in ready.head.deps:
                 on = engine.keeper.branch(dep.actor, dep.seq, dep.hash16)

@@ -68,12 +68,11 @@ def cursor_saved_before_apply(patch: pytest.MonkeyPatch) -> None:
 def double_apply(patch: pytest.MonkeyPatch) -> None:
     """What is delivered again counts again."""
 
-    def admit(self: Keeper, rows: Iterable[Any]) -> Any:
+    def admitting(self: Keeper, rows: Iterable[Any], admission: Any) -> Any:
         rows = list(rows)
         here = [row for row in rows if isinstance(row, Batch) and self.has(row.id)]
-        admission = original(self, rows)
+        yield from original(self, rows, admission)
         admission.stored += [(self.position, row) for row in here]
-        return admission
 
     def queue(self: Delivery, actor: Any, batch: Batch) -> None:
         known = self.applied.pop(actor, None)
@@ -82,8 +81,8 @@ def double_apply(patch: pytest.MonkeyPatch) -> None:
             known.hlc = 0  # else it would be void for its stamp
             self.applied[actor] = known
 
-    original, queue_new = Keeper.admit, Delivery.queue
-    patch.setattr(Keeper, "admit", admit)
+    original, queue_new = Keeper.admitting, Delivery.queue
+    patch.setattr(Keeper, "admitting", admitting)
     patch.setattr(Delivery, "queue", queue)
 
 

@@ -19,6 +19,36 @@ def test_every_valid_value_survives_its_encoding(value: Any) -> None:
     assert values.decode(values.encode(value)) == value
 
 
+def items(value: Any) -> int:
+    inside: list[Any] = []
+    if isinstance(value, dict):
+        inside += [*value.keys(), *value.values()]
+    elif isinstance(value, list):
+        inside += value
+    return 1 + sum(map(items, inside))
+
+
+@given(plain_values)
+def test_items_are_counted_without_decoding(value: Any) -> None:
+    value = [
+        value,
+        *[0.5] * 20,
+        ["x" * 300] * 20,
+        {str(n): b"y" * n for n in range(300)},
+    ]
+    data = values.encode(value)
+
+    assert values.item_count(data, 1 << 40) == items(value)
+
+
+def test_the_count_of_items_stops_early() -> None:
+    data = b"\xdd\xff\xff\xff\xff" + b"\x80" * 1_000_000
+
+    assert values.item_count(data, 100) == 101
+    for cut in range(6):
+        assert values.item_count(data[:cut], 100) <= 2
+
+
 @given(plain_values)
 def test_the_canonical_form_is_stable(value: Any) -> None:
     once = values.canonical(value)

@@ -30,7 +30,6 @@ RUN_MAX = 4096
 
 Heads = tuple[int, ...]
 
-IN_A, ONLY_B = 1, 2
 ROOT = -1
 
 
@@ -41,14 +40,6 @@ class Piece(NamedTuple):
     kind: int
     pos: int
     n: int
-
-
-class Conflict(NamedTuple):
-    """What two versions have apart, above `base` (an LV, or ROOT)."""
-
-    base: int
-    ranges: list[tuple[int, int, int]]
-    """(start, end, IN_A or ONLY_B), ascending"""
 
 
 class OpLog:
@@ -289,44 +280,36 @@ class OpLog:
             yield Piece(start, kind, pos, stop - start)
             start, run = stop, run + 1
 
-    def conflict(self, a: Heads, b: Heads) -> Conflict:
-        """Return how far versions `a` and `b` reach beyond what dominates both.
+    def parents_of(self, lv: int) -> Heads:
+        """Return what an event's author had seen when making it."""
+        run = bisect_right(self.g_start, lv) - 1
+        return self.g_parents[run] if lv == self.g_start[run] else (lv - 1,)
 
-        Events of both count as IN_A. When a root is reached, the base is ROOT.
-        """
-        if a == b and len(a) == 1:
-            return Conflict(a[0], [])
+    def base(self, versions: Iterable[Heads]) -> int:
+        """Return the latest event that is in all of `versions`, and on whose other side
+        all they have apart stands; ROOT when there is none."""
         self.load()
-        queue: list[tuple[int, int]] = [(-lv, IN_A) for lv in a]
-        queue += [(-lv, ONLY_B) for lv in b]
+        queue: list[int] = []
+        for version in versions:
+            if not version:
+                return ROOT
+            queue += [-lv for lv in version]
         heapify(queue)
-        ranges: list[tuple[int, int, int]] = []
-        # An empty version is the root itself: nothing later can be a base.
-        rooted = not a or not b
-        base = ROOT
-        while queue:
-            negative, flag = heappop(queue)
-            while queue and queue[0][0] == negative:
-                flag = min(flag, heappop(queue)[1])
-            lv = -negative
-            if not queue and not rooted:
-                base = lv
-                break
+        while True:
+            lv = -heappop(queue)
+            while queue and -queue[0] == lv:
+                heappop(queue)
+            if not queue:
+                return lv
             run = bisect_right(self.g_start, lv) - 1
             start = self.g_start[run]
-            if queue and -queue[0][0] >= start:
-                below = -queue[0][0]
-                ranges.append((below + 1, lv + 1, flag))
-                heappush(queue, (-below, flag))
-                continue
-            ranges.append((start, lv + 1, flag))
+            if -queue[0] >= start:
+                continue  # in one run: whoever has the later one has the earlier
             parents = self.g_parents[run]
             if not parents:
-                rooted = True
+                return ROOT
             for parent in parents:
-                heappush(queue, (-parent, flag))
-        ranges.reverse()
-        return Conflict(base, ranges)
+                heappush(queue, -parent)
 
     # --- storing ------------------------------------------------------------------
 

@@ -5,8 +5,7 @@ the log) or at an older one (what came is merged by `walker`). Positions are cod
 points in texts, elements in lists, counted in the version that the author saw.
 
 Once a void change has touched a sequence, positions count elements that are not
-shown. Such a sequence keeps all its content and is replayed as a whole with each
-change. It is rare, and slow on purpose: it is simple.
+shown: from then on all goes through the walker.
 """
 
 from abc import ABC, abstractmethod
@@ -16,8 +15,8 @@ from typing import Any, NamedTuple
 from syncengine import values
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.register import Seen
-from syncengine.crdt.sequence.oplog import INS, SET, OpLog
-from syncengine.crdt.sequence.walker import PRESENT, SHOWN, Patch, Run, merge, replay
+from syncengine.crdt.sequence.oplog import INS, SET, Heads, OpLog
+from syncengine.crdt.sequence.walker import Walker
 from syncengine.ids import ActorId, OpId, Stamp
 
 Content = Any
@@ -31,6 +30,10 @@ Cell = tuple[bytes, bytes | None]
 
 HEADER, LOG, VOID = b"h", b"l", b"v"
 
+# Commits after which a walker that nobody asked for is let go: it holds some hundred
+# bytes for each piece of what was concurrent.
+UNUSED_COMMITS_MAX = 64
+
 
 class Edit(NamedTuple):
     """A splice of what is shown: delete `deleted` at `pos`, then insert `inserted`."""
@@ -40,23 +43,18 @@ class Edit(NamedTuple):
     inserted: Any  # str in texts, list of values in lists
 
 
-class NeedsReplay(Exception):
-    """A void change touched this sequence: its document must be made anew."""
-
-
 class Sequence(ABC):
     """What Text and List share; subclasses keep what is shown.
 
     Invariants: (1) what is shown is the effect of the log up to `log.heads`;
-    (2) in a sequence with voids, `_runs` is the whole of it, in order.
+    (2) `_walker`, where there is one, holds a part of the log that ends at `fed`.
     """
 
     def __init__(self) -> None:
         self.log = OpLog()
-        self.voids: list[tuple[int, int]] | None = None  # set: replayed as a whole
-        self._contents: list[tuple[int, Content]] = []  # of what is merged, or of all
-        self._runs: list[Run] = []
-        self._sets: list[tuple[int, int]] = []
+        self.voids: list[tuple[int, int]] = []
+        self._walker: Walker | None = None
+        self._unused = 0  # commits since the walker was asked
         self._watching: list[list[Edit]] = []
 
     @property
@@ -75,28 +73,17 @@ class Sequence(ABC):
     def _set(self, pos: int, content: Content, undo: Undo) -> None:
         """Write to the element at `pos`."""
 
-    @abstractmethod
-    def _show(self) -> None:
-        """Make what is shown anew from `_runs` and `_sets`."""
-
     # --- editing ------------------------------------------------------------------
 
-    def author_position(self, pos: int) -> int:
-        """Return `pos`, as shown, in the coordinates of an operation."""
-        if self.voids is None or pos == 0:
-            return pos
-        present = shown = 0
-        for _, n, flags in self._runs:
-            if flags & SHOWN and shown + n >= pos:
-                if not flags & PRESENT:
-                    break
-                return present + pos - shown
-            shown += n if flags & SHOWN else 0
-            present += n if flags & PRESENT else 0
-        raise InvalidOperation(
-            "what stands here came back when its deletion was refused, and has no "
-            "position of its own; edit beside it"
-        )
+    def author_ranges(self, pos: int, n: int) -> list[tuple[int, int]]:
+        """Return where an operation finds `n` elements that are shown from `pos` on:
+        (position, how many), the last first. With n = 0: where an insertion goes.
+
+        Raises `InvalidOperation` for what has no position of its own.
+        """
+        if not self.voids or pos == n == 0:
+            return [(pos, n)]
+        return self._walker_for(self.log.heads).author_ranges(pos, n)
 
     def apply(
         self,
@@ -114,8 +101,7 @@ class Sequence(ABC):
         """
         log = self.log
         _, actor, seq = stamp
-        newest = log.seen_heads(seen)
-        if newest and self.voids is None:
+        if not self.voids and log.seen_heads(seen):
             reach = pos if kind == INS else pos + n
             if reach > self.length:
                 raise InvalidOperation(
@@ -129,49 +115,51 @@ class Sequence(ABC):
             else:
                 self._do(pos, 0 if kind == INS else n, content, undo)
             return
-        shown = log.heads
-        parents = log.heads if newest else log.parents_at(seen)
+        parents = log.parents_at(seen)
+        walker = self._walker_for(parents)
         if undo is not None:
             self._remember(undo)
-        lv = log.push(kind, pos, n, actor, seq, parents)
-        if content is not None:
-            self._contents.append(
-                (lv, content if self.voids is None else self._kept(content))
-            )
-        if self.voids is not None:
-            self._replay()
-            return
-        for patch in merge(log, shown, self.length):
-            self._patch(patch, undo)
-        self._contents.clear()
-
-    def apply_void(
-        self, kind: int, pos: int, n: int, content: Content, name: OpId, seen: Seen
-    ) -> None:
-        """Let a void operation count for positions, and show nothing of it.
-
-        Raises `NeedsReplay` when the content of what came before is not at hand.
-        """
-        if self.voids is None:
-            raise NeedsReplay
-        mark = self.log.mark()
-        lv = self.log.push(kind, pos, n, *name, self.log.parents_at(seen))
-        if content is not None:
-            self._contents.append((lv, self._kept(content)))
-        self.voids.append((lv, lv + n))
+        mark = None if undo is not None else log.mark()
+        log.push(kind, pos, n, actor, seq, parents)
         try:
-            self._replay()
+            patches = walker.take(log.n, parents)
+        except InvalidOperation:
+            if mark is not None:
+                log.rewind(mark)
+            raise
+        for at, deleted, _, inserted in patches:
+            if deleted or inserted:
+                self._do(at, deleted, content if inserted else None, undo)
+            else:
+                self._set(at, content, undo)
+
+    def apply_void(self, kind: int, pos: int, n: int, name: OpId, seen: Seen) -> None:
+        """Let a void operation count for positions, and show nothing of it."""
+        log = self.log
+        parents = log.parents_at(seen)
+        walker = self._walker_for(parents)
+        mark = log.mark()
+        lv = log.push(kind, pos, n, *name, parents)
+        try:
+            walker.take(log.n, parents, void=True)
         except InvalidOperation:
             # It has no place even where its author stood: it takes part in nothing.
-            self.log.rewind(mark)
-            self.voids.pop()
-            if content is not None:
-                self._contents.pop()
+            log.rewind(mark)
+            return
+        if self.voids and self.voids[-1][1] == lv:
+            self.voids[-1] = (self.voids[-1][0], log.n)
+        else:
+            self.voids.append((lv, log.n))
 
-    def keep_everything(self) -> None:
-        """Be ready, from the beginning, for void changes to come."""
-        assert not self.log.n, "only a new sequence can keep everything"
-        self.voids = []
+    def _walker_for(self, parents: Heads) -> Walker:
+        """Return what merges an event of one who had seen `parents`."""
+        walker = self._walker
+        if walker is None or not walker.serves(parents):
+            walker = Walker.at(self.log, parents, self.voids, self.length)
+            self._walker = walker
+        self._unused = 0
+        walker.feed()
+        return walker
 
     def watch(self) -> list[Edit]:
         """Return a list to which every splice is added from now on.
@@ -189,49 +177,25 @@ class Sequence(ABC):
         for edits in self._watching:
             edits.append(Edit(pos, deleted, inserted))
 
-    def _patch(self, patch: Patch, undo: Undo) -> None:
-        if patch.inserted:
-            self._do(patch.pos, 0, self._content(patch.lv, patch.inserted), undo)
-        elif patch.deleted:
-            self._do(patch.pos, patch.deleted, None, undo)
-        else:
-            self._set(patch.pos, self._content(patch.lv, 1), undo)
-
     def _do(self, pos: int, deleted: int, content: Content, undo: Undo) -> None:
         taken = self._splice(pos, deleted, content)
         if undo is not None:
             undo.append(lambda: self._unsplice(taken))
 
     def _remember(self, undo: list[Callable[[], None]]) -> None:
-        mark, contents = self.log.mark(), len(self._contents)
+        mark, n = self.log.mark(), self.log.n
         watching = [(edits, len(edits)) for edits in self._watching]
-        runs, sets = self._runs, self._sets
 
         def back() -> None:
             self.log.rewind(mark)
-            del self._contents[contents:]
+            if self._walker is not None and self._walker.base < n:
+                self._walker.rewind(n)
+            else:
+                self._walker = None
             for edits, count in watching:
                 del edits[count:]
-            if self.voids is not None:
-                self._runs, self._sets = runs, sets
-                self._show()
 
         undo.append(back)
-
-    def _content(self, lv: int, n: int) -> Content:
-        """Return the content of `n` events from `lv` on."""
-        for start, content in reversed(self._contents):
-            if start <= lv < start + len(content):
-                piece = content[lv - start : lv - start + n]
-                if len(piece) < n:
-                    return piece + self._content(lv + len(piece), n - len(piece))
-                return piece
-        raise AssertionError("the content of what is inserted is at hand")
-
-    def _replay(self) -> None:
-        assert self.voids is not None
-        self._runs, self._sets = replay(self.log, self.voids)
-        self._show()
 
     # --- storing ------------------------------------------------------------------
 
@@ -247,16 +211,6 @@ class Sequence(ABC):
     def _load_shown(self, header: Any, cells: Mapping[bytes, bytes]) -> None:
         """Invert the two above."""
 
-    def _kept(self, content: Content) -> Content:
-        """Return `content` in a form that nobody changes later."""
-        return content
-
-    @abstractmethod
-    def _encode_content(self, content: Content) -> Any: ...
-
-    @abstractmethod
-    def _decode_content(self, raw: Any) -> Content: ...
-
     def cells(self) -> Iterable[Cell]:
         """Yield what changed since the last call, as it is to be stored."""
         log = self.log
@@ -264,11 +218,11 @@ class Sequence(ABC):
         yield HEADER, values.encode(header)
         for lv, segment in log.unstored():
             yield LOG + lv.to_bytes(8, "big"), segment
-        if self.voids is not None:
-            contents = [
-                (lv, self._encode_content(content)) for lv, content in self._contents
-            ]
-            yield VOID, values.encode([self.voids, contents])
+        if self.voids:
+            yield VOID, values.encode(self.voids)
+        self._unused += 1
+        if self._unused > UNUSED_COMMITS_MAX:
+            self._walker = None  # nothing is concurrent any more
         yield from self._shown_cells()
 
     def load(
@@ -286,11 +240,7 @@ class Sequence(ABC):
         )
         self._load_shown(shown, cells)
         if VOID in cells:
-            voids, contents = values.decode(cells[VOID])
-            self.voids = [(start, end) for start, end in voids]
-            self._contents = [(lv, self._decode_content(raw)) for lv, raw in contents]
-            self.log.load()
-            self._runs, self._sets = replay(self.log, self.voids)
+            self.voids = [(start, end) for start, end in values.decode(cells[VOID])]
 
 
 def _first_lv(key: bytes) -> int:

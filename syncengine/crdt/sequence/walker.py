@@ -1,31 +1,31 @@
-"""Replaying a concurrent region: from edits at their own versions to patches on what
-is shown.
+"""Merging what is concurrent: from edits at their own versions to patches on what is
+shown.
 
-The conflict between what is shown (A) and what came (B) is cut into segments, which
-are only ever applied, retreated or advanced as a whole. Where one event dominates
-everything before it, the region ends (a critical version); a region of one segment
-is applied as it is. Other regions go through a `Tracker`, a temporary CRDT in which
-all the text at the base is one placeholder that is never read.
+After Gentle and Kleppmann, "Collaborative Text Editing with Eg-walker" (2025), with
+Fugue's order among concurrent insertions (Weidner and Kleppmann, 2023). A `Walker`
+holds the events after one *base* that comes before everything concurrent: the text at
+the base is one placeholder that is never read, so neither the base nor any content is
+needed. It stays from one change to the next while what is concurrent goes on; events
+that everybody had seen (one's own typing, say) are fed to it when the next concurrent
+one comes.
+
+Events are handled in *segments*, which are retreated and advanced as a whole. A
+segment is cut when somebody turns out to have seen the first half of it.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from syncengine.crdt.operation import InvalidOperation
-from syncengine.crdt.sequence.oplog import (
-    INS,
-    ONLY_B,
-    ROOT,
-    SET,
-    Heads,
-    OpLog,
-    Piece,
-)
+from syncengine.crdt.sequence.oplog import BACK, INS, ROOT, SET, Heads, OpLog, Piece
 
 # A block of spans is split above this; it bounds the scan inside a block.
 BLOCK_SPANS_MAX = 128
+
+# A walker that has grown to more segments, and to twice what it began with, is made
+# anew from what is concurrent now: sets of segments are numbers with a bit for each.
+SEGMENTS_MAX = 2048
 
 _BASE = -(1 << 50)  # the id of the first element of the base
 _BASE_LENGTH = 1 << 48
@@ -50,7 +50,9 @@ class Span:
     """A run of elements with one fate.
 
     `state` is the prepare version's: 0 not yet inserted, 1 present, k deleted k-1
-    times. `dead` and `shown` are the effect: gone for good; visible before B.
+    times. `dead` is the effect: not shown, or not any more. `deleters` says who
+    deleted it: (segment, the event that deleted its first element, and by how much
+    the event of each further one is higher or lower).
     """
 
     __slots__ = (
@@ -62,7 +64,6 @@ class Span:
         "n",
         "right",
         "segment",
-        "shown",
         "state",
     )
 
@@ -73,113 +74,352 @@ class Span:
         self.right = right
         self.state = 1
         self.dead = False
-        self.shown = False
         self.segment: Segment | None = None
-        self.deleters: list[Segment] = []
+        self.deleters: list[tuple[Segment, int, int]] = []
         self.block: Block
 
 
 class Block:
-    """Neighbouring spans, and how many of their elements are present."""
+    """Neighbouring spans; how many of their elements are present, and are shown."""
 
-    __slots__ = ("present", "spans")
+    __slots__ = ("index", "present", "shown", "spans")
 
-    def __init__(self, spans: list[Span], present: int):
+    def __init__(self, spans: list[Span], index: int):
         self.spans = spans
-        self.present = present
+        self.index = index
+        self.present = sum(span.n for span in spans if span.state == 1)
+        self.shown = sum(span.n for span in spans if not span.dead)
+        for span in spans:
+            span.block = self
 
 
-@dataclass(eq=False, slots=True)
 class Segment:
-    """Consecutive events that are only handled together."""
+    """Consecutive events [start, end) that are only handled together.
 
-    start: int
-    end: int
-    only_b: bool
-    void: bool = False
-    parents: list[int] = field(default_factory=list[int])
-    ancestors: int = 0
-    inserted: list[Span] = field(default_factory=list[Span])
-    deleted: list[Span] = field(default_factory=list[Span])
-
-
-class Tracker:
-    """The temporary CRDT of one region.
-
-    `base_length` is how many elements the base has, where it is known: positions of
-    B are checked against it, so every replica gives the same verdict.
+    `ancestors` has a bit for each segment that its first event had seen.
     """
 
-    def __init__(self, log: OpLog):
+    __slots__ = ("ancestors", "deleted", "end", "inserted", "start", "void")
+
+    def __init__(self, start: int, end: int, ancestors: int, *, void: bool):
+        self.start = start
+        self.end = end
+        self.ancestors = ancestors
+        self.void = void
+        self.inserted: list[Span] = []
+        self.deleted: list[Span] = []
+
+
+class Walker:
+    """The events of `log` after `base` as a temporary CRDT.
+
+    Invariants: (1) segments are in order and leave no gap from `base + 1` to `fed`;
+    (2) `_hot` is a block, and `_hot_present` and `_hot_shown` what stands before it;
+    (3) `_prepared` has a bit for each segment that the prepare version includes.
+    """
+
+    def __init__(self, log: OpLog, base: int, voids: list[tuple[int, int]]):
+        self.base = base
+        self.fed = base + 1
         self._log = log
-        base = Span(_BASE, _BASE_LENGTH, _START, _NONE)
-        block = Block([base], _BASE_LENGTH)
-        base.block = block
+        self._voids = voids
+        block = Block([Span(_BASE, _BASE_LENGTH, _START, _NONE)], 0)
         self._blocks = [block]
-        self._present = 0  # beyond the base's own length
-        self.shown_change = 0  # what the region does to the shown length
-        self.base_length: int | None = None
-        self.sets: list[tuple[int, int]] = []  # (event, element it is about)
+        self._hot, self._hot_present, self._hot_shown = block, 0, 0
+        self._present = 0  # in the prepare version, beyond the base's own length
+        self._shown = 0  # by effect, likewise
+        self._base_length: int | None = None
+        self._segments: list[Segment] = []
+        self._starts: list[int] = []
+        self._prepared = 0
+        self._segments_max = SEGMENTS_MAX
 
-    # --- prepare version ----------------------------------------------------------
+    @classmethod
+    def at(
+        cls, log: OpLog, parents: Heads, voids: list[tuple[int, int]], length: int
+    ) -> "Walker":
+        """Return a walker of all there is, for one who had seen `parents`.
 
-    def retreat(self, segment: Segment) -> None:
+        `length` elements are shown.
+        """
+        log.load()
+        versions = [log.heads, parents]
+        if voids:
+            # Below the base nothing is void, so that positions are what is shown.
+            versions.append(log.parents_of(voids[0][0]))
+        walker = cls(log, log.base(versions), voids)
+        walker.feed()
+        walker._base_length = length - walker._shown
+        walker._segments_max = max(SEGMENTS_MAX, 2 * len(walker._segments))
+        return walker
+
+    def serves(self, parents: Heads) -> bool:
+        """Whether an event of one who had seen `parents` can be taken."""
+        if len(self._segments) > self._segments_max:
+            return False
+        if not parents:
+            return self.base == ROOT
+        return min(parents) >= self.base
+
+    def feed(self) -> None:
+        """Take in what the log has besides; it is shown already."""
+        log, run = self._log, bisect_right(self._log.g_start, self.fed) - 1
+        while self.fed < log.n:
+            start, end = self.fed, log.g_end[run]
+            first = start == log.g_start[run]
+            parents = log.g_parents[run] if first else (start - 1,)
+            at = bisect_right(self._voids, (start, 1 << 62)) - 1
+            void = at >= 0 and start < self._voids[at][1]
+            if void:
+                end = min(end, self._voids[at][1])
+            elif at + 1 < len(self._voids):
+                end = min(end, self._voids[at + 1][0])
+            self._take(start, end, parents, void=void)
+            run += end == log.g_end[run]
+
+    def take(self, end: int, parents: Heads, *, void: bool = False) -> list[Patch]:
+        """Take in the newest events of the log, one operation's; return what to do to
+        what is shown.
+
+        Raises `InvalidOperation` when they stand outside what their author saw; then
+        they are not taken in.
+        """
+        return self._take(self.fed, end, parents, void=void)
+
+    def _take(self, start: int, end: int, parents: Heads, *, void: bool) -> list[Patch]:
+        last = self._segments[-1] if self._segments else None
+        if last is not None and parents == (start - 1,) and last.void == void:
+            self._prepare(last.ancestors | 1 << len(self._segments) - 1)
+            segment = last
+        else:
+            ancestors = self._ancestors(parents)
+            self._prepare(ancestors)
+            segment = Segment(start, start, ancestors, void=void)
+        patches: list[Patch] = []
+        for piece in self._log.pieces(start, end):
+            self._check(piece)
+            if piece.kind == INS:
+                self._insert(piece, segment, patches)
+            elif piece.kind != SET:
+                self._delete(piece, segment, patches)
+            elif not void:
+                self._set(piece, patches)
+        if segment is not last:
+            self._prepared |= 1 << len(self._segments)
+            self._segments.append(segment)
+            self._starts.append(start)
+        segment.end = self.fed = end
+        return patches
+
+    def _check(self, piece: Piece) -> None:
+        if self._base_length is None:
+            return
+        length = self._base_length + self._present
+        reach = piece.pos if piece.kind == INS else piece.pos + piece.n
+        if reach > length:
+            raise InvalidOperation(
+                f"position {reach} is beyond the length {length} that its author saw"
+            )
+
+    def rewind(self, n: int) -> None:
+        """Forget all events from `n` on."""
+        while self.fed > max(n, self.base + 1):
+            index = len(self._segments) - 1
+            if self._segments[index].start < n:
+                self._cut(index, n)
+                continue
+            if self._prepared >> index & 1:
+                self._retreat(self._segments[index])
+                self._prepared ^= 1 << index
+            segment = self._segments.pop()
+            self._starts.pop()
+            for span in segment.deleted:
+                span.deleters = [one for one in span.deleters if one[0] is not segment]
+                void = span.segment is not None and span.segment.void
+                if span.dead and not void and all(d[0].void for d in span.deleters):
+                    span.dead = False
+                    self._count(span.block, 0, span.n)
+            for span in segment.inserted:
+                if not span.dead:
+                    self._count(span.block, 0, -span.n)
+                span.block.spans.remove(span)
+            self.fed = segment.start
+
+    # --- versions -----------------------------------------------------------------
+
+    def _ancestors(self, parents: Heads) -> int:
+        """Return the segments that one who had seen `parents` had seen."""
+        found = 0
+        for parent in parents:
+            if parent <= self.base:
+                continue
+            index = bisect_right(self._starts, parent) - 1
+            segment = self._segments[index]
+            if parent + 1 < segment.end:
+                self._cut(index, parent + 1)
+                found = _inserted(found, index)
+            found |= self._segments[index].ancestors | 1 << index
+        return found
+
+    def _cut(self, index: int, lv: int) -> None:
+        """Make two segments of one, at the event `lv`."""
+        segment = self._segments[index]
+        right = Segment(lv, segment.end, 0, void=segment.void)
+        for span in list(segment.inserted):
+            if span.id < lv < span.id + span.n:
+                self._split(span, lv - span.id)
+        for span in list(segment.deleted):
+            _, at, step = next(d for d in span.deleters if d[0] is segment)
+            # The elements that events from `lv` on deleted are the last, or the first.
+            offset = lv - at if step > 0 else at - lv + 1
+            if 0 < offset < span.n:
+                self._split(span, offset)
+        inserted, segment.inserted = segment.inserted, []
+        for span in inserted:
+            half = right if span.id >= lv else segment
+            span.segment = half
+            half.inserted.append(span)
+        deleted, segment.deleted = segment.deleted, []
+        for span in deleted:
+            which = next(i for i, d in enumerate(span.deleters) if d[0] is segment)
+            _, at, step = span.deleters[which]
+            half = right if at >= lv else segment
+            span.deleters[which] = (half, at, step)
+            half.deleted.append(span)
+        segment.end = lv
+        for other in self._segments:
+            other.ancestors = _inserted(other.ancestors, index)
+        self._prepared = _inserted(self._prepared, index)
+        right.ancestors = segment.ancestors | 1 << index
+        self._segments.insert(index + 1, right)
+        self._starts.insert(index + 1, lv)
+
+    def _prepare(self, wanted: int) -> None:
+        """Move the prepare version to `wanted`: retreat down, advance up."""
+        if self._prepared == wanted:
+            return
+        away = self._prepared & ~wanted
+        while away:
+            index = away.bit_length() - 1
+            self._retreat(self._segments[index])
+            away ^= 1 << index
+        missing = wanted & ~self._prepared
+        while missing:
+            lowest = missing & -missing
+            self._advance(self._segments[lowest.bit_length() - 1])
+            missing ^= lowest
+        self._prepared = wanted
+
+    def _retreat(self, segment: Segment) -> None:
         for span in segment.deleted:
             span.state -= 1
             if span.state == 1:
-                self._count(span.block, span.n)
+                self._count(span.block, span.n, 0)
         for span in segment.inserted:
             span.state = 0
-            self._count(span.block, -span.n)
+            self._count(span.block, -span.n, 0)
 
-    def advance(self, segment: Segment) -> None:
+    def _advance(self, segment: Segment) -> None:
         for span in segment.inserted:
             span.state = 1
-            self._count(span.block, span.n)
+            self._count(span.block, span.n, 0)
         for span in segment.deleted:
             if span.state == 1:
-                self._count(span.block, -span.n)
+                self._count(span.block, -span.n, 0)
             span.state += 1
 
-    def _count(self, block: Block, n: int) -> None:
-        block.present += n
-        self._present += n
+    # --- places -------------------------------------------------------------------
 
-    # --- applying -----------------------------------------------------------------
+    def _count(self, block: Block, present: int, shown: int) -> None:
+        block.present += present
+        block.shown += shown
+        self._present += present
+        self._shown += shown
+        if block.index < self._hot.index:
+            self._hot_present += present
+            self._hot_shown += shown
 
-    def apply(self, segment: Segment) -> None:
-        """Apply a segment at its own version, which must be prepared."""
-        for piece in self._log.pieces(segment.start, segment.end):
-            if self.base_length is not None:
-                length = self.base_length + self._present
-                reach = piece.pos if piece.kind == INS else piece.pos + piece.n
-                if reach > length:
-                    raise InvalidOperation(
-                        f"position {reach} is beyond the length {length} that its "
-                        "author saw"
-                    )
-            if piece.kind == INS:
-                self._insert(piece, segment)
-            elif piece.kind == SET:
-                block, index, offset = self._find(piece.pos)
-                self.sets.append((piece.lv, block.spans[index].id + offset))
-            else:
-                self._delete(piece, segment)
+    def _heat(self, block: Block) -> None:
+        """Make `block` the one from which places are counted."""
+        while self._hot.index > block.index:
+            self._hot = self._blocks[self._hot.index - 1]
+            self._hot_present -= self._hot.present
+            self._hot_shown -= self._hot.shown
+        while self._hot.index < block.index:
+            self._hot_present += self._hot.present
+            self._hot_shown += self._hot.shown
+            self._hot = self._blocks[self._hot.index + 1]
 
     def _find(self, pos: int) -> tuple[Block, int, int]:
         """Return where the present element number `pos` is: block, index, offset."""
+        if pos < self._hot_present // 2:
+            self._hot, self._hot_present, self._hot_shown = self._blocks[0], 0, 0
+        while pos < self._hot_present:
+            self._heat(self._blocks[self._hot.index - 1])
+        while pos >= self._hot_present + self._hot.present:
+            self._heat(self._blocks[self._hot.index + 1])
+        pos -= self._hot_present
+        for index, span in enumerate(self._hot.spans):
+            if span.state == 1:
+                if pos < span.n:
+                    return self._hot, index, pos
+                pos -= span.n
+        raise AssertionError("a block counts what it holds")
+
+    def _shown_before(self, block: Block, index: int) -> int:
+        """Return how many shown elements stand before a span."""
+        self._heat(block)
+        shown = self._hot_shown
+        for span in block.spans[:index]:
+            if not span.dead:
+                shown += span.n
+        return shown
+
+    def author_ranges(self, pos: int, n: int) -> list[tuple[int, int]]:
+        """Return where those who count void elements see `n` shown ones from `pos` on:
+        (position, how many), the last first. With n = 0: where an insertion goes.
+
+        Raises `InvalidOperation` for what has no position.
+        """
+        self._prepare((1 << len(self._segments)) - 1)
+        found: list[tuple[int, int]] = []
+        present = shown = 0
+        first, end = (pos, pos + n) if n else (pos - 1, pos)
         for block in self._blocks:
-            if pos < block.present:
-                for index, span in enumerate(block.spans):
-                    if span.state == 1:
-                        if pos < span.n:
-                            return block, index, pos
-                        pos -= span.n
-            else:
-                pos -= block.present
+            if shown + block.shown <= first:
+                present, shown = present + block.present, shown + block.shown
+                continue
+            for span in block.spans:
+                start, stop = max(first, shown), min(end, shown + span.n)
+                if not span.dead and start < stop:
+                    if span.state != 1:
+                        raise InvalidOperation(
+                            "what stands here came back when its deletion was refused, "
+                            "and has no position of its own; edit beside it"
+                        )
+                    at = present + start - shown
+                    if found and sum(found[-1]) == at:
+                        found[-1] = (found[-1][0], found[-1][1] + stop - start)
+                    else:
+                        found.append((at, stop - start))
+                present += span.n if span.state == 1 else 0
+                shown += 0 if span.dead else span.n
+                if shown >= end:
+                    if n:
+                        return found[::-1]
+                    ((at, _),) = found
+                    return [(at + 1, 0)]
         raise AssertionError("the placeholder never runs out")
 
-    def _insert(self, piece: Piece, segment: Segment) -> None:
+    # --- events -------------------------------------------------------------------
+
+    def _set(self, piece: Piece, patches: list[Patch]) -> None:
+        block, index, offset = self._find(piece.pos)
+        if not block.spans[index].dead:
+            at = self._shown_before(block, index) + offset
+            patches.append(Patch(at, 0, piece.lv, 0))
+
+    def _insert(self, piece: Piece, segment: Segment, patches: list[Patch]) -> None:
         if piece.pos == 0:
             left = _START
             block, at = self._blocks[0], 0
@@ -189,9 +429,9 @@ class Tracker:
             left = span.id + offset
             at = index + 1
             if offset + 1 < span.n:
-                self._split(span, index, offset + 1)
+                self._split(span, offset + 1)
                 right = block.spans[at].id
-                self._put(block, at, piece, left, right, segment)
+                self._put(block, at, piece, left, right, segment, patches)
                 return
             if (
                 span.segment is segment
@@ -199,14 +439,15 @@ class Tracker:
                 and not span.dead
                 and self._right_origin(block, at, left) == (_NONE, False)
             ):
+                shown = self._shown_before(block, at)
+                patches.append(Patch(shown, 0, piece.lv, piece.n))
                 span.n += piece.n
-                self._count(block, piece.n)
-                self.shown_change += piece.n
+                self._count(block, piece.n, piece.n)
                 return
         right, skipped = self._right_origin(block, at, left)
         if skipped:
             block, at = self._integrate(block, at, piece, left, right)
-        self._put(block, at, piece, left, right, segment)
+        self._put(block, at, piece, left, right, segment, patches)
 
     def _right_origin(self, block: Block, at: int, left: int) -> tuple[int, bool]:
         """Return the right origin at a place, and whether anything was skipped.
@@ -223,9 +464,11 @@ class Tracker:
         raise AssertionError("the placeholder is never skipped")
 
     def _from(self, block: Block, at: int) -> Iterator[Span]:
-        yield from block.spans[at:]
-        for later in self._blocks[self._blocks.index(block) + 1 :]:
-            yield from later.spans
+        spans = block.spans
+        for index in range(at, len(spans)):
+            yield spans[index]
+        for number in range(block.index + 1, len(self._blocks)):
+            yield from self._blocks[number].spans
 
     def _integrate(
         self, block: Block, at: int, piece: Piece, left: int, right: int
@@ -265,16 +508,17 @@ class Tracker:
         left: int,
         right: int,
         segment: Segment,
+        patches: list[Patch],
     ) -> None:
         span = Span(piece.lv, piece.n, left, right)
         span.segment = segment
         span.dead = segment.void
+        if not segment.void:
+            patches.append(Patch(self._shown_before(block, at), 0, piece.lv, piece.n))
         segment.inserted.append(span)
         block.spans.insert(at, span)
         span.block = block
-        self._count(block, piece.n)
-        if not segment.void:
-            self.shown_change += piece.n
+        self._count(block, piece.n, 0 if segment.void else piece.n)
         self._balance(block)
 
     def _balance(self, block: Block) -> None:
@@ -282,272 +526,64 @@ class Tracker:
         if len(block.spans) <= BLOCK_SPANS_MAX:
             return
         half = len(block.spans) // 2
-        spans = block.spans[half:]
+        right = Block(block.spans[half:], block.index + 1)
         del block.spans[half:]
-        right = Block(spans, sum(span.n for span in spans if span.state == 1))
         block.present -= right.present
-        for span in spans:
-            span.block = right
-        self._blocks.insert(self._blocks.index(block) + 1, right)
+        block.shown -= right.shown
+        self._blocks.insert(right.index, right)
+        for index in range(right.index + 1, len(self._blocks)):
+            self._blocks[index].index = index
 
-    def _split(self, span: Span, index: int, offset: int) -> None:
+    def _split(self, span: Span, offset: int) -> None:
         """Cut `span` at `offset`; its right half stands right after it."""
         right = Span(span.id + offset, span.n - offset, span.id + offset - 1, _NONE)
-        right.state, right.dead, right.shown = span.state, span.dead, span.shown
-        right.segment, right.deleters = span.segment, list(span.deleters)
+        right.state, right.dead, right.segment = span.state, span.dead, span.segment
         span.n = offset
         if right.segment is not None:
             right.segment.inserted.append(right)
-        for segment in right.deleters:
+        for segment, at, step in span.deleters:
+            right.deleters.append((segment, at + step * offset, step))
             segment.deleted.append(right)
-        span.block.spans.insert(index + 1, right)
+        spans = span.block.spans
+        spans.insert(spans.index(span) + 1, right)
         right.block = span.block
 
-    def _delete(self, piece: Piece, segment: Segment) -> None:
+    def _delete(self, piece: Piece, segment: Segment, patches: list[Patch]) -> None:
         left = piece.n
+        step = -1 if piece.kind == BACK else 1
+        event = piece.lv + piece.n - 1 if piece.kind == BACK else piece.lv
         while left:
             block, index, offset = self._find(piece.pos)
             if offset:
-                self._split(block.spans[index], index, offset)
+                self._split(block.spans[index], offset)
                 index += 1
+            shown = self._shown_before(block, index)
             # Neighbours in the block often go together: one search for all.
             while left and index < len(block.spans):
                 span = block.spans[index]
                 if span.state == 1:
                     if span.n > left:
-                        self._split(span, index, left)
+                        self._split(span, left)
                     left -= span.n
-                    self._count(block, -span.n)
                     span.state = 2
-                    span.deleters.append(segment)
+                    span.deleters.append((segment, event, step))
                     segment.deleted.append(span)
-                    if not span.dead and not segment.void:
+                    event += step * span.n
+                    goes = not span.dead and not segment.void
+                    if goes:
                         span.dead = True
-                        self.shown_change -= span.n
+                        if patches and patches[-1][0] == shown and patches[-1][1]:
+                            patches[-1] = Patch(shown, patches[-1][1] + span.n, 0, 0)
+                        else:
+                            patches.append(Patch(shown, span.n, 0, 0))
+                    self._count(block, -span.n, -span.n if goes else 0)
+                if not span.dead:
+                    shown += span.n
                 index += 1
             self._balance(block)
 
-    # --- the result ---------------------------------------------------------------
 
-    def spans(self) -> Iterator[Span]:
-        for block in self._blocks:
-            yield from block.spans
-
-    def mark_shown(self) -> None:
-        """Remember what is shown now: the state before B."""
-        for span in self.spans():
-            span.shown = not span.dead
-
-    def patches(self) -> Iterator[Patch]:
-        """Yield what leads from the state before B to the state after it."""
-        pos = 0
-        for span in self.spans():
-            if span.shown:
-                if span.dead:
-                    yield Patch(pos, span.n, 0, 0)
-                else:
-                    pos += span.n
-            elif not span.dead:
-                yield Patch(pos, 0, span.id, span.n)
-                pos += span.n
-
-    def set_patches(self) -> Iterator[Patch]:
-        """Yield, at final positions, which elements the SET events are about."""
-        if not self.sets:
-            return
-        starts: list[tuple[int, int, int]] = []  # (id, n, final position)
-        pos = 0
-        for span in self.spans():
-            if not span.dead:
-                starts.append((span.id, span.n, pos))
-                pos += span.n
-        starts.sort()
-        keys = [start[0] for start in starts]
-        for lv, element in self.sets:
-            at = bisect_right(keys, element) - 1
-            if at >= 0 and element < keys[at] + starts[at][1]:
-                yield Patch(starts[at][2] + element - keys[at], 0, lv, 0)
-
-
-def merge(log: OpLog, shown: Heads, length: int) -> Iterator[Patch]:
-    """Yield the patches from version `shown` (of `length` elements) to all of `log`.
-
-    Each must be applied before the next is asked for, or collected and applied in
-    order. Raises `InvalidOperation` when an event stands outside what its author
-    saw: the caller undoes what it has applied.
-    """
-    conflict = log.conflict(shown, log.heads)
-    segments = _segments(log, conflict.ranges)
-    for part in _parts(segments):
-        if len(part) == 1:
-            if not part[0].only_b:
-                continue
-            for patch in _straight(log, part[0], length):
-                length += patch.inserted - patch.deleted
-                yield patch
-            continue
-        if not any(segment.only_b for segment in part):
-            continue
-        for patch in _region(log, part, length):
-            length += patch.inserted - patch.deleted
-            yield patch
-
-
-PRESENT, SHOWN = 1, 2
-
-Run = tuple[int, int, int]
-"""(lv, n, flags): PRESENT at the newest version as authors count positions (void
-events included), SHOWN (void insertions left out, void deletions undone)."""
-
-
-def replay(
-    log: OpLog, voids: list[tuple[int, int]]
-) -> tuple[list[Run], list[tuple[int, int]]]:
-    """Return the whole sequence from nothing, in order, and its SET events with the
-    element each is about (both as LVs)."""
-    conflict = log.conflict((), log.heads)
-    segments = _segments(log, conflict.ranges, voids)
-    tracker = Tracker(log)
-    tracker.base_length = 0
-    everything = (1 << len(segments)) - 1
-    prepared = 0
-    for index, segment in enumerate(segments):
-        prepared = _prepare(tracker, segments, prepared, segment.ancestors)
-        tracker.apply(segment)
-        prepared |= 1 << index
-    _prepare(tracker, segments, prepared, everything)
-    runs = [
-        (
-            span.id,
-            span.n,
-            (PRESENT if span.state == 1 else 0) | (0 if span.dead else SHOWN),
-        )
-        for span in tracker.spans()
-        if span.id >= 0 and (span.state == 1 or not span.dead)
-    ]
-    return runs, tracker.sets
-
-
-def _segments(
-    log: OpLog,
-    ranges: list[tuple[int, int, int]],
-    voids: list[tuple[int, int]] | None = None,
-) -> list[Segment]:
-    """Cut `ranges` where a graph run starts and after everybody's parent."""
-    cuts: set[int] = set()
-    for start, end, _ in ranges:
-        run = bisect_right(log.g_start, start) - 1
-        while run < len(log.g_start) and log.g_start[run] < end:
-            cuts.add(log.g_start[run])
-            cuts.update(parent + 1 for parent in log.g_parents[run])
-            run += 1
-    for start, end in voids or ():
-        cuts.update((start, end))
-    edges = sorted(cuts)
-    segments: list[Segment] = []
-    for start, end, flag in ranges:
-        at = bisect_right(edges, start)
-        while start < end:
-            stop = min(end, edges[at]) if at < len(edges) else end
-            segments.append(Segment(start, stop, flag == ONLY_B))
-            start, at = stop, at + 1
-    starts = [segment.start for segment in segments]
-    for segment in segments:
-        run = bisect_right(log.g_start, segment.start) - 1
-        first = log.g_start[run] == segment.start
-        parents = log.g_parents[run] if first else (segment.start - 1,)
-        for parent in parents:
-            index = bisect_right(starts, parent) - 1
-            # A parent outside the conflict is the base, or below it.
-            if index >= 0 and parent < segments[index].end:
-                segment.parents.append(index)
-                segment.ancestors |= segments[index].ancestors | 1 << index
-        if voids:
-            at = bisect_right(voids, (segment.start, 1 << 62)) - 1
-            segment.void = at >= 0 and segment.start < voids[at][1]
-    return segments
-
-
-def _parts(segments: list[Segment]) -> Iterator[list[Segment]]:
-    """Yield the segments in parts that end at critical versions.
-
-    After segment i the version is critical iff i is the only open tip and no later
-    segment has a parent before it. Inside a part, indices are its own.
-    """
-    count = len(segments)
-    least = [count] * (count + 1)  # the least parent of any later segment
-    for index in range(count - 1, -1, -1):
-        parents = segments[index].parents
-        own = min(parents) if parents else ROOT
-        least[index] = min(own, least[index + 1])
-    begin = 0
-    tips: set[int] = set()
-    for index, segment in enumerate(segments):
-        tips.difference_update(segment.parents)
-        tips.add(index)
-        if len(tips) == 1 and least[index + 1] >= index:
-            yield _reindexed(segments[begin : index + 1], begin)
-            begin = index + 1
-    if begin < count:  # several heads are open at the end
-        yield _reindexed(segments[begin:], begin)
-
-
-def _reindexed(part: list[Segment], begin: int) -> list[Segment]:
-    for segment in part:
-        segment.ancestors >>= begin
-    return part
-
-
-def _straight(log: OpLog, segment: Segment, length: int) -> Iterator[Patch]:
-    """Yield the patches of a segment made at exactly the version that is shown."""
-    for piece in log.pieces(segment.start, segment.end):
-        reach = piece.pos if piece.kind == INS else piece.pos + piece.n
-        if reach > length:
-            raise InvalidOperation(
-                f"position {reach} is beyond the length {length} that its author saw"
-            )
-        if piece.kind == INS:
-            length += piece.n
-            yield Patch(piece.pos, 0, piece.lv, piece.n)
-        elif piece.kind == SET:
-            yield Patch(piece.pos, 0, piece.lv, 0)
-        else:
-            length -= piece.n
-            yield Patch(piece.pos, piece.n, 0, 0)
-
-
-def _region(log: OpLog, part: list[Segment], length: int) -> list[Patch]:
-    """Return the patches of a concurrent region: A's segments first, then B's."""
-    tracker = Tracker(log)
-    prepared = 0
-    marked = False
-    order = [i for i, s in enumerate(part) if not s.only_b]
-    order += [i for i, s in enumerate(part) if s.only_b]
-    for index in order:
-        segment = part[index]
-        if segment.only_b and not marked:
-            tracker.mark_shown()
-            tracker.base_length = length - tracker.shown_change
-            tracker.sets.clear()
-            marked = True
-        prepared = _prepare(tracker, part, prepared, segment.ancestors)
-        tracker.apply(segment)
-        prepared |= 1 << index
-    return [*tracker.patches(), *tracker.set_patches()]
-
-
-def _prepare(
-    tracker: Tracker, segments: list[Segment], prepared: int, wanted: int
-) -> int:
-    """Move the prepare version to `wanted`: retreat down, advance up."""
-    away = prepared & ~wanted
-    while away:
-        index = away.bit_length() - 1
-        tracker.retreat(segments[index])
-        away ^= 1 << index
-    missing = wanted & ~prepared
-    while missing:
-        lowest = missing & -missing
-        tracker.advance(segments[lowest.bit_length() - 1])
-        missing ^= lowest
-    return wanted
+def _inserted(bits: int, index: int) -> int:
+    """Return a set of segments after segment `index` became two: both or none."""
+    low = bits & ((1 << index + 1) - 1)
+    return low | (bits >> index + 1) << index + 2 | (bits >> index & 1) << index + 1

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 import syncengine
-from syncengine import Space
+from syncengine import Document, Space, Text, limits
+from syncengine.errors import TooLarge
 from syncengine.ids import DeviceId, DocumentId
 from syncengine.log.batch import (
     NO_BATCH,
@@ -214,6 +215,144 @@ async def test_a_batch_that_is_applied_in_part_goes_on_where_it_was(
         await asyncio.sleep(0.01)
         assert (await space.get("note/1")).counter("n") == 1
     assert space.engine.delivery.waiting_count == 1
+
+
+def inserts(n: int, document: str = "note/1") -> list[list[Any]]:
+    return [[8, "body", 0, "ab"], *[[8, "body", 1, "x"] for _ in range(n)]]
+
+
+async def test_what_says_too_much_is_void_before_it_is_decoded(
+    author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BATCH_ITEMS_MAX", 2_000)
+    await author.send(author.batch([1, None, "deep", [{}] * 1_900]))
+    assert author.voids() == []
+    await author.send(author.batch([1, None, "title", [{}] * 2_100]))
+
+    assert "2000 items" in author.voids()[0]
+    shown = (await author.shown())["note/1"]
+    assert shown["title"] == "good"
+    assert len(shown["deep"]) == 1_900
+
+
+async def test_a_transaction_that_says_too_much_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "CHANGE_ITEMS_MAX", 2_000)
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        with pytest.raises(TooLarge, match="at most 2000 items"):
+            async with space.transaction() as tx:
+                tx["note/1"]["title"] = ["x"] * 2_000
+        assert await space.get("note/1", default=None) is None
+        async with space.transaction() as tx:
+            tx["note/1"].text("long").insert(0, "x" * 100_000)
+
+
+async def test_a_long_change_lets_others_go_on_and_shows_as_a_whole(
+    author: Author,
+) -> None:
+    """Its operations are applied in steps; readers wait for the last."""
+    space = author.readers[0]
+    long = author.batch(*inserts(5_000), count=5_002)
+    turns = 0
+    seen: list[int] = []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def reads() -> None:
+        while True:
+            note = await space.get("note/1")
+            seen.append(len(note.text("body")))
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(others()), asyncio.create_task(reads())]
+    await asyncio.sleep(0)
+    before = turns
+    await space.engine.take_in([long])
+    assert turns - before >= 4
+    await asyncio.sleep(0.01)
+    for task in tasks:
+        task.cancel()
+    assert set(seen) == {0, 5_002}
+
+
+async def test_an_editor_sees_a_long_change_at_once(author: Author) -> None:
+    class Note(Document):
+        body: Text = Text()
+
+    space = author.readers[0]
+    patches: list[int] = []
+    async with space.live(Note, "1") as live:
+        live.on_patch("body", lambda edits: patches.append(len(live.doc.body)))
+
+        async def types() -> None:
+            while not patches:
+                assert str(live.doc.body) == ""
+                await asyncio.sleep(0)
+
+        typing = asyncio.create_task(types())
+        await space.engine.take_in([author.batch(*inserts(5_000), count=5_002)])
+        await typing
+    assert patches == [5_002]
+
+
+async def test_a_void_long_change_leaves_nothing(author: Author) -> None:
+    bad = [*inserts(5000), [8, "body", 1 << 40, "far"]]
+    await author.send(author.batch(*bad, count=len(bad) + 1))
+
+    assert "position" in author.voids()[0]
+    assert await author.shown() == {"note/1": {"title": "good"}}
+
+
+async def test_taking_in_can_be_cancelled_anywhere(author: Author) -> None:
+    """What was stored is applied all the same, and later changes find it whole."""
+    space = author.readers[0]
+    batches = [author.batch(*inserts(3_000), count=3_002)]
+    for _ in range(3):
+        author.engine.keeper.admit(batches[-1:])
+        batches.append(author.batch([5, "n", 1]))
+    task = asyncio.create_task(space.engine.take_in(batches))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.01)
+    await space.engine.flush()
+
+    note = await space.get("note/1")
+    assert len(note.text("body")) == 3_002
+    assert note.counter("n") == 3
+    assert space.engine.delivery.waiting_count == 0
+
+
+async def test_an_editor_types_while_others_changes_come_in(author: Author) -> None:
+    class Note(Document):
+        body: Text = Text()
+
+    space = author.readers[0]
+    batches: list[Batch] = []
+    for _ in range(600):
+        batches.append(author.batch([5, "n", 1]))
+        author.engine.keeper.admit(batches[-1:])
+    typed = 0
+    async with space.live(Note, "1") as live:
+        catching_up = asyncio.create_task(space.engine.take_in(batches))
+        while not space.engine.is_between_changes:
+            await asyncio.sleep(0)
+        while not catching_up.done():
+            if space.engine.is_between_changes:
+                live.doc.body.insert(0, "x")
+                typed += 1
+            await asyncio.sleep(0)
+    assert typed
+    note = await space.get("note/1")
+    assert (note.counter("n"), str(note.text("body"))) == (600, "x" * typed)
 
 
 def grant(author: Author, ops: str, scope: tuple[tuple[str, str], ...]) -> Entry:

@@ -3,6 +3,7 @@ obviously right model."""
 
 # pyright: reportPrivateUsage=false
 
+import contextlib
 import gzip
 import json
 import random
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from syncengine.crdt.sequence import oplog, walker
+from syncengine.crdt.operation import InvalidOperation
+from syncengine.crdt.sequence import oplog, state, walker
 from syncengine.crdt.sequence.oplog import DEL, INS
-from syncengine.crdt.sequence.walker import merge
 from syncengine.crdt.text import TextState
 from syncengine.ids import ActorId
 
@@ -30,13 +31,10 @@ def push(
 ) -> None:
     """Merge one operation at explicit parents, as the conformance cases name them."""
     pos, n, content = edit
-    shown = text.log.heads
-    lv = text.log.push(kind, pos, n, actor, seq, parents)
-    if content:
-        text._contents.append((lv, content))
-    for patch in merge(text.log, shown, text.length):
-        text._patch(patch, None)
-    text._contents.clear()
+    merging = text._walker_for(parents)
+    text.log.push(kind, pos, n, actor, seq, parents)
+    for patch in merging.take(text.log.n, parents):
+        text._do(patch.pos, patch.deleted, content if patch.inserted else None, None)
 
 
 @pytest.mark.parametrize("part", range(7))
@@ -68,18 +66,7 @@ def test_conformance(shared: Path, part: int) -> None:
     ["automerge-paper", "rustcode", "sveltecomponent", "seph-blog1",
      "seph-blog1_unicode", "friendsforever_flat", "clownschool_flat"],
 )  # fmt: skip
-def test_sequential_sessions_build_no_tracker(
-    shared: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = 0
-
-    class Counted(walker.Tracker):
-        def __init__(self, log: Any):
-            nonlocal built
-            built += 1
-            super().__init__(log)
-
-    monkeypatch.setattr(walker, "Tracker", Counted)
+def test_sequential_sessions_build_no_walker(shared: Path, name: str) -> None:
     trace = json.loads(
         gzip.open(shared / "editing-traces" / "sequential" / f"{name}.json.gz").read()
     )
@@ -95,14 +82,10 @@ def test_sequential_sessions_build_no_tracker(
                 seq += n
 
     assert str(text) == trace["endContent"]
-    assert built == 0
+    assert text._walker is None
 
 
-def test_two_who_take_turns_build_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(log: Any) -> None:
-        raise AssertionError("nothing is concurrent here")
-
-    monkeypatch.setattr(walker, "Tracker", refuse)
+def test_two_who_take_turns_build_no_walker() -> None:
     chance = random.Random(7)
     texts, seqs, shown = [TextState(), TextState()], [0, 0], ""
     for turn in range(500):
@@ -117,6 +100,19 @@ def test_two_who_take_turns_build_no_tracker(monkeypatch: pytest.MonkeyPatch) ->
         shown = shown[:at] + f"{turn:03}" + shown[at:]
 
     assert str(texts[0]) == str(texts[1]) == shown
+    assert [text._walker for text in texts] == [None, None]
+
+
+def test_a_walker_goes_when_nothing_is_concurrent_any_more() -> None:
+    text = TextState()
+    text.apply(INS, 0, 1, "a", (0, ACTORS[0], 1), {}, None)
+    text.apply(INS, 0, 1, "b", (0, ACTORS[1], 1), {}, None)
+    assert text._walker is not None
+    for _ in range(state.UNUSED_COMMITS_MAX):
+        list(text.cells())
+    assert text._walker is not None
+    list(text.cells())
+    assert text._walker is None
 
 
 # --- random histories -----------------------------------------------------------------
@@ -180,8 +176,15 @@ class Model:
         return "".join(self.nodes[name][2] for name in self.order(known, dead))
 
 
+def is_void(actor: ActorId, seq: int) -> bool:
+    """In histories with void changes: one in four."""
+    return (actor[0] * 7 + seq) % 4 == 0
+
+
 class Writer:
     """A replica under test beside the model's view of the same history."""
+
+    with_voids = False
 
     def __init__(self, actor: ActorId):
         self.actor = actor
@@ -193,11 +196,11 @@ class Writer:
         self.disk: dict[bytes, bytes] = {}
 
     def store(self) -> None:
-        for key, state in self.text.cells():
-            if state is None:
+        for key, cell in self.text.cells():
+            if cell is None:
                 self.disk.pop(key, None)
             else:
-                self.disk[key] = state
+                self.disk[key] = cell
 
     def restart(self) -> None:
         """Go on with what is stored; the log is fetched when it is asked for."""
@@ -213,6 +216,10 @@ class Writer:
         seq, kind, pos, n, content, seen = one
         at = {**seen, other.actor: seq - 1}
         stamp = (0, other.actor, seq)
+        self.version[other.actor] = seq + n - 1
+        if self.with_voids and is_void(other.actor, seq):
+            self.text.apply_void(kind, pos, n, (other.actor, seq), at)
+            return
         if undo:
             # Taken back and done again: as if it had not been.
             before = str(self.text)
@@ -222,35 +229,55 @@ class Writer:
                 steps.pop()()
             assert str(self.text) == before
         self.text.apply(kind, pos, n, content, stamp, at, None)
-        self.version[other.actor] = seq + n - 1
+
+    def edit(self, kind: int, pos: int, n: int, content: str | None) -> None:
+        """Make an edit at what is shown here; it shows as that of a plain text."""
+        shown = str(self.text)
+        end = pos + n if kind == DEL else pos
+        expected = shown[:pos] + (content or "") + shown[end:]
+        for at, count in self.text.author_ranges(pos, n if kind == DEL else 0):
+            seq = self.version.get(self.actor, 0) + 1
+            seen = dict(self.version)
+            count = count or n
+            self.changes.append((seq, kind, at, count, content, seen))
+            self.version[self.actor] = seq + count - 1
+            if self.with_voids and is_void(self.actor, seq):
+                self.text.apply_void(kind, at, count, (self.actor, seq), seen)
+                expected = str(self.text)
+                break
+            stamp = (0, self.actor, seq)
+            self.text.apply(kind, at, count, content, stamp, None, None)
+        assert str(self.text) == expected
 
 
-def history(seed: int, writers: int, steps: int, stored: float = 0) -> list[Writer]:
+def history(
+    seed: int, writers: int, steps: int, stored: float = 0, *, voids: bool = False
+) -> list[Writer]:
     """Return replicas after random typing and partial, random delivery.
 
-    `stored`: how often one commits, or restarts from what it committed.
+    `stored`: how often one commits, or restarts from what it committed; `voids`: some
+    of what they write is void, as `is_void` says.
     """
     chance = random.Random(seed)
     all_ = [Writer(actor) for actor in ACTORS[:writers]]
+    for writer in all_:
+        writer.with_voids = voids
     for _ in range(steps):
         writer = chance.choice(all_)
         if chance.random() < stored:
             chance.choice((writer.store, writer.restart))()
         elif chance.random() < 0.5:
             length = writer.text.length
-            seq = writer.version.get(writer.actor, 0) + 1
             if length and chance.random() < 0.35:
                 pos = chance.randrange(length)
-                kind, n, content = DEL, min(length - pos, chance.randint(1, 3)), None
+                n = min(length - pos, chance.randint(1, 3))
+                with contextlib.suppress(InvalidOperation):  # has no place any more
+                    writer.edit(DEL, pos, n, None)
             else:
                 pos = chance.randint(0, length)
                 content = "".join(chance.choices("abcdefgh", k=chance.randint(1, 3)))
-                kind, n = INS, len(content)
-            stamp = (0, writer.actor, seq)
-            seen = dict(writer.version)
-            writer.text.apply(kind, pos, n, content, stamp, None, None)
-            writer.changes.append((seq, kind, pos, n, content, seen))
-            writer.version[writer.actor] = seq + n - 1
+                with contextlib.suppress(InvalidOperation):
+                    writer.edit(INS, pos, len(content), content)
         else:
             deliver(writer, chance.choice(all_), chance)
     for _ in range(writers * steps):
@@ -283,6 +310,7 @@ def by_model(writers: list[Writer]) -> str:
     known_at: dict[tuple[ActorId, int], tuple[set[Any], set[Any]]] = {}
     todo = {writer.actor: list(writer.changes) for writer in writers}
     done: dict[ActorId, int] = {}
+    void: set[Any] = set()
     while any(todo.values()):
         for actor, changes in todo.items():
             if not changes:
@@ -308,11 +336,14 @@ def by_model(writers: list[Writer]) -> str:
                     victim = model.order(known, dead)[pos]
                     dead = dead | {victim}
                     known_at[name] = (set(), {victim})
+            if writers[0].with_voids and is_void(actor, seq):
+                void |= {(actor, seq + offset) for offset in range(n)}
             done[actor] = seq + n - 1
             changes.pop(0)
     return model.text(
         {name for added, _ in known_at.values() for name in added},
-        {name for _, removed in known_at.values() for name in removed},
+        {name for by, (_, gone) in known_at.items() if by not in void for name in gone}
+        | void,
     )
 
 
@@ -324,6 +355,26 @@ def test_random_histories_converge_to_what_the_model_says(
     monkeypatch.setattr(walker, "BLOCK_SPANS_MAX", block)
     for seed in range(part * 100, part * 100 + 40):
         writers = history(seed, writers=3, steps=25)
+        texts = {str(writer.text) for writer in writers}
+        assert texts == {by_model(writers)}, f"seed {seed}"
+
+
+@pytest.mark.parametrize("stored", [0, 0.2])
+@pytest.mark.parametrize("part", range(4))
+def test_what_is_void_counts_for_positions_and_does_not_show(
+    part: int, stored: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walker, "BLOCK_SPANS_MAX", 3)
+    for seed in range(part * 100, part * 100 + 40):
+        writers = history(seed, writers=3, steps=25, stored=stored, voids=True)
+        texts = {str(writer.text) for writer in writers}
+        assert texts == {by_model(writers)}, f"seed {seed}"
+
+
+def test_a_walker_that_has_grown_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walker, "SEGMENTS_MAX", 3)
+    for seed in range(60):
+        writers = history(seed, writers=3, steps=30)
         texts = {str(writer.text) for writer in writers}
         assert texts == {by_model(writers)}, f"seed {seed}"
 
