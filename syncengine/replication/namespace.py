@@ -90,6 +90,9 @@ SLICE_CHANGES = 200
 SLICE_OPERATIONS = 1_000
 OPERATIONS_A_CHANGE = SLICE_OPERATIONS // SLICE_CHANGES
 
+# Some operations are dear (an insertion among ten thousand concurrent ones, say).
+STEP_SECONDS = 0.010
+
 # A change that is stamped further ahead of now is told of: nobody's clock drifts so.
 FUTURE_HOURS_ALARM = 24
 
@@ -161,6 +164,8 @@ class Namespace:
         self._settled = Signal()
         self._is_half = False
         self._whole_again = Signal()
+        self._time = asyncio.get_running_loop().time
+        self._step_until = 0.0
         self.is_between_changes = False
         """Whether others' changes are being applied, and all of each that has begun."""
         self.edited: dict[DocumentId, int] = {}
@@ -581,6 +586,7 @@ class Namespace:
         paused = False
         try:
             while True:
+                self._step_until = self._time() + STEP_SECONDS
                 next(steps)
                 paused = self._is_half = True
                 await pace.pause()
@@ -703,7 +709,7 @@ class Namespace:
                 seen[actor] = seq - 1
                 document.apply(op, (hlc, actor, seq), seen)
                 seq += length(op)
-                if index % SLICE_OPERATIONS == 0 and self._may_pause(touch):
+                if self._is_due(index) and self._may_pause(touch):
                     yield
         except UnknownOperation:
             assert document.undo is not None
@@ -714,6 +720,12 @@ class Namespace:
             return
         if seq != end:
             raise InvalidOperation("a change counts its operations wrongly")
+
+    def _is_due(self, done: int) -> bool:
+        """Whether others should have the loop after so many operations."""
+        if done % SLICE_OPERATIONS == 0:
+            return True
+        return done % 16 == 0 and self._time() > self._step_until
 
     def _may_pause(self, touch: Touch) -> bool:
         """Whether nobody sees the half of it: readers wait, an editor cannot."""
@@ -745,7 +757,7 @@ class Namespace:
                     n = length(op)
                 except InvalidOperation:
                     break
-                if index % SLICE_OPERATIONS == 0 and self._may_pause(touch):
+                if self._is_due(index) and self._may_pause(touch):
                     yield
                 try:
                     document.apply_void(op, (hlc, actor, seq), seen)

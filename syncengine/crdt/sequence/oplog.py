@@ -50,6 +50,7 @@ class OpLog:
 
     __slots__ = (
         "_load",
+        "_seen_by",
         "a_actor",
         "a_end",
         "a_lv",
@@ -76,6 +77,9 @@ class OpLog:
         self.loaded_from = 0
         self._load: Callable[[], Iterable[bytes]] | None = None
         self.closed_runs = 0  # operation runs of this memory that are stored for good
+        # What an author had seen when it made its last event (None: all there was), and
+        # that event: most of what it has seen since is the same.
+        self._seen_by: dict[ActorId, tuple[dict[ActorId, int] | None, int]] = {}
         self._clear()
 
     def _clear(self) -> None:
@@ -103,6 +107,9 @@ class OpLog:
         self._push_graph(lv, n, parents)
         self._push_agent(lv, n, actor, seq)
         self.n = lv + n
+        noted = self._seen_by.get(actor)
+        if noted is not None:
+            self._seen_by[actor] = (noted[0], lv + n - 1)
         if parents == self.heads:
             self.heads = (lv + n - 1,)
             self.head_ids = [(actor, seq + n - 1)]
@@ -186,6 +193,7 @@ class OpLog:
     def rewind(self, mark: tuple[Any, ...]) -> None:
         """Forget what was pushed since `mark`."""
         n, heads, head_ids, ops, last_op, graph, g_end, agents, a_end, from_ = mark
+        self._seen_by.clear()
         if from_ != self.loaded_from:
             # The tail was loaded in between: its runs stand before what to forget.
             ops = bisect_right(self.op_lv, n - 1) if n else 0
@@ -215,22 +223,38 @@ class OpLog:
             return True
         return all(seen.get(actor, 0) >= seq for actor, seq in self.head_ids)
 
-    def parents_at(self, seen: Seen) -> Heads:
-        """Return the maximal events that one who had seen `seen` had seen."""
+    def parents_at(self, seen: Seen, author: ActorId) -> Heads:
+        """Return the maximal events that `author`, who had seen `seen`, had seen.
+
+        To be followed by the push of what it made then.
+        """
         if seen is None or self.seen_heads(seen):
+            self._seen_by[author] = (None, self.n)
             return self.heads
         self.load()
-        last: list[int] = []
-        for actor, runs in self.by_actor.items():
-            known = seen.get(actor, 0)
-            if not known:
+        known = {actor: seen.get(actor, 0) for actor in self.by_actor}
+        before, own = self._seen_by.get(author, ({}, ROOT))
+        last: list[int] = [own] if own != ROOT else []
+        for actor, seq in known.items():
+            if not seq or (own != ROOT and actor == author):
                 continue
-            at = bisect_right(runs, known, key=self.a_seq.__getitem__) - 1
-            if at >= 0:
-                run = runs[at]
-                end = self.a_seq[run] + self.a_end[run] - self.a_lv[run] - 1
-                last.append(self.a_lv[run] + min(known, end) - self.a_seq[run])
+            if before is not None and before.get(actor) == seq:
+                continue  # what it saw when it made its own last one
+            lv = self._last_of(actor, seq)
+            if lv != ROOT and (before is not None or lv > own):
+                last.append(lv)
+        self._seen_by[author] = (known, self.n)
         return self.dominators(last)
+
+    def _last_of(self, actor: ActorId, seq: int) -> int:
+        """Return the last event of `actor` up to `seq`; ROOT when there is none."""
+        runs = self.by_actor[actor]
+        at = bisect_right(runs, seq, key=self.a_seq.__getitem__) - 1
+        if at < 0:
+            return ROOT
+        run = runs[at]
+        end = self.a_seq[run] + self.a_end[run] - self.a_lv[run] - 1
+        return self.a_lv[run] + min(seq, end) - self.a_seq[run]
 
     def dominators(self, lvs: list[int]) -> Heads:
         """Return those of `lvs` that are ancestors of no other one, ascending."""
@@ -310,6 +334,39 @@ class OpLog:
                 return ROOT
             for parent in parents:
                 heappush(queue, -parent)
+
+    def difference(
+        self, a: Heads, b: Heads
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Return what only version `a` has, and what only `b` has: ranges of events
+        [start, end), the latest first."""
+        only: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        queue = [(-lv, 1) for lv in a] + [(-lv, 2) for lv in b]
+        heapify(queue)
+        apart = len(queue)  # how many in the queue are not in both
+        while apart:
+            negative, of = heappop(queue)
+            apart -= of != 3
+            while queue and queue[0][0] == negative:
+                _, other = heappop(queue)
+                apart -= other != 3
+                of |= other
+            lv = -negative
+            run = bisect_right(self.g_start, lv) - 1
+            start = self.g_start[run]
+            while queue and -queue[0][0] >= start:
+                negative, other = heappop(queue)
+                apart -= other != 3
+                if of | other != of:
+                    if of != 3:
+                        only[of - 1].append((1 - negative, lv + 1))
+                    lv, of = -negative, 3
+            if of != 3:
+                only[of - 1].append((start, lv + 1))
+            for parent in self.g_parents[run]:
+                heappush(queue, (-parent, of))
+                apart += of != 3
+        return only
 
     # --- storing ------------------------------------------------------------------
 

@@ -115,14 +115,14 @@ class Sequence(ABC):
             else:
                 self._do(pos, 0 if kind == INS else n, content, undo)
             return
-        parents = log.parents_at(seen)
+        parents = log.parents_at(seen, actor)
         walker = self._walker_for(parents)
         if undo is not None:
             self._remember(undo)
         mark = None if undo is not None else log.mark()
-        log.push(kind, pos, n, actor, seq, parents)
+        lv = log.push(kind, pos, n, actor, seq, parents)
         try:
-            patches = walker.take(log.n, parents)
+            patches = walker.take(lv, kind, pos, n, parents)
         except InvalidOperation:
             if mark is not None:
                 log.rewind(mark)
@@ -136,12 +136,12 @@ class Sequence(ABC):
     def apply_void(self, kind: int, pos: int, n: int, name: OpId, seen: Seen) -> None:
         """Let a void operation count for positions, and show nothing of it."""
         log = self.log
-        parents = log.parents_at(seen)
+        parents = log.parents_at(seen, name[0])
         walker = self._walker_for(parents)
         mark = log.mark()
         lv = log.push(kind, pos, n, *name, parents)
         try:
-            walker.take(log.n, parents, void=True)
+            walker.take(lv, kind, pos, n, parents, void=True)
         except InvalidOperation:
             # It has no place even where its author stood: it takes part in nothing.
             log.rewind(mark)
@@ -187,11 +187,11 @@ class Sequence(ABC):
         watching = [(edits, len(edits)) for edits in self._watching]
 
         def back() -> None:
-            self.log.rewind(mark)
             if self._walker is not None and self._walker.base < n:
                 self._walker.rewind(n)
             else:
                 self._walker = None
+            self.log.rewind(mark)
             for edits, count in watching:
                 del edits[count:]
 

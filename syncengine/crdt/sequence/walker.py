@@ -10,22 +10,25 @@ that everybody had seen (one's own typing, say) are fed to it when the next conc
 one comes.
 
 Events are handled in *segments*, which are retreated and advanced as a whole. A
-segment is cut when somebody turns out to have seen the first half of it.
+segment is cut when somebody turns out to have seen only the first part of it.
 """
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from syncengine.crdt.operation import InvalidOperation
-from syncengine.crdt.sequence.oplog import BACK, INS, ROOT, SET, Heads, OpLog, Piece
+from syncengine.crdt.sequence.oplog import BACK, INS, ROOT, SET, Heads, OpLog
 
 # A block of spans is split above this; it bounds the scan inside a block.
 BLOCK_SPANS_MAX = 128
 
+# A segment of more spans is followed by another: to cut one, all of it is looked at.
+SEGMENT_SPANS_MAX = 128
+
 # A walker that has grown to more segments, and to twice what it began with, is made
-# anew from what is concurrent now: sets of segments are numbers with a bit for each.
-SEGMENTS_MAX = 2048
+# anew: what is not concurrent any more is then left out.
+SEGMENTS_MAX = 4096
 
 _BASE = -(1 << 50)  # the id of the first element of the base
 _BASE_LENGTH = 1 << 48
@@ -94,17 +97,13 @@ class Block:
 
 
 class Segment:
-    """Consecutive events [start, end) that are only handled together.
+    """Consecutive events [start, end) that are only handled together."""
 
-    `ancestors` has a bit for each segment that its first event had seen.
-    """
+    __slots__ = ("deleted", "end", "inserted", "start", "void")
 
-    __slots__ = ("ancestors", "deleted", "end", "inserted", "start", "void")
-
-    def __init__(self, start: int, end: int, ancestors: int, *, void: bool):
+    def __init__(self, start: int, end: int, *, void: bool):
         self.start = start
         self.end = end
-        self.ancestors = ancestors
         self.void = void
         self.inserted: list[Span] = []
         self.deleted: list[Span] = []
@@ -115,7 +114,7 @@ class Walker:
 
     Invariants: (1) segments are in order and leave no gap from `base + 1` to `fed`;
     (2) `_hot` is a block, and `_hot_present` and `_hot_shown` what stands before it;
-    (3) `_prepared` has a bit for each segment that the prepare version includes.
+    (3) `_prepared` is the version that states of spans speak of.
     """
 
     def __init__(self, log: OpLog, base: int, voids: list[tuple[int, int]]):
@@ -131,7 +130,10 @@ class Walker:
         self._base_length: int | None = None
         self._segments: list[Segment] = []
         self._starts: list[int] = []
-        self._prepared = 0
+        self._prepared: Heads = () if base == ROOT else (base,)
+        self._typed: Span | None = None
+        """The span that was inserted last, and where it ends: typing goes on there"""
+        self._typed_pos = self._typed_shown = 0
         self._segments_max = SEGMENTS_MAX
 
     @classmethod
@@ -163,74 +165,85 @@ class Walker:
 
     def feed(self) -> None:
         """Take in what the log has besides; it is shown already."""
-        log, run = self._log, bisect_right(self._log.g_start, self.fed) - 1
+        log = self._log
+        if self.fed == log.n:
+            return
+        run = bisect_right(log.g_start, self.fed) - 1
         while self.fed < log.n:
             start, end = self.fed, log.g_end[run]
-            first = start == log.g_start[run]
-            parents = log.g_parents[run] if first else (start - 1,)
+            parents = log.g_parents[run] if start == log.g_start[run] else (start - 1,)
             at = bisect_right(self._voids, (start, 1 << 62)) - 1
             void = at >= 0 and start < self._voids[at][1]
             if void:
                 end = min(end, self._voids[at][1])
             elif at + 1 < len(self._voids):
                 end = min(end, self._voids[at + 1][0])
-            self._take(start, end, parents, void=void)
+            for piece in log.pieces(start, end):
+                self.take(*piece, parents, void=void)
+                parents = (piece.lv + piece.n - 1,)
             run += end == log.g_end[run]
 
-    def take(self, end: int, parents: Heads, *, void: bool = False) -> list[Patch]:
-        """Take in the newest events of the log, one operation's; return what to do to
-        what is shown.
+    def take(
+        self,
+        lv: int,
+        kind: int,
+        pos: int,
+        n: int,
+        parents: Heads,
+        *,
+        void: bool = False,
+    ) -> list[Patch]:
+        """Take in the newest operation of the log; return what to do to what is shown.
 
-        Raises `InvalidOperation` when they stand outside what their author saw; then
-        they are not taken in.
+        Raises `InvalidOperation` when it stands outside what its author saw; then it
+        is not taken in.
         """
-        return self._take(self.fed, end, parents, void=void)
-
-    def _take(self, start: int, end: int, parents: Heads, *, void: bool) -> list[Patch]:
-        last = self._segments[-1] if self._segments else None
-        if last is not None and parents == (start - 1,) and last.void == void:
-            self._prepare(last.ancestors | 1 << len(self._segments) - 1)
-            segment = last
-        else:
-            ancestors = self._ancestors(parents)
-            self._prepare(ancestors)
-            segment = Segment(start, start, ancestors, void=void)
-        patches: list[Patch] = []
-        for piece in self._log.pieces(start, end):
-            self._check(piece)
-            if piece.kind == INS:
-                self._insert(piece, segment, patches)
-            elif piece.kind != SET:
-                self._delete(piece, segment, patches)
-            elif not void:
-                self._set(piece, patches)
-        if segment is not last:
-            self._prepared |= 1 << len(self._segments)
+        if parents != self._prepared:
+            self._prepare(parents)
+        if self._base_length is not None:
+            length = self._base_length + self._present
+            reach = pos if kind == INS else pos + n
+            if reach > length:
+                raise InvalidOperation(
+                    f"position {reach} is beyond the length {length} that its author "
+                    "saw"
+                )
+        segment = self._segments[-1] if self._segments else None
+        if (
+            segment is None
+            or parents != (lv - 1,)
+            or segment.void != void
+            or len(segment.inserted) + len(segment.deleted) > SEGMENT_SPANS_MAX
+        ):
+            segment = Segment(lv, lv, void=void)
             self._segments.append(segment)
-            self._starts.append(start)
-        segment.end = self.fed = end
+            self._starts.append(lv)
+            self._typed = None
+        patches: list[Patch] = []
+        if kind == INS:
+            span = self._typed
+            if span and pos == self._typed_pos and lv == span.id + span.n:
+                self._type(span, lv, n, patches)
+            else:
+                self._insert(lv, pos, n, segment, patches)
+        elif kind != SET:
+            self._delete(lv, kind, pos, n, segment, patches)
+        elif not void:
+            self._set(lv, pos, patches)
+        segment.end = self.fed = lv + n
+        self._prepared = (self.fed - 1,)
         return patches
 
-    def _check(self, piece: Piece) -> None:
-        if self._base_length is None:
-            return
-        length = self._base_length + self._present
-        reach = piece.pos if piece.kind == INS else piece.pos + piece.n
-        if reach > length:
-            raise InvalidOperation(
-                f"position {reach} is beyond the length {length} that its author saw"
-            )
-
     def rewind(self, n: int) -> None:
-        """Forget all events from `n` on."""
-        while self.fed > max(n, self.base + 1):
-            index = len(self._segments) - 1
-            if self._segments[index].start < n:
-                self._cut(index, n)
-                continue
-            if self._prepared >> index & 1:
-                self._retreat(self._segments[index])
-                self._prepared ^= 1 << index
+        """Forget all events from `n` on; the log still has them."""
+        if self.fed <= n:
+            return
+        self._typed = None
+        self._prepare((n - 1,) if n else ())
+        at = bisect_right(self._starts, n - 1) - 1
+        if at >= 0 and self._segments[at].end > n:
+            self._cut(at, n)
+        while self._segments and self._segments[-1].start >= n:
             segment = self._segments.pop()
             self._starts.pop()
             for span in segment.deleted:
@@ -243,28 +256,40 @@ class Walker:
                 if not span.dead:
                     self._count(span.block, 0, -span.n)
                 span.block.spans.remove(span)
-            self.fed = segment.start
+        self.fed = max(n, self.base + 1)
 
     # --- versions -----------------------------------------------------------------
 
-    def _ancestors(self, parents: Heads) -> int:
-        """Return the segments that one who had seen `parents` had seen."""
-        found = 0
-        for parent in parents:
-            if parent <= self.base:
-                continue
-            index = bisect_right(self._starts, parent) - 1
-            segment = self._segments[index]
-            if parent + 1 < segment.end:
-                self._cut(index, parent + 1)
-                found = _inserted(found, index)
-            found |= self._segments[index].ancestors | 1 << index
-        return found
+    def _prepare(self, wanted: Heads) -> None:
+        """Move the prepare version to `wanted`: retreat down, advance up."""
+        self._typed = None
+        away, missing = self._log.difference(self._prepared, wanted)
+        for start, end in away:
+            first, stop = self._cut_out(start, end)
+            for index in range(stop - 1, first - 1, -1):
+                self._retreat(self._segments[index])
+        for start, end in reversed(missing):
+            first, stop = self._cut_out(start, end)
+            for index in range(first, stop):
+                self._advance(self._segments[index])
+        self._prepared = wanted
+
+    def _cut_out(self, start: int, end: int) -> tuple[int, int]:
+        """Return which segments are the events [start, end): first, and behind last."""
+        starts = self._starts
+        first = bisect_right(starts, start) - 1
+        if starts[first] != start:
+            self._cut(first, start)
+            first += 1
+        stop = bisect_right(starts, end - 1)
+        if self._segments[stop - 1].end != end:
+            self._cut(stop - 1, end)
+        return first, stop
 
     def _cut(self, index: int, lv: int) -> None:
         """Make two segments of one, at the event `lv`."""
         segment = self._segments[index]
-        right = Segment(lv, segment.end, 0, void=segment.void)
+        right = Segment(lv, segment.end, void=segment.void)
         for span in list(segment.inserted):
             if span.id < lv < span.id + span.n:
                 self._split(span, lv - span.id)
@@ -287,28 +312,8 @@ class Walker:
             span.deleters[which] = (half, at, step)
             half.deleted.append(span)
         segment.end = lv
-        for other in self._segments:
-            other.ancestors = _inserted(other.ancestors, index)
-        self._prepared = _inserted(self._prepared, index)
-        right.ancestors = segment.ancestors | 1 << index
         self._segments.insert(index + 1, right)
         self._starts.insert(index + 1, lv)
-
-    def _prepare(self, wanted: int) -> None:
-        """Move the prepare version to `wanted`: retreat down, advance up."""
-        if self._prepared == wanted:
-            return
-        away = self._prepared & ~wanted
-        while away:
-            index = away.bit_length() - 1
-            self._retreat(self._segments[index])
-            away ^= 1 << index
-        missing = wanted & ~self._prepared
-        while missing:
-            lowest = missing & -missing
-            self._advance(self._segments[lowest.bit_length() - 1])
-            missing ^= lowest
-        self._prepared = wanted
 
     def _retreat(self, segment: Segment) -> None:
         for span in segment.deleted:
@@ -381,7 +386,7 @@ class Walker:
 
         Raises `InvalidOperation` for what has no position.
         """
-        self._prepare((1 << len(self._segments)) - 1)
+        self._prepare(self._log.heads)
         found: list[tuple[int, int]] = []
         present = shown = 0
         first, end = (pos, pos + n) if n else (pos - 1, pos)
@@ -413,41 +418,57 @@ class Walker:
 
     # --- events -------------------------------------------------------------------
 
-    def _set(self, piece: Piece, patches: list[Patch]) -> None:
-        block, index, offset = self._find(piece.pos)
+    def _set(self, lv: int, pos: int, patches: list[Patch]) -> None:
+        block, index, offset = self._find(pos)
         if not block.spans[index].dead:
             at = self._shown_before(block, index) + offset
-            patches.append(Patch(at, 0, piece.lv, 0))
+            patches.append(Patch(at, 0, lv, 0))
 
-    def _insert(self, piece: Piece, segment: Segment, patches: list[Patch]) -> None:
-        if piece.pos == 0:
+    def _type(self, span: Span, lv: int, n: int, patches: list[Patch]) -> None:
+        """Insert right behind what was inserted last, with nothing in between."""
+        patches.append(Patch(self._typed_shown, 0, lv, n))
+        span.n += n
+        self._typed_pos += n
+        self._typed_shown += n
+        self._count(span.block, n, n)
+
+    def _insert(
+        self, lv: int, pos: int, n: int, segment: Segment, patches: list[Patch]
+    ) -> None:
+        right = _NONE
+        if pos == 0:
             left = _START
             block, at = self._blocks[0], 0
+            right, skipped = self._right_origin(block, at, left)
         else:
-            block, index, offset = self._find(piece.pos - 1)
+            block, index, offset = self._find(pos - 1)
             span = block.spans[index]
             left = span.id + offset
             at = index + 1
             if offset + 1 < span.n:
                 self._split(span, offset + 1)
-                right = block.spans[at].id
-                self._put(block, at, piece, left, right, segment, patches)
-                return
-            if (
-                span.segment is segment
-                and span.id + span.n == piece.lv
-                and not span.dead
-                and self._right_origin(block, at, left) == (_NONE, False)
-            ):
-                shown = self._shown_before(block, at)
-                patches.append(Patch(shown, 0, piece.lv, piece.n))
-                span.n += piece.n
-                self._count(block, piece.n, piece.n)
-                return
-        right, skipped = self._right_origin(block, at, left)
+                right, skipped = block.spans[at].id, False
+            else:
+                right, skipped = self._right_origin(block, at, left)
         if skipped:
-            block, at = self._integrate(block, at, piece, left, right)
-        self._put(block, at, piece, left, right, segment, patches)
+            block, at = self._integrate(block, at, lv, left, right)
+        shown = self._shown_before(block, at)
+        new = Span(lv, n, left, right)
+        new.segment = segment
+        segment.inserted.append(new)
+        block.spans.insert(at, new)
+        new.block = block
+        if segment.void:
+            new.dead = True
+            self._count(block, n, 0)
+            self._typed = None
+        else:
+            patches.append(Patch(shown, 0, lv, n))
+            self._count(block, n, n)
+            self._typed = new
+            self._typed_pos, self._typed_shown = pos + n, shown + n
+        if len(block.spans) > BLOCK_SPANS_MAX:
+            self._halve(block)
 
     def _right_origin(self, block: Block, at: int, left: int) -> tuple[int, bool]:
         """Return the right origin at a place, and whether anything was skipped.
@@ -464,14 +485,12 @@ class Walker:
         raise AssertionError("the placeholder is never skipped")
 
     def _from(self, block: Block, at: int) -> Iterator[Span]:
-        spans = block.spans
-        for index in range(at, len(spans)):
-            yield spans[index]
+        yield from block.spans[at:]
         for number in range(block.index + 1, len(self._blocks)):
             yield from self._blocks[number].spans
 
     def _integrate(
-        self, block: Block, at: int, piece: Piece, left: int, right: int
+        self, block: Block, at: int, lv: int, left: int, right: int
     ) -> tuple[Block, int]:
         """Return the place among concurrent insertions, by Fugue's order."""
         skipped: list[Span] = []
@@ -479,52 +498,36 @@ class Walker:
             if span.state:
                 break
             skipped.append(span)
+        where = {span.id: index for index, span in enumerate(skipped)}
+        before: list[int] = []  # ids of those looked at, ascending
         place: Span | None = None  # go right after this one
         scanning = False
         for index, other in enumerate(skipped):
             if other.left == left:
                 if other.right == right:
-                    if self._log.actor_seq(piece.lv) < self._log.actor_seq(other.id):
+                    if self._log.actor_seq(lv) < self._log.actor_seq(other.id):
                         break
                     scanning = False
                 else:
                     scanning = other.right != _NONE and (
-                        right == _NONE
-                        or any(s.id == other.right for s in skipped[index:])
+                        right == _NONE or where.get(other.right, -1) >= index
                     )
-            elif not any(s.id <= other.left < s.id + s.n for s in skipped[:index]):
-                break
+            else:
+                at_left = bisect_right(before, other.left) - 1
+                if at_left < 0:
+                    break
+                holder = skipped[where[before[at_left]]]
+                if other.left >= holder.id + holder.n:
+                    break
+            insort(before, other.id)
             if not scanning:
                 place = other
         if place is None:
             return block, at
         return place.block, place.block.spans.index(place) + 1
 
-    def _put(
-        self,
-        block: Block,
-        at: int,
-        piece: Piece,
-        left: int,
-        right: int,
-        segment: Segment,
-        patches: list[Patch],
-    ) -> None:
-        span = Span(piece.lv, piece.n, left, right)
-        span.segment = segment
-        span.dead = segment.void
-        if not segment.void:
-            patches.append(Patch(self._shown_before(block, at), 0, piece.lv, piece.n))
-        segment.inserted.append(span)
-        block.spans.insert(at, span)
-        span.block = block
-        self._count(block, piece.n, 0 if segment.void else piece.n)
-        self._balance(block)
-
-    def _balance(self, block: Block) -> None:
-        """Halve `block` when it has grown too long to scan."""
-        if len(block.spans) <= BLOCK_SPANS_MAX:
-            return
+    def _halve(self, block: Block) -> None:
+        """Make two of a block that has grown too long to scan."""
         half = len(block.spans) // 2
         right = Block(block.spans[half:], block.index + 1)
         del block.spans[half:]
@@ -548,23 +551,31 @@ class Walker:
         spans.insert(spans.index(span) + 1, right)
         right.block = span.block
 
-    def _delete(self, piece: Piece, segment: Segment, patches: list[Patch]) -> None:
-        left = piece.n
-        step = -1 if piece.kind == BACK else 1
-        event = piece.lv + piece.n - 1 if piece.kind == BACK else piece.lv
-        while left:
-            block, index, offset = self._find(piece.pos)
+    def _delete(
+        self,
+        lv: int,
+        kind: int,
+        pos: int,
+        n: int,
+        segment: Segment,
+        patches: list[Patch],
+    ) -> None:
+        self._typed = None
+        # Backspaces delete from the last to the first.
+        event, step = (lv + n - 1, -1) if kind == BACK else (lv, 1)
+        while n:
+            block, index, offset = self._find(pos)
             if offset:
                 self._split(block.spans[index], offset)
                 index += 1
             shown = self._shown_before(block, index)
             # Neighbours in the block often go together: one search for all.
-            while left and index < len(block.spans):
+            while n and index < len(block.spans):
                 span = block.spans[index]
                 if span.state == 1:
-                    if span.n > left:
-                        self._split(span, left)
-                    left -= span.n
+                    if span.n > n:
+                        self._split(span, n)
+                    n -= span.n
                     span.state = 2
                     span.deleters.append((segment, event, step))
                     segment.deleted.append(span)
@@ -572,18 +583,15 @@ class Walker:
                     goes = not span.dead and not segment.void
                     if goes:
                         span.dead = True
-                        if patches and patches[-1][0] == shown and patches[-1][1]:
-                            patches[-1] = Patch(shown, patches[-1][1] + span.n, 0, 0)
+                        if patches and patches[-1].pos == shown:
+                            patches[-1] = Patch(
+                                shown, patches[-1].deleted + span.n, 0, 0
+                            )
                         else:
                             patches.append(Patch(shown, span.n, 0, 0))
                     self._count(block, -span.n, -span.n if goes else 0)
                 if not span.dead:
                     shown += span.n
                 index += 1
-            self._balance(block)
-
-
-def _inserted(bits: int, index: int) -> int:
-    """Return a set of segments after segment `index` became two: both or none."""
-    low = bits & ((1 << index + 1) - 1)
-    return low | (bits >> index + 1) << index + 2 | (bits >> index & 1) << index + 1
+            if len(block.spans) > BLOCK_SPANS_MAX:
+                self._halve(block)

@@ -32,8 +32,8 @@ def push(
     """Merge one operation at explicit parents, as the conformance cases name them."""
     pos, n, content = edit
     merging = text._walker_for(parents)
-    text.log.push(kind, pos, n, actor, seq, parents)
-    for patch in merging.take(text.log.n, parents):
+    lv = text.log.push(kind, pos, n, actor, seq, parents)
+    for patch in merging.take(lv, kind, pos, n, parents):
         text._do(patch.pos, patch.deleted, content if patch.inserted else None, None)
 
 
