@@ -14,6 +14,7 @@
 Names are loaded when they are first used: a hub never loads the document code.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from syncengine.replication.replica import Opening, Replica
     from syncengine.replication.space import LostValue, Space
     from syncengine.replication.transaction import Receipt, Transaction
+    from syncengine.storage.store import StorePath
     from syncengine.trust.invite import Invite
 
 _HOMES = {
@@ -128,7 +130,7 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(home), name)
 
 
-def open(path: str, *, strict_clock: bool = False) -> "Opening":
+def open(path: "StorePath", *, strict_clock: bool = False) -> "Opening":
     """Open a replica, made when absent: `async with syncengine.open("notes.db")`.
 
     `:memory:` gives one with a throw-away identity. With `strict_clock`, a clock that
@@ -138,21 +140,21 @@ def open(path: str, *, strict_clock: bool = False) -> "Opening":
     from syncengine.replication.replica import Opening
 
     return Opening(
-        path,
+        os.fspath(path),
         strict_clock=strict_clock,
         clock=SystemClock(),
         entropy=SystemEntropy(),
     )
 
 
-def open_hub(path: str, *, admit: "Admit" = "ticket") -> "HubOpening":
+def open_hub(path: "StorePath", *, admit: "Admit" = "ticket") -> "HubOpening":
     """Open a hub's file, made when absent: `async with syncengine.open_hub(path)`.
 
     `admit` says who may bring a new namespace: whoever holds the `"ticket"`,
     `"anyone"`, or whom a function of (namespace id, device id) returns true for.
     Raises as `open` does.
     """
-    return HubOpening(path, admit)
+    return HubOpening(os.fspath(path), admit)
 
 
 class HubOpening:

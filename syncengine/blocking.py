@@ -35,6 +35,7 @@ from syncengine.replication import transaction as _transaction
 from syncengine.replication.hub import Admit
 from syncengine.replication.hub import Hub as _AsyncHub
 from syncengine.replication.space import LostValue, PeerStatus
+from syncengine.storage.store import StorePath
 from syncengine.system import process
 from syncengine.trust.invite import Invite
 
@@ -237,7 +238,7 @@ class Replica(Closing):
         found = self._loop.run(self.inner.recover(key, namespace_id, name=name))
         return Space(self._loop, found)
 
-    def backup(self, path: str) -> None:
+    def backup(self, path: StorePath) -> None:
         """Write the replica into one file, without the device's key."""
         self._loop.run(self.inner.backup(path))
 
@@ -466,7 +467,7 @@ class Hub(Closing):
         self._loop.run(self.inner.close())
 
 
-def open(path: str, *, strict_clock: bool = False) -> Replica:
+def open(path: StorePath, *, strict_clock: bool = False) -> Replica:
     """Open a replica, made when absent; use with `with`. See `syncengine.open`."""
     here = loop()
 
@@ -476,7 +477,7 @@ def open(path: str, *, strict_clock: bool = False) -> Replica:
     return Replica(here, here.run(opened()))
 
 
-def open_hub(path: str, *, admit: Admit = "ticket") -> Hub:
+def open_hub(path: StorePath, *, admit: Admit = "ticket") -> Hub:
     """Open a hub's file, made when absent. See `syncengine.open_hub`."""
     here = loop()
 

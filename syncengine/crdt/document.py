@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from weakref import ref
 
 from syncengine import limits, values
-from syncengine.crdt import counter, multivalue, register
+from syncengine.crdt import counter, multivalue, register, seeds
 from syncengine.crdt import set as add_wins
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import (
@@ -31,13 +31,14 @@ from syncengine.crdt.operation import (
     resolve,
 )
 from syncengine.crdt.register import EMPTY, Entry, Seen, Slot
+from syncengine.crdt.seeds import Seed
 from syncengine.crdt.sequence.oplog import BACK, DEL, INS, SET
 from syncengine.crdt.sequence.state import Cell, Sequence
 from syncengine.crdt.text import TextState
 from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, Stamp
 
-KEY, PARENT, COUNT, ELEMENT, VALUES = b"k", b"p", b"n", b"e", b"v"
+KEY, PARENT, COUNT, ELEMENT, VALUES, SEED = b"k", b"p", b"n", b"e", b"v", b"s"
 
 # A set's element is an index key, like a map's key.
 ELEMENT_BYTES_MAX = limits.KEY_BYTES_MAX
@@ -125,12 +126,17 @@ class Document:
         self.undo: list[Any] | None = None
         self._viewers: dict[int, ref[Viewer]] = {}
         self.conflicts: list[tuple[str, Entry, Entry]] | None = None
+        self.seeds: dict[ActorId, Seed] = {}
+        self.preferred: dict[str, ActorId] = {}
+        """Which seed of a key shows, where that is known from before."""
+        self.is_reseeded = False
+        """Whether another seed of a key shows than before: make the document anew."""
         self._cells = cells
         self._parents: dict[ContainerId, Parent] = {}
         self.root = MapState()
         self._states: dict[ContainerId, State] = {None: self.root}
         if cells is not None:
-            self._load_map(self.root, cells.read(b""))
+            self._load_root(cells.read(b""))
 
     @property
     def visible(self) -> bool:
@@ -155,6 +161,8 @@ class Document:
         when a newer version is needed.
         """
         try:
+            if self.seeds and seen is not None:
+                seen = seeds.seen_with(self.seeds, seen)
             action = op[0]
             match action:
                 case Action.SET:
@@ -177,6 +185,8 @@ class Document:
                     self._apply_remove(op, stamp, seen)
                 case Action.MULTI_SET:
                     self._apply_multi(op, stamp, seen)
+                case Action.SEED:
+                    self._apply_seed(op, stamp)
                 case int() if action > 0:
                     raise UnknownOperation(f"action {action}")
                 case _:
@@ -197,6 +207,8 @@ class Document:
             action = op[0]
             if action not in _POSITIONAL:
                 return
+            if self.seeds and seen is not None:
+                seen = seeds.seen_with(self.seeds, seen)
             found = self._positional(op, stamp, seen)
         except (TypeError, IndexError, KeyError, ValueError):
             return
@@ -326,6 +338,39 @@ class Document:
         self.dirty.add((container, VALUES))
         self._touch(container, stamp)
 
+    def _apply_seed(self, op: Operation, stamp: Stamp) -> None:
+        _, raw, key, content, *_ = op
+        if raw is not None:
+            raise InvalidOperation("a seed is one of the document itself")
+        values.check_key(key, "")
+        name = seeds.actor_of(self.name, key, content)
+        known = self.seeds.get(name)
+        if known is not None:
+            self._put_seed(name, known.carried_by(stamp))
+            return
+        shows = self.preferred.get(key, name) == name
+        rival = seeds.shown(self.seeds, key)
+        n = 0
+        for part in content:
+            at = (0, name, n + 1)
+            if shows and rival is None:
+                self.apply(part, at, {name: n})
+            else:
+                self.apply_void(part, at, {name: n})
+            n += length(part)
+        seed = Seed(key, n, stamp, {stamp[1]: stamp[2]}, shows and rival is None)
+        self._put_seed(name, seed)
+
+    def _put_seed(self, name: ActorId, seed: Seed) -> None:
+        self._put(self.seeds, name, seed)
+        self.dirty.add((None, name))
+        if seed.key in self.preferred:
+            return  # known from before: looked at when all is here
+        first = seeds.first(self.seeds, seed.key)
+        if not self.seeds[first].shows:
+            self.preferred = {**self.preferred, seed.key: first}
+            self.is_reseeded = True
+
     def _apply_positional(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         found = self._positional(op, stamp, seen)
         if found is None:
@@ -441,6 +486,15 @@ class Document:
         self._states[container] = state
         return state
 
+    def _load_root(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        fields: list[tuple[bytes, bytes]] = []
+        for cell, raw in rows:
+            if cell[:1] == SEED:
+                self.seeds[ActorId(cell[1:])] = seeds.decode(values.decode(raw))
+            else:
+                fields.append((cell, raw))
+        self._load_map(self.root, fields)
+
     def _load_map(self, state: MapState, rows: Iterable[tuple[bytes, bytes]]) -> None:
         for cell, raw in rows:
             if cell[:1] == KEY:
@@ -517,7 +571,9 @@ class Document:
         self.dirty.add((container, key))
         if len(slot) > 1 and self.conflicts is not None:
             path = self.path(container, key)
-            self.conflicts += [(path, slot[0], loser) for loser in slot[1:]]
+            # A seed that others wrote over is no loss.
+            lost = [loser for loser in slot[1:] if loser.hlc]
+            self.conflicts += [(path, slot[0], loser) for loser in lost]
 
     def _put(self, target: dict[Any, Any], key: Any, value: Any) -> None:
         """Set `target[key]` (None: remove it), remembering what was there."""
@@ -634,7 +690,11 @@ class Document:
         for container, key in self.dirty:
             state = self._states.get(container)
             name = container_key(container)
-            if key == PARENT:
+            if container is None and type(key) is bytes:
+                seed = self.seeds.get(ActorId(key))
+                row_ = None if seed is None else values.encode(seed)
+                taken.append((name, (SEED + key, row_)))
+            elif key == PARENT:
                 parent = self._parents.get(container)
                 if parent is None:  # made and undone
                     continue

@@ -44,10 +44,10 @@ class Action(IntEnum):
     LIST_SET = 13
     LIST_MAKE = 14
     LIST_PUT = 15
+    SEED = 17
     MULTI_SET = 20
     # Reserved for what comes later, so that no file has to change:
     MOVE = 16
-    SEED = 17
     MARK = 18
     UNMARK = 19
     TREE_MOVE = 21
@@ -171,3 +171,15 @@ def length(op: Operation) -> int:
     except (TypeError, IndexError) as error:
         raise InvalidOperation("an operation is [action, ...]") from error
     return 1
+
+
+def join(last: Operation, op: Operation) -> bool:
+    """Make one operation of two insertions that touch; tell whether it was done."""
+    if (
+        last[0] == op[0] == Action.TEXT_INSERT
+        and last[1] == op[1]
+        and op[2] == last[2] + len(last[3])
+    ):
+        last[3] += op[3]
+        return True
+    return False

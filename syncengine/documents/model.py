@@ -10,13 +10,14 @@ gives snapshots, of the same class.
 # pyright: reportPrivateUsage=false
 
 import collections.abc
+import contextlib
 import copy
 import inspect
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
 from typing import (
     Annotated,
@@ -33,7 +34,8 @@ import msgspec
 
 from syncengine import values
 from syncengine.clock import ms_from_hlc
-from syncengine.crdt.operation import Action, ContainerId, Type
+from syncengine.crdt.document import Document as State
+from syncengine.crdt.operation import Action, ContainerId, Operation, Type, join, length
 from syncengine.documents.fields import (
     Counter,
     FloatCounter,
@@ -49,7 +51,7 @@ from syncengine.documents.fields import (
 )
 from syncengine.documents.view import View, own_copy
 from syncengine.errors import Invalid
-from syncengine.ids import check_collection
+from syncengine.ids import ActorId, DocumentId, check_collection
 
 RESERVED = frozenset({"id", "meta", "to_dict"})
 
@@ -120,7 +122,8 @@ class Meta:
     def conflicted(self) -> bool:
         """Whether some field holds a value that lost to a concurrent write."""
         root = self._view.state(None, Type.MAP)
-        return any(len(slot) > 1 for slot in root.slots.values())
+        slots = root.slots.values()
+        return any(len(slot) > 1 and slot[1].hlc for slot in slots)
 
     @property
     def needs_upgrade(self) -> bool:
@@ -487,6 +490,56 @@ def create(kind: type[Document], view: View, fields: dict[str, Any]) -> None:
     view.emit(Action.TOUCH, None)
     for name, value in fields.items():
         kind._fields[name].write_first(view, value)
+
+
+class _Recorder:
+    """Takes down the operations that make a document, for nobody in particular."""
+
+    def __init__(self) -> None:
+        self.actor = ActorId(bytes(16))
+        self.ops: list[Operation] = []
+        self._seq = 1
+
+    def emit(self, document: State, op: Operation) -> int:
+        seq = self._seq
+        document.apply(op, (1, self.actor, seq), None)
+        self._seq += length(op)
+        if not self.ops or not join(self.ops[-1], op):
+            self.ops.append(op)
+        return seq
+
+    @contextlib.contextmanager
+    def whole(self) -> Generator[None, None, None]:
+        yield  # what fails is recorded for nothing
+
+
+def content_of(
+    kind: type[Document] | None, name: DocumentId, fields: dict[str, Any]
+) -> list[Operation]:
+    """Return the operations that make a document of `fields`; raises `Invalid`."""
+    recorder = _Recorder()
+    view = View(State(name), recorder)
+    if kind is not None:
+        create(kind, view, fields)
+    else:
+        view.emit(Action.TOUCH, None)
+        inside = untyped(view)
+        for key, value in fields.items():
+            inside[key] = value
+    return recorder.ops
+
+
+def write_difference(
+    kind: type[Document] | None, view: View, fields: dict[str, Any]
+) -> None:
+    """Make an existing document's fields what is given, by edits where they differ."""
+    if kind is None:
+        assign(view, None, Type.MAP, {**untyped(view).to_dict(), **fields})
+        return
+    document = typed(kind, view)
+    for name, value in fields.items():
+        if _plain_field(getattr(document, name)) != _plain_field(value):
+            setattr(document, name, value)
 
 
 def untyped(view: View) -> Map[str, Any]:

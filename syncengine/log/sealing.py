@@ -8,21 +8,9 @@ from typing import Any
 
 from syncengine import limits, values
 from syncengine.clock import ms_from_hlc
-from syncengine.crdt.operation import Action, Operation
+from syncengine.crdt.operation import Action, Operation, join
 from syncengine.ids import ActorId
 from syncengine.log.change import NO_META, Change, Touch
-
-
-def join(last: Operation, op: Operation) -> bool:
-    """Make one operation of two insertions that touch; tell whether it was done."""
-    if (
-        last[0] == op[0] == Action.TEXT_INSERT
-        and last[1] == op[1]
-        and op[2] == last[2] + len(last[3])
-    ):
-        last[3] += op[3]
-        return True
-    return False
 
 
 def cut(changes: list[Change]) -> tuple[list[Change], list[Change]]:

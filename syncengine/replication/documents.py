@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from syncengine import limits, values
+from syncengine.crdt import seeds
 from syncengine.crdt.document import Document
 from syncengine.errors import SyncError
 from syncengine.ids import ActorId, DocumentId, parse_document_id
@@ -51,6 +52,9 @@ class Documents:
         self._dirty: dict[Document, int] = {}  # -> stamp of the last change (ms)
         self._unwritten: dict[Document, int] = {}  # -> groups that hold it
         self._digests: dict[int, bytes] = {}  # of rows, to be written
+        self._preferred: dict[DocumentId, dict[str, ActorId]] = {}
+        self.preferences = 0
+        """How often a document turned out to show another seed than it did."""
         self.fresh = False  # in a rebuild nothing stored is looked at
 
     def __contains__(self, name: DocumentId) -> bool:
@@ -96,8 +100,27 @@ class Documents:
         document = self.find(name)
         if document is None:
             document = Document(name)
+            document.preferred = self._preferred.get(name, {})
             self._cache[name] = document
         return document
+
+    def prefer(self, document: Document) -> None:
+        """Remember, beyond `forget`, which seeds of `document` are to show."""
+        self._preferred[document.name] = document.preferred
+        self.preferences += 1
+
+    def prefer_first(self) -> None:
+        """After a rebuild: see whether of each document's seeds the right ones show."""
+        self._preferred.clear()
+        for document in self._cache.values():
+            wanted = {
+                seed.key: seeds.first(document.seeds, seed.key)
+                for seed in document.seeds.values()
+            }
+            document.preferred = {}
+            if any(not document.seeds[name].shows for name in wanted.values()):
+                document.preferred = wanted
+                self.prefer(document)
 
     def changed(self, document: Document, ms: int) -> None:
         """Note that `document` has something to write."""

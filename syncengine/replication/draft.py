@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from syncengine.crdt.document import Document
-from syncengine.crdt.operation import Operation, length
+from syncengine.crdt.operation import Operation, join, length
 from syncengine.ids import ActorId, DocumentId
 from syncengine.log.change import Touch
-from syncengine.log.sealing import join
 from syncengine.replication.documents import Documents
 
 

@@ -162,6 +162,7 @@ class Namespace:
         self.progress = Signal()  # sealed or acknowledged further
         self._committing = False
         self._settled = Signal()
+        self._is_reseeded = False
         self._is_half = False
         self._whole_again = Signal()
         self._time = asyncio.get_running_loop().time
@@ -634,6 +635,8 @@ class Namespace:
             self._voids.append((header.actor, head.seq, ready.batch.id, reason))
             stamp = (head.hlc, actor, head.seq)
             yield from self._count_void(stamp, ready.seen, touches)
+        again |= self._is_reseeded
+        self._is_reseeded = False
         return again
 
     def _void_reason(
@@ -694,6 +697,9 @@ class Namespace:
             return problem
         for document in changed:
             self._document_changed(document, head.hlc)
+            if document.is_reseeded:
+                self.documents.prefer(document)
+                self._is_reseeded = True
         return None
 
     def _apply_touch(
@@ -777,15 +783,16 @@ class Namespace:
     async def rebuild(self, pace: Pace | None = None) -> None:
         """Make all derived state anew from the log; the caller holds the turn.
 
-        Slow (it reads the whole log) and rare: after a fork proof, or a change that
-        repeats another.
+        Slow (it reads the whole log) and rare: after a fork proof, a change that
+        repeats another, or a seed that turns out to be older than what shows.
         """
         await self._settle()
         while True:
-            repeats = self.origins.changes
+            known = (self.origins.changes, self.documents.preferences)
             self.generation += 1
             await self._as_a_whole(self._rebuild_once(), pace or Pace())
-            if self.origins.changes == repeats:
+            self.documents.prefer_first()
+            if (self.origins.changes, self.documents.preferences) == known:
                 break
         for tell in self.on_reloaded:
             tell()

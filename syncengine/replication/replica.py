@@ -33,7 +33,7 @@ from syncengine.replication.space import Space
 from syncengine.replication.writer import Writer
 from syncengine.storage.identity import Identity
 from syncengine.storage.sql import statements as sql
-from syncengine.storage.store import Store, Writes
+from syncengine.storage.store import Store, StorePath, Writes
 from syncengine.system import process
 from syncengine.trust.invite import Invite
 from syncengine.trust.invite import parse as parse_invite
@@ -458,7 +458,7 @@ class Replica:
         if writes:
             await self.store.commit(writes)
 
-    async def backup(self, path: str) -> None:
+    async def backup(self, path: StorePath) -> None:
         """Write one consistent file, without the device's key.
 
         Opened elsewhere, or here in place of this one, it is a new actor.
@@ -467,7 +467,7 @@ class Replica:
         if os.path.exists(path):  # noqa: ASYNC240  # one look, before a long write
             raise AlreadyExists(f"{path} exists; a backup replaces nothing")
         await self.flush_all()
-        await self.store.backup(path)
+        await self.store.backup(os.fspath(path))
 
 
 async def _adopt(old: Space, new: Space) -> None:

@@ -286,7 +286,7 @@ class Space:
         for key, slot in slots.items():
             name = key if isinstance(key, str) else order[key]
             for index, entry in enumerate(slot):
-                if index:
+                if index and entry.hlc:  # a seed that others wrote over is no loss
                     value = document.entry_value(entry)
                     yield (
                         name,

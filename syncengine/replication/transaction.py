@@ -282,6 +282,68 @@ class Transaction:
                 raise NotFound(f"there is no {view.document.name}; tx.create makes it")
         return model.typed(cls, view)
 
+    def ensure(
+        self, kind: Callable[P, D], id: str, /, *args: P.args, **fields: P.kwargs
+    ) -> D:
+        """Return the draft of a document, made of `fields` when there is none.
+
+        Two devices that do this, even offline, have one document with its content
+        once. Raises `Invalid`.
+        """
+        if args:
+            raise TypeError(f"{_class(kind).__name__}'s fields are given by name")
+        draft: Any = self._seed(_class(kind), id, "ensure", fields, update=False)
+        return draft  # type: ignore[no-any-return]  # `kind` makes D
+
+    @overload
+    def seed(self, kind: str, /, *, key: str, **content: Any) -> Map[str, Any]: ...
+    @overload
+    def seed(
+        self, kind: Callable[..., D], id: str, /, *, key: str, **content: Any
+    ) -> D: ...
+    def seed(
+        self, kind: Any, id: str | None = None, /, *, key: str, **content: Any
+    ) -> Any:
+        """Bring content from a source, which `key` names, into a document once,
+        however many devices do it; return the draft.
+
+        `tx.seed(Note, "welcome", key="handbook", title="Welcome", body=Text...)`, or
+        `tx.seed("notes/welcome", key=..., title="Welcome")`. Where that key's content
+        is, this does nothing, whatever the source says now: from then on it is the
+        document that counts. A document that is there without it is made to say the
+        same, by edits where it differs. Raises `Invalid`.
+        """
+        if isinstance(kind, str):
+            return self._seed(None, kind, key, content, update=True)
+        return self._seed(_class(kind), id or "", key, content, update=True)
+
+    def _seed(
+        self,
+        kind: type[Document] | None,
+        id: str,
+        key: str,
+        content: dict[str, Any],
+        *,
+        update: bool,
+    ) -> Any:
+        if kind is None:
+            view = self._view(parse_document_id(id))
+        else:
+            view = self._view(document_id(model.collection_of(kind), id))
+        known = any(seed.key == key for seed in view.document.seeds.values())
+        if not view.exists and not known:
+            ops = model.content_of(kind, view.document.name, content)
+            view.emit(Action.SEED, None, key, ops)
+        elif not view.exists and not update:
+            # It was deleted since: one who ensures it wants it back.
+            with self.whole():
+                assert kind is not None
+                model.create(kind, view, content)
+        elif view.exists and update and not known:
+            with self.whole():
+                model.write_difference(kind, view, content)
+        return model.untyped(view) if kind is None else model.typed(kind, view)
+
     def delete(self, kind: Any, id: str | None = None) -> None:
         """Delete a document: `tx.delete(Note, "old")` or `tx.delete("notes/old")`.
 

@@ -12,6 +12,16 @@ from typing import Any, Protocol
 Params = Sequence[Any]
 
 
+class Path(Protocol):
+    """A path object, as `pathlib.Path` is one."""
+
+    def __fspath__(self) -> str: ...
+
+
+StorePath = str | Path
+"""Where a file is, as an application says it."""
+
+
 class Writes:
     """Statements with their rows: what clears first, the rest in order of asking."""
 

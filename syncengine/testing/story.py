@@ -9,6 +9,7 @@ proves nothing.
 import asyncio
 from typing import Any
 
+from syncengine.documents.fields import Text
 from syncengine.errors import SyncError
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Receipt
@@ -142,7 +143,7 @@ class _Life:
     def _edit(self, tx: Any, chance: Any, mark: str) -> None:
         page = tx[f"page/{chance.randint(1, 3)}"]
         for _ in range(chance.randint(1, 3)):
-            match chance.randint(0, 10):
+            match chance.randint(0, 11):
                 case 0:
                     page["title"] = mark
                 case 1:
@@ -168,6 +169,10 @@ class _Life:
                     page.multi("several").set(*several)
                 case 8:
                     page.map("m")[chance.choice("pq")] = {"deep": [mark, {"x": 1}]}
+                case 9:
+                    said = chance.choice(("one", "two"))  # the source changes
+                    seeded = tx.seed("seeded/1", key="file", title=said, body=Text())
+                    seeded.text("body").append(chance.choice("ab"))
                 case _:
                     text = page.text("body")
                     length = len(text)

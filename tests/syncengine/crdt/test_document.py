@@ -140,6 +140,12 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
             else [Action.TOUCH]
         ),
         lambda: [Action.LIST_MAKE, "items", 0, 1],
+        lambda: [
+            Action.SEED,
+            None,
+            chance.choice("uv"),
+            [[0, None], [1, None, "a", "s"], [8, "body", 0, "seed"], [5, "n", 100]],
+        ],
         lambda: [Action.LIST_DELETE, "items", 0, 1] if items else [Action.TOUCH],
         lambda: [Action.DROP],
     ]
