@@ -6,10 +6,16 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import large, sync, text
+from benchmarks import large, merge, sql, sync, text
 from benchmarks.row import HEADER, Row
 
-ALL = {"text": text.run, **sync.PARTS, "large": large.run}
+ALL = {
+    "text": text.run,
+    "merge": merge.run,
+    **sync.PARTS,
+    "large": large.run,
+    "sql": sql.run,
+}
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 

@@ -48,7 +48,7 @@ from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
     from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
-    from syncengine.documents.model import Document, Whole
+    from syncengine.documents.model import Document, Indexed, Whole
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
     from syncengine.replication.replica import Opening, Replica
@@ -65,6 +65,7 @@ _HOMES = {
     "Set": "syncengine.documents.fields",
     "Text": "syncengine.documents.fields",
     "Document": "syncengine.documents.model",
+    "Indexed": "syncengine.documents.model",
     "Whole": "syncengine.documents.model",
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
@@ -86,6 +87,7 @@ __all__ = [
     "Document",
     "FrozenDocument",
     "Hub",
+    "Indexed",
     "Invalid",
     "Invite",
     "InviteExpired",

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar, cast, overload
 import syncengine
 from syncengine import new_id
 from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
-from syncengine.documents.model import Document, Whole
+from syncengine.documents.model import Document, Indexed, Whole
 from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
 from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space
@@ -35,7 +35,7 @@ from syncengine.replication import transaction as _transaction
 from syncengine.replication.hub import Admit
 from syncengine.replication.hub import Hub as _AsyncHub
 from syncengine.replication.space import LostValue, PeerStatus
-from syncengine.storage.store import StorePath
+from syncengine.storage.store import SqlRow, StorePath
 from syncengine.system import process
 from syncengine.trust.invite import Invite
 
@@ -338,6 +338,10 @@ class Space:
         """Return (collection, number of documents), as on disk."""
         return self._loop.run(_call(self.inner.collections))
 
+    def sql(self, query: str, *params: Any) -> list[SqlRow]:
+        """Return the rows of a query. See `syncengine.Space.sql`."""
+        return self._loop.run(self.inner.sql(query, *params))
+
     def lost_values(
         self, kind: Any, id: str | None = None, field: str | None = None
     ) -> list[LostValue]:
@@ -510,6 +514,7 @@ __all__ = [
     "Counter",
     "Document",
     "Hub",
+    "Indexed",
     "Invite",
     "List",
     "Map",

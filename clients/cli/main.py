@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 import syncengine
 import transport
@@ -534,6 +535,36 @@ async def ls(context: Context, collection: str | None) -> None:
         context.out.result({"collection": collection, "ids": ids}, "\n".join(ids))
     finally:
         reader.close()
+
+
+@cli.command()
+@click.argument("query")
+@command
+async def sql(context: Context, query: str) -> None:
+    """Run a SELECT over the typed collections of the namespace.
+
+    A table is there once a program with the class has opened the file; it has the
+    document's id and a column for each field. Reads only, beside whoever has the file
+    open.
+    """
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    try:
+        names, found = reader.sql(reader.number(context.settings.namespace), query)
+    finally:
+        reader.close()
+    shown = table(*names)
+    for row in found:
+        shown.add_row(*(escape(_cell(value)) for value in row))
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    context.out.result({"columns": names, "rows": rows}, shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
 @cli.command()

@@ -684,6 +684,22 @@ class Document:
 
     # --- storing ------------------------------------------------------------------
 
+    def changed_fields(self) -> set[str]:
+        """Return the fields in which something changed since `take_cells`."""
+        found: set[str] = set()
+        for container, key in self.dirty:
+            at, field = container, key
+            while at is not None and not isinstance(at[0], str):
+                parent = self._parent(at)
+                if parent is None:
+                    break
+                at, field = parent[0], parent[1]
+            if at is not None:
+                field = at[0]
+            if isinstance(field, str):
+                found.add(field)
+        return found
+
     def take_cells(self) -> list[tuple[bytes, Cell]]:
         """Return (container, (key, state)) of what changed, and call it stored."""
         taken: list[tuple[bytes, Cell]] = []

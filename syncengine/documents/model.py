@@ -96,6 +96,14 @@ class _WholeMark:
 Whole = Annotated[T, _WholeMark]
 """`Whole[list[str]]` is a field of one value: the last write replaces all of it."""
 
+
+class _IndexMark:
+    """Marks a field by which queries look documents up."""
+
+
+Indexed = Annotated[T, _IndexMark]
+"""`Indexed[str]` is a field by which `space.sql` finds documents fast."""
+
 _PLAIN = (type(None), bool, int, float, str, bytes, datetime)
 
 
@@ -138,6 +146,7 @@ class _Field:
         self.name = name
         self.default = default
         bare, whole = _unwrapped(declared)
+        self.is_indexed = _is_indexed(declared)
         self.type: Type | None = (
             None if whole else _CONTAINERS.get(get_origin(bare) or bare)
         )
@@ -338,6 +347,11 @@ class _DocumentMeta(type):
                 field.default = None
             fields[key] = field
             setattr(cls, key, field)
+        if len({name.lower() for name in fields}) < len(fields):
+            raise TypeError(
+                f"{cls.__name__}: two fields differ only in case, and a table's "
+                "columns do not"
+            )
         cls._fields = fields
         cls._collection = collection
 
@@ -393,6 +407,10 @@ def _unwrapped(declared: Any) -> tuple[Any, bool]:
         return declared, False
     bare, *notes = get_args(declared)
     return bare, _WholeMark in notes
+
+
+def _is_indexed(declared: Any) -> bool:
+    return get_origin(declared) is Annotated and _IndexMark in get_args(declared)[1:]
 
 
 def _container_in(declared: Any) -> type | None:
@@ -461,6 +479,21 @@ D = TypeVar("D", bound=Document)
 def collection_of(kind: type[Document]) -> str:
     """Return the first part of the names of `kind`'s documents."""
     return kind._collection
+
+
+def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool]]:
+    """Return (name, type of its container or 0, default, is indexed) of each field."""
+    return [
+        (
+            name,
+            int(field.type or 0),
+            None
+            if field.default is _MISSING or field.type
+            else msgspec.to_builtins(field.default, builtin_types=(bytes, datetime)),
+            field.is_indexed,
+        )
+        for name, field in kind._fields.items()
+    ]
 
 
 def typed(kind: type[D], view: View) -> D:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from syncengine import limits, values
 from syncengine.crdt import seeds
@@ -31,6 +31,18 @@ class StoredCells:
         return rows  # type: ignore[no-any-return]  # two blobs each, by the statement
 
 
+class Projection(Protocol):
+    """What is written beside documents, in their commit."""
+
+    def write(
+        self, writes: Writes, document: Document, number: int, ns: int
+    ) -> None: ...
+
+    def clear(self, writes: Writes, ns: int) -> None:
+        """Forget what a namespace has of it, before a rebuild."""
+        ...
+
+
 def digest_of(document: Document) -> bytes:
     """Return what a member tells of what a document shows."""
     shown = document.name.encode() + b"\0" + document.canonical()
@@ -55,6 +67,7 @@ class Documents:
         self._preferred: dict[DocumentId, dict[str, ActorId]] = {}
         self.preferences = 0
         """How often a document turned out to show another seed than it did."""
+        self.projection: Projection | None = None
         self.fresh = False  # in a rebuild nothing stored is looked at
 
     def __contains__(self, name: DocumentId) -> bool:
@@ -135,6 +148,8 @@ class Documents:
             row = self._rows.get(name)
             if row is None:
                 row = self._rows[name] = self._new_row()
+            if self.projection is not None:
+                self.projection.write(writes, document, row, self._ns)
             for container, (key, state) in document.take_cells():
                 if state is None:
                     writes.add(sql.DROP_CELL, row, container, key)

@@ -51,7 +51,7 @@ class Live(Generic[D]):
     def __init__(self, space: "Space", kind: Any, id: str):
         self._space = space
         self._kind = kind
-        self._name = document_id(model.collection_of(self._kind), id)
+        self._name = document_id(space.collection_of(kind), id)
         self._fields: dict[str, _Shown] = {}
         self._draft: Draft | None = None
         self._view: View

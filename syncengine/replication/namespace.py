@@ -973,6 +973,8 @@ class Namespace:
         if self._clear_first:
             for statement in sql.CLEAR_DERIVED:
                 writes.clear(statement, ns)
+            if self.documents.projection is not None:
+                self.documents.projection.clear(writes, ns)
             self._clear_first = False
             self.documents.fresh = False
         if self._seal_due or (self.channels and not self.in_flight):

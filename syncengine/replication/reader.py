@@ -7,7 +7,9 @@ from syncengine.crdt.document import Document
 from syncengine.errors import NotFound, NotOurs
 from syncengine.ids import DocumentId
 from syncengine.replication.documents import Documents
+from syncengine.replication.tables import stored_views
 from syncengine.storage.inline import InlineStore
+from syncengine.storage.query import Guarded
 
 
 class Reader:
@@ -61,6 +63,16 @@ class Reader:
         if document is None or not document.visible:
             raise NotFound(f"there is no {name}")
         return document
+
+    def sql(self, ns: int, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return (columns, rows) of a query over a namespace's typed collections.
+
+        Raises `Invalid`.
+        """
+        ((version,),) = self.store.read("PRAGMA user_version")
+        views = stored_views(self.store, ns) if version >= 2 else {}
+        with Guarded(self.store.connection, views) as guarded:
+            return guarded.table(query)
 
     def all_names(self, ns: int) -> Iterator[DocumentId]:
         """Yield every visible document."""

@@ -30,6 +30,7 @@ from syncengine.replication.link import Link
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.opening import REPLICA, Opened, open_file
 from syncengine.replication.space import Space
+from syncengine.replication.tables import Tables
 from syncengine.replication.writer import Writer
 from syncengine.storage.identity import Identity
 from syncengine.storage.sql import statements as sql
@@ -85,6 +86,7 @@ class Replica:
         self._life = process.life
         self._closed = False
         self.writer = Writer(opened.store)
+        self.tables = Tables(opened.store, self.writer)
         self._task = asyncio.create_task(self.writer.run())
         self._spaces: dict[NamespaceId, Space] = {}
         self._links: list[Link] = []
@@ -386,6 +388,7 @@ class Replica:
         engine = Namespace(
             keeper, self.writer, clock, self.entropy, self.key, self._new_row
         )
+        engine.documents.projection = self.tables
         space = self._spaces[namespace] = Space(self, engine, name)
         return space
 

@@ -2,7 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -37,6 +44,7 @@ from syncengine.replication.address import parse_address
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Transaction
+from syncengine.storage.store import SqlRow
 from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
 from syncengine.trust.membership import (
     OPS_BY_NAME,
@@ -155,6 +163,11 @@ class Space:
             return None
         return self.engine.keeper.membership.grants.get(self.engine.grant)
 
+    def collection_of(self, kind: Any) -> str:
+        """Return a class's collection, which is kept as a table from now on."""
+        self._replica.tables.declare(kind)
+        return model.collection_of(kind)
+
     # --- writing ------------------------------------------------------------------
 
     def transaction(
@@ -189,7 +202,7 @@ class Space:
         if isinstance(kind, str):
             name = parse_document_id(kind)
         else:
-            name = document_id(model.collection_of(kind), id)
+            name = document_id(self.collection_of(kind), id)
         await self.engine.whole()
         (view,) = self._views([name])
         if view is None:
@@ -231,7 +244,7 @@ class Space:
     async def documents(self, kind: Any, prefix: str = "") -> AsyncIterator[Any]:
         """Yield snapshots in id order: typed, or (id, map) of a collection's name."""
         self.check_usable()
-        collection = kind if isinstance(kind, str) else model.collection_of(kind)
+        collection = kind if isinstance(kind, str) else self.collection_of(kind)
         check_collection(collection)
         names = list(self.engine.documents.names(collection, prefix))
         for start in range(0, len(names), PAGE_DOCUMENTS):
@@ -307,6 +320,26 @@ class Space:
         device = self.engine.keeper.membership.actors.get(actor)
         return base32(device) if device else base32(actor)
 
+    async def sql(self, query: str, *params: Any) -> list[SqlRow]:
+        """Return the rows of a query over the typed collections of this namespace.
+
+        `await space.sql("SELECT title, likes FROM note WHERE pinned = ?", 0)`; named
+        parameters are given as one mapping. A table has the document's `id` and a
+        column for each field: datetimes as text, what merges or nests as JSON. It
+        shows what is on disk, so it waits for what is on its way there. Reads only,
+        and only this namespace; raises `Invalid`. Safe to cancel.
+        """
+        self.check_usable()
+        self._check_outside()
+        replica, engine = self._replica, self.engine
+        await replica.tables.ready()
+        if not engine.all_on_disk:
+            await engine.flush()
+        given: Any = params
+        if len(params) == 1 and isinstance(params[0], Mapping):
+            (given,) = params
+        return await replica.store.query(replica.tables.views(engine.ns), query, given)
+
     # --- what goes on -------------------------------------------------------------
 
     @overload
@@ -341,7 +374,7 @@ class Space:
                 return watch.document(self, parse_document_id(kind), shown)
             named = kind
         else:
-            named = model.collection_of(kind)
+            named = self.collection_of(kind)
             if id is not None:
                 return watch.document(self, document_id(named, id), shown)
         check_collection(named)

@@ -259,7 +259,7 @@ class Transaction:
         cls = _class(kind)
         if args:
             raise TypeError(f"{cls.__name__}'s fields are given by name")
-        view = self._view(document_id(model.collection_of(cls), id))
+        view = self._view(document_id(self._space.collection_of(cls), id))
         if not view.exists:
             with self.whole():
                 model.create(cls, view, fields)
@@ -274,7 +274,7 @@ class Transaction:
     def get(self, kind: Any, id: str, default: Any = _MISSING) -> Any:
         """Return the draft of a document; raises `NotFound` without a default."""
         cls = _class(kind)
-        view = self._view(document_id(model.collection_of(cls), id))
+        view = self._view(document_id(self._space.collection_of(cls), id))
         if not view.exists:
             if default is not _MISSING:
                 return default
@@ -329,7 +329,7 @@ class Transaction:
         if kind is None:
             view = self._view(parse_document_id(id))
         else:
-            view = self._view(document_id(model.collection_of(kind), id))
+            view = self._view(document_id(self._space.collection_of(kind), id))
         known = any(seed.key == key for seed in view.document.seeds.values())
         if not view.exists and not known:
             ops = model.content_of(kind, view.document.name, content)
@@ -355,7 +355,7 @@ class Transaction:
         else:
             if id is None:
                 raise TypeError("a typed document is deleted by its class and its id")
-            name = document_id(model.collection_of(_class(kind)), id)
+            name = document_id(self._space.collection_of(_class(kind)), id)
         view = self._view(name)
         if not view.exists:
             if self.repeated:

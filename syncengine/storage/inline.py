@@ -4,7 +4,8 @@ import sqlite3
 from typing import Any
 
 from syncengine.storage.opening import prepare, quoted, refuse_foreign, translate
-from syncengine.storage.store import Writes
+from syncengine.storage.query import Guarded, drop_views
+from syncengine.storage.store import QueryParams, Views, Writes
 
 
 class InlineStore:
@@ -44,6 +45,8 @@ class InlineStore:
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                for statement in writes.definitions:
+                    connection.execute(statement)
                 for statement, rows in writes.items():
                     connection.executemany(statement, rows)
                 connection.execute("COMMIT")
@@ -53,6 +56,17 @@ class InlineStore:
                 raise
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
+
+    async def query(
+        self, views: Views, sql: str, params: QueryParams
+    ) -> list[sqlite3.Row]:
+        try:
+            with Guarded(self.connection, views) as guarded:
+                return guarded.rows(sql, params)
+        finally:
+            # It is the connection that writes, too.
+            if not self._closed:
+                drop_views(self.connection)
 
     async def backup(self, path: str) -> None:
         try:

@@ -12,7 +12,13 @@ from syncengine.errors import (
     StoreLocked,
     StoreReadOnly,
 )
-from syncengine.storage.sql.statements import APPLICATION_ID, FORMAT, PRAGMAS, SCHEMA
+from syncengine.storage.sql.statements import (
+    APPLICATION_ID,
+    FORMAT,
+    MIGRATIONS,
+    PRAGMAS,
+    SCHEMA,
+)
 
 MEMORY = ":memory:"
 
@@ -69,8 +75,21 @@ def prepare(connection: sqlite3.Connection, path: str, *, create: bool) -> None:
                 f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; "
                 f"PRAGMA user_version = {FORMAT}; {SCHEMA} COMMIT;"
             )
+        else:
+            _migrate(connection)
     except sqlite3.Error as error:
         raise translate(error, path) from error
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file of an older format up to ours, as a whole or not at all."""
+    ((version,),) = connection.execute("PRAGMA user_version")
+    while version < FORMAT:
+        statements = "; ".join(MIGRATIONS[version])
+        version += 1
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {statements}; PRAGMA user_version = {version}; COMMIT;"
+        )
 
 
 # SQLite reports a write beyond a quota or a file-size limit as an I/O error.

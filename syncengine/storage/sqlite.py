@@ -12,12 +12,22 @@ from typing import Any
 import aiosqlite
 
 from syncengine.errors import Closed
-from syncengine.storage.opening import MEMORY, prepare, refuse_foreign, translate
-from syncengine.storage.store import Writes
+from syncengine.storage.opening import (
+    MEMORY,
+    prepare,
+    quoted,
+    refuse_foreign,
+    translate,
+)
+from syncengine.storage.query import Guarded, TakesLong
+from syncengine.storage.store import QueryParams, Views, Writes
 
 # Pages in the write-ahead log before the writer copies them back. Larger groups
 # cost fewer fsyncs; 4,000 pages are 16 MB of log beside the file.
 CHECKPOINT_PAGES = 4_000
+
+# A query that takes more steps of SQLite's machine (about 2 ms) goes on in a thread.
+STEPS_INLINE = 50_000
 
 
 class SqliteStore:
@@ -30,6 +40,8 @@ class SqliteStore:
         self._writer = writer
         self._reader = reader
         self._busy = asyncio.Lock()
+        self._asking = asyncio.Lock()
+        self._guarded: Guarded | None = None
         self._closed = False
 
     @classmethod
@@ -38,9 +50,10 @@ class SqliteStore:
         assert path != MEMORY, "an in-memory replica uses the inline store"
         create = refuse_foreign(path)
         try:
-            if create:
-                connection = sqlite3.connect(path, isolation_level=None)
-                prepare(connection, path, create=True)
+            connection = sqlite3.connect(path, isolation_level=None)
+            try:
+                prepare(connection, path, create=create)
+            finally:
                 connection.close()
             connecting = aiosqlite.connect(path, isolation_level="IMMEDIATE")
             # A program that ends without closing us must be able to end. Before
@@ -86,6 +99,11 @@ class SqliteStore:
                 raise Closed(f"{self.path} is closed")
             writer = self._writer
             try:
+                if writes.definitions:
+                    # These begin no transaction by themselves.
+                    await writer.execute("BEGIN IMMEDIATE")
+                    for statement in writes.definitions:
+                        await writer.execute(statement)
                 # All on their way at once: the thread is waited for twice, not at each.
                 # The first that writes begins the transaction (`isolation_level`), so
                 # what follows one that failed is never committed by itself.
@@ -105,6 +123,42 @@ class SqliteStore:
                     raise translate(error, self.path) from error
                 raise
 
+    async def query(
+        self, views: Views, sql: str, params: QueryParams
+    ) -> list[sqlite3.Row]:
+        async with self._asking:
+            if self._closed:
+                raise Closed(f"{self.path} is closed")
+            if self._guarded is None or self._guarded.views is not views:
+                if self._guarded is not None:
+                    self._guarded.connection.close()
+                self._guarded = Guarded(self._connect_reader(), views)
+            try:
+                return self._guarded.rows(sql, params, steps=STEPS_INLINE)
+            except TakesLong:
+                return await self._in_thread(self._guarded, sql, params)
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quoted(self.path)}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    async def _in_thread(
+        self, guarded: Guarded, sql: str, params: QueryParams
+    ) -> list[sqlite3.Row]:
+        running = asyncio.ensure_future(asyncio.to_thread(guarded.rows, sql, params))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            guarded.stop()
+            await asyncio.wait([running])
+            running.exception()  # seen: it was stopped
+            guarded.stop(stopped=self._closed)
+            raise
+
     async def backup(self, path: str) -> None:
         async with self._busy:
             try:
@@ -117,5 +171,9 @@ class SqliteStore:
             if self._closed:
                 return
             self._closed = True
+            if self._guarded is not None:
+                self._guarded.stop()
+                async with self._asking:
+                    self._guarded.connection.close()
             self._reader.close()
             await self._writer.close()

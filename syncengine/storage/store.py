@@ -6,10 +6,14 @@ never survives an earlier one). `read` sees what was committed. A failed commit
 changed nothing, or raises `CommitUnknown` when that cannot be told.
 """
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 Params = Sequence[Any]
+
+SqlRow = sqlite3.Row
+"""A row of somebody's query: by position, by name, `keys()`."""
 
 
 class Path(Protocol):
@@ -18,6 +22,11 @@ class Path(Protocol):
     def __fspath__(self) -> str: ...
 
 
+Views = Mapping[str, str]
+"""name -> the SELECT that it stands for"""
+
+QueryParams = Sequence[Any] | Mapping[str, Any]
+
 StorePath = str | Path
 """Where a file is, as an application says it."""
 
@@ -25,11 +34,16 @@ StorePath = str | Path
 class Writes:
     """Statements with their rows: what clears first, the rest in order of asking."""
 
-    __slots__ = ("_clearing", "_statements")
+    __slots__ = ("_clearing", "_statements", "definitions")
 
     def __init__(self) -> None:
+        self.definitions: dict[str, None] = {}
         self._clearing: dict[str, list[Params]] = {}
         self._statements: dict[str, list[Params]] = {}
+
+    def define(self, statement: str) -> None:
+        """Run a `CREATE` or `DROP` before everything else, once."""
+        self.definitions[statement] = None
 
     def clear(self, statement: str, *params: Any) -> None:
         """Run `statement` before everything that `add` was given."""
@@ -47,7 +61,7 @@ class Writes:
         return [*self._clearing.items(), *self._statements.items()]
 
     def __bool__(self) -> bool:
-        return bool(self._statements or self._clearing)
+        return bool(self._statements or self._clearing or self.definitions)
 
 
 class Store(Protocol):
@@ -64,6 +78,15 @@ class Store(Protocol):
 
         Raises `StoreFull`, `StoreReadOnly` or `StoreError`. Safe to cancel: the
         commit then happens or not, as a whole.
+        """
+        ...
+
+    async def query(
+        self, views: "Views", sql: str, params: "QueryParams"
+    ) -> list[SqlRow]:
+        """Return the rows of somebody's query, who may read `views` and nothing else.
+
+        Raises `Invalid` for what is no query, or asks for more. Safe to cancel.
         """
         ...
 

@@ -14,7 +14,7 @@ from syncengine.errors import Closed, StoreFull
 from syncengine.storage.identity import MemoryIdentity
 from syncengine.storage.inline import InlineStore
 from syncengine.storage.opening import MEMORY
-from syncengine.storage.store import Writes
+from syncengine.storage.store import QueryParams, SqlRow, Views, Writes
 from syncengine.testing.loop import Life
 
 # Weak syncing would checkpoint about as often as this many commits.
@@ -75,6 +75,10 @@ class SimStore:
     def read(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
         self._check()
         return self._disk.store.read(sql, *params)
+
+    async def query(self, views: Views, sql: str, params: QueryParams) -> list[SqlRow]:
+        self._check()
+        return await self._disk.store.query(views, sql, params)
 
     async def commit(self, writes: Writes) -> None:
         chance = self._disk.chance

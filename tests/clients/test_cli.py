@@ -310,3 +310,40 @@ def test_a_foreign_clients_package_is_named(shell: Shell) -> None:
     shell.run("status", code=1)
 
     assert "shadows our package 'clients'" in shell.stderr
+
+
+CLASS = """
+import asyncio, syncengine
+from syncengine import Document, Set
+
+class Note(Document):
+    title: str
+    tags: Set[str] = Set()
+
+async def main():
+    async with syncengine.open("a.db") as replica:
+        space = await replica.namespace("family")
+        async with space.transaction() as tx:
+            tx.create(Note, "1", title="[Milk]", tags={"x"})
+        await space.sql("SELECT 1")
+
+asyncio.run(main())
+"""
+
+
+def test_sql_prints_a_table(shell: Shell) -> None:
+    shell.run("init", "family")
+    shell.run("sql", "SELECT * FROM note", code=2)
+    assert "there are: none yet" in shell.stderr
+    subprocess.run(
+        [sys.executable, "-c", CLASS],
+        cwd=shell.folder, env=shell.environment, check=True,
+    )  # fmt: skip
+    assert shell.run("sql", "SELECT id, title, tags FROM note").split() == [
+        "id", "title", "tags", "1", "[Milk]", '["x"]',
+    ]  # fmt: skip
+    shell.run("put", "note/1", "title=Bread")
+    asked = shell.json("sql", "SELECT title FROM note")
+    assert asked == {"columns": ["title"], "rows": [{"title": "Bread"}]}
+    shell.run("sql", "DELETE FROM note", code=2)
+    assert "typed collections (note)" in shell.stderr.replace("\n", "")

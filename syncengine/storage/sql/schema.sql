@@ -136,3 +136,10 @@ CREATE TABLE _sync_conflict (
     winner   BLOB NOT NULL,
     PRIMARY KEY (document, path, actor, seq)
 ) WITHOUT ROWID;
+
+-- Typed collections that are kept as tables (_sync_table_<collection>) and shown as views.
+CREATE TABLE _sync_table (
+    collection TEXT PRIMARY KEY,
+    columns    TEXT NOT NULL,        -- [[name, type, default, is indexed]...], JSON
+    filled     INTEGER NOT NULL      -- 1: it holds every document of the collection
+) WITHOUT ROWID;

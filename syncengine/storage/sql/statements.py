@@ -5,7 +5,15 @@ from importlib.resources import files
 SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
 
 APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
-FORMAT = 1  # PRAGMA user_version
+FORMAT = 2  # PRAGMA user_version
+
+# What makes of a file the next format's, by the format that it has.
+MIGRATIONS = {
+    1: (
+        "CREATE TABLE _sync_table (collection TEXT PRIMARY KEY, columns TEXT NOT NULL, "
+        "filled INTEGER NOT NULL) WITHOUT ROWID",
+    )
+}
 
 # A commit that was acknowledged survives power loss only with FULL: measured.
 PRAGMAS = (
@@ -59,6 +67,7 @@ PUT_CELL = (
     "ON CONFLICT (document, container, key) DO UPDATE SET state = excluded.state"
 )
 DROP_CELL = "DELETE FROM _sync_cell WHERE document = ? AND container = ? AND key = ?"
+PUT_TABLE = "INSERT OR REPLACE INTO _sync_table VALUES (?, ?, ?)"
 PUT_CONFLICT = "INSERT OR IGNORE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 # Everything that is derived from the log of one namespace, before a rebuild.

@@ -1,0 +1,250 @@
+"""Typed collections as tables: a projection, written in the commit of the change.
+
+Which collections, with which columns, stands in the file (`_sync_table`). A table is
+filled in slices, a commit each; its view is made when it holds all there is.
+"""
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from syncengine.crdt.document import Document as State
+from syncengine.documents import columns, model
+from syncengine.documents.columns import Column
+from syncengine.replication.documents import Documents
+from syncengine.replication.host import Signal
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Store, Writes
+
+if TYPE_CHECKING:
+    from syncengine.replication.writer import Writer
+
+# Documents brought into a new table in one commit: about 10 ms.
+FILL_DOCUMENTS = 200
+
+
+class Table:
+    """One collection's table."""
+
+    def __init__(self, collection: str, made_of: list[Column], *, filled: bool):
+        self.collection = collection
+        self.columns = made_of
+        self.filled = filled
+        self.fill_after = 0  # the document up to which it is filled
+        self.name = f"_sync_table_{collection}"
+        names = [_quoted(column.name) for column in made_of]
+        listed = ", ".join(["document", "ns", '"id"', *map(_column, range(len(names)))])
+        marks = ", ".join("?" * (len(names) + 3))
+        self.fill = f"INSERT OR IGNORE INTO {self.name} ({listed}) VALUES ({marks})"
+        updates = ", ".join(f"c{i} = excluded.c{i}" for i in range(len(names)))
+        self.put = (
+            f"INSERT INTO {self.name} ({listed}) VALUES ({marks}) "
+            f"ON CONFLICT (document) DO "
+            + (f"UPDATE SET {updates}" if updates else "NOTHING")
+        )
+        self.drop = f"DELETE FROM {self.name} WHERE document = ?"
+        self.clear = f"DELETE FROM {self.name} WHERE ns = ?"
+        shown = [f"t.c{i} AS {name}" for i, name in enumerate(names)]
+        own = {column.name.lower() for column in made_of}
+        if "id" not in own:
+            shown.insert(0, 't."id" AS "id"')
+        self._shown = ", ".join(shown)
+        self._has_namespace = "namespace" in own
+
+    def definitions(self) -> list[str]:
+        """Return the statements that make the table anew."""
+        body = ", ".join(map(_column, range(len(self.columns))))
+        found = [
+            f"DROP VIEW IF EXISTS {_quoted(self.collection)}",
+            f"DROP TABLE IF EXISTS {self.name}",
+            f"CREATE TABLE {self.name} (document INTEGER PRIMARY KEY, "
+            f'ns INTEGER NOT NULL, "id" TEXT NOT NULL{", " if body else ""}{body})',
+            f'CREATE INDEX {self.name}_id ON {self.name} (ns, "id")',
+        ]
+        for i, column in enumerate(self.columns):
+            if column.indexed:
+                name = f"{self.name}_{i}"
+                found.append(f"CREATE INDEX {name} ON {self.name} (ns, c{i})")
+        return found
+
+    def view(self) -> str:
+        """Return the statement that shows it to whoever opens the file."""
+        namespace = "" if self._has_namespace else "n.name AS namespace, "
+        return (
+            f"CREATE VIEW IF NOT EXISTS {_quoted(self.collection)} AS "
+            # There are few namespaces: indexes begin with them.
+            f"SELECT {namespace}{self._shown} FROM _sync_namespace n "
+            f"CROSS JOIN {self.name} t ON t.ns = n.ns"
+        )
+
+    def of_namespace(self, ns: int) -> str:
+        """Return the SELECT of what one namespace has of it."""
+        return f"SELECT {self._shown} FROM {self.name} t WHERE t.ns = {ns:d}"
+
+    def row(self, document: State, number: int, ns: int) -> list[Any]:
+        """Return all that `put` and `fill` ask for."""
+        key = document.name.partition("/")[2]
+        shown = [columns.value_of(document, column) for column in self.columns]
+        return [number, ns, key, *shown]
+
+
+class Tables:
+    """The tables of one file; a source of commits for as long as one is not filled."""
+
+    def __init__(self, store: Store, writer: "Writer"):
+        self._store = store
+        self._writer = writer
+        self._tables: dict[str, Table] = {}
+        self._declared: set[type[model.Document]] = set()
+        self._undefined: dict[str, Table] = {}
+        self._defining: dict[str, Table] = {}
+        self._whole: WeakSet[State] = WeakSet()
+        """Documents whose row was written whole: later only what changes is"""
+        self._views: dict[int, dict[str, str]] = {}
+        self._changed = Signal()
+        for collection, raw, filled in store.read("SELECT * FROM _sync_table"):
+            made_of = columns.decode(raw)
+            self._tables[collection] = Table(collection, made_of, filled=bool(filled))
+        if any(not table.filled for table in self._tables.values()):
+            writer.flush(self)
+
+    def declare(self, kind: type[model.Document]) -> None:
+        """Keep the documents of a class in a table from now on."""
+        if kind in self._declared:
+            return
+        self._declared.add(kind)
+        collection = model.collection_of(kind)
+        known = self._tables.get(collection)
+        wanted = columns.columns_of(kind)
+        if known is not None:
+            # As the file has it: a default, say, may have no equal in JSON.
+            wanted = columns.decode(columns.encode(wanted))
+            wanted = columns.merged(known.columns, wanted)
+            if wanted == known.columns:
+                return
+        table = Table(collection, wanted, filled=False)
+        self._tables[collection] = self._undefined[collection] = table
+        self._views.clear()
+        self._whole.clear()
+        self._writer.flush(self)
+
+    def views(self, ns: int) -> dict[str, str]:
+        """Return what a query of a namespace may read: the same object until it is
+        something else."""
+        if ns not in self._views:
+            tables = self._tables.values()
+            self._views[ns] = {t.collection: t.of_namespace(ns) for t in tables}
+        return self._views[ns]
+
+    async def ready(self) -> None:
+        """Wait until every table holds all there is. Safe to cancel."""
+        while any(not table.filled for table in self._tables.values()):
+            self._writer.flush(self)
+            await self._changed.wait()
+
+    # --- what a document's commit writes ------------------------------------------
+
+    def write(self, writes: Writes, document: State, number: int, ns: int) -> None:
+        """Write what changed of a document's row; before its cells are taken."""
+        table = self._tables.get(document.name.partition("/")[0])
+        if table is None:
+            return
+        if not document.visible:
+            self._whole.discard(document)
+            writes.add(table.drop, number)
+        elif document not in self._whole:
+            self._whole.add(document)
+            writes.add(table.put, *table.row(document, number, ns))
+        else:
+            fields = document.changed_fields()
+            for i, column in enumerate(table.columns):
+                if column.name in fields:
+                    value = columns.value_of(document, column)
+                    writes.add(
+                        f"UPDATE {table.name} SET c{i} = ? WHERE document = ?",
+                        value,
+                        number,
+                    )
+
+    def clear(self, writes: Writes, ns: int) -> None:
+        """Before a rebuild: forget a namespace's rows."""
+        self._whole.clear()
+        for table in self._tables.values():
+            writes.clear(table.clear, ns)
+
+    # --- filling, as a source of commits ------------------------------------------
+
+    def ready_to_collect(self) -> bool:
+        return True
+
+    def collect(self, writes: Writes) -> None:
+        for table in self._undefined.values():
+            for statement in table.definitions():
+                writes.define(statement)
+            made_of = columns.encode(table.columns)
+            writes.clear(sql.PUT_TABLE, table.collection, made_of, 0)
+        self._defining, self._undefined = self._undefined, {}
+        for table in self._tables.values():
+            if not table.filled:
+                self._fill(table, writes)
+                return
+
+    def _fill(self, table: Table, writes: Writes) -> None:
+        """Bring in some documents as the file has them; whatever changes in this
+        commit is written after them."""
+        rows = self._store.read(
+            "SELECT document, ns, id FROM _sync_document WHERE collection = ? "
+            "AND visible AND document > ? ORDER BY document LIMIT ?",
+            *(table.collection, table.fill_after, FILL_DOCUMENTS),
+        )
+        for number, ns, key in rows:
+            stored = Documents(self._store, ns, _makes_none)
+            document = stored.find(stored.name(f"{table.collection}/{key}"))
+            if document is not None:
+                writes.clear(table.fill, *table.row(document, number, ns))
+            table.fill_after = number
+        if len(rows) < FILL_DOCUMENTS:
+            table.filled = True
+            writes.define(table.view())
+            writes.clear(
+                sql.PUT_TABLE, table.collection, columns.encode(table.columns), 1
+            )
+
+    def committed(self, token: None) -> None:
+        self._defining.clear()
+        if any(not table.filled for table in self._tables.values()):
+            self._writer.flush(self)
+        self._changed.set()
+
+    def failed(self, error: Exception) -> None:
+        self._undefined.update(self._defining)
+        self._defining.clear()
+        for table in self._tables.values():
+            table.fill_after = 0
+        for collection, _, filled in self._store.read("SELECT * FROM _sync_table"):
+            self._tables[collection].filled = bool(filled)
+        for table in self._undefined.values():
+            table.filled = False
+        self._changed.set()
+
+
+def stored_views(store: Store, ns: int) -> dict[str, str]:
+    """Return what a query of a namespace may read in somebody else's file."""
+    found: dict[str, str] = {}
+    for collection, raw in store.read(
+        "SELECT collection, columns FROM _sync_table WHERE filled"
+    ):
+        table = Table(collection, columns.decode(raw), filled=True)
+        found[collection] = table.of_namespace(ns)
+    return found
+
+
+def _makes_none() -> int:
+    raise AssertionError("a table is filled from what is stored")
+
+
+def _column(index: int) -> str:
+    return f"c{index}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,140 @@
+"""Somebody's SQL over this file: it reads what it was given, and nothing else.
+
+The views that it may read are temporary ones of a connection of its own, and an
+authorizer refuses whatever is not read through them: other tables, other namespaces,
+the schema, settings, and every write.
+"""
+
+import sqlite3
+from types import TracebackType
+from typing import Any
+
+from syncengine.errors import Invalid
+from syncengine.storage.store import QueryParams, Views
+
+# How often SQLite asks whether to go on: in steps of its machine, about 20 us.
+PROGRESS_STEPS = 500
+
+# Functions of tables that read nothing of the file.
+_HARMLESS = frozenset({"json_each", "json_tree"})
+
+_REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
+
+
+class TakesLong(Exception):
+    """A query took more steps than it was given."""
+
+
+class Guarded:
+    """A connection that answers queries over `views` only."""
+
+    def __init__(self, connection: sqlite3.Connection, views: Views):
+        self.connection = connection
+        self.views = views
+        self._stopped = False
+        self._left: int | None = None
+        drop_views(connection)
+        for function in sorted(_HARMLESS):
+            # Its first use defines it, which is nothing that a query may do.
+            connection.execute(f"SELECT 1 FROM {function}('[]')").close()
+        for name, select in views.items():
+            connection.execute(f'CREATE TEMP VIEW "{name}" AS {select}')
+        # Once: with each change of these SQLite forgets the statements it prepared.
+        connection.set_authorizer(self._allows)
+        connection.set_progress_handler(self._goes_on, PROGRESS_STEPS)
+
+    def __enter__(self) -> "Guarded":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.connection.set_authorizer(None)
+        self.connection.set_progress_handler(None, 0)
+
+    def stop(self, *, stopped: bool = True) -> None:
+        """Let the query that is running, and each that follows, end with an error."""
+        self._stopped = stopped
+
+    def rows(
+        self, sql: str, params: QueryParams, *, steps: int | None = None
+    ) -> list[sqlite3.Row]:
+        """Return all rows; raises `TakesLong` after `steps`, and `Invalid`."""
+        return self._asked(sql, params, steps)[1]
+
+    def table(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return (names of the columns, rows); raises `Invalid`."""
+        names, rows = self._asked(sql, (), None)
+        return names, [tuple(row) for row in rows]
+
+    def _asked(
+        self, sql: str, params: QueryParams, steps: int | None
+    ) -> tuple[list[str], list[sqlite3.Row]]:
+        self._left = steps
+        cursor = self.connection.cursor()
+        cursor.row_factory = sqlite3.Row
+        try:
+            rows = cursor.execute(sql, params).fetchall()
+            return [column[0] for column in cursor.description or ()], rows
+        except sqlite3.Error as error:
+            if self._left is not None and self._left <= 0:
+                raise TakesLong from None
+            raise Invalid(f"SQL: {_told(error, self.views)}") from error
+        finally:
+            cursor.close()
+
+    def _goes_on(self) -> int:
+        if self._left is not None:
+            self._left -= PROGRESS_STEPS
+            if self._left <= 0:
+                return 1
+        return int(self._stopped)
+
+    def _allows(
+        self,
+        action: int,
+        first: str | None,
+        second: str | None,
+        database: str | None,
+        inside: str | None,
+    ) -> int:
+        if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_FUNCTION:
+            refused = (second or "").lower() in _REFUSED_FUNCTIONS
+            return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_READ and (
+            database == "temp"
+            or (database is None and not first)
+            or inside in self.views
+            or first in _HARMLESS
+        ):
+            # The temporary schema itself, though, tells how the views are made.
+            hidden = first in ("sqlite_temp_master", "sqlite_temp_schema")
+            return sqlite3.SQLITE_DENY if hidden else sqlite3.SQLITE_OK
+        return sqlite3.SQLITE_DENY
+
+
+def drop_views(connection: sqlite3.Connection) -> None:
+    """Drop the temporary views of `connection`."""
+    connection.set_authorizer(None)
+    connection.set_progress_handler(None, 0)
+    found: list[tuple[Any, ...]] = connection.execute(
+        "SELECT name FROM temp.sqlite_master WHERE type = 'view'"
+    ).fetchall()
+    for (name,) in found:
+        connection.execute(f'DROP VIEW temp."{name}"')
+
+
+def _told(error: sqlite3.Error, views: Views) -> str:
+    text = str(error)
+    if "not authorized" in text or "prohibited" in text or "it is a view" in text:
+        names = ", ".join(sorted(views)) or "none yet"
+        return f"{text}; a query reads the tables of typed collections ({names})"
+    if "no such table" in text:
+        names = ", ".join(sorted(views)) or "none yet"
+        return f"{text}; there are: {names}"
+    return text

@@ -1,0 +1,355 @@
+"""Typed collections as tables: after whatever happens the rows equal the documents."""
+
+import asyncio
+import json
+import random
+import shutil
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import syncengine
+import transport
+from syncengine import (
+    Counter,
+    Document,
+    Indexed,
+    Invalid,
+    List,
+    Map,
+    MultiValue,
+    Replica,
+    Set,
+    Space,
+    Text,
+    TransactionOpen,
+    Whole,
+)
+from syncengine.replication import tables
+from syncengine.storage.sql import statements
+
+
+class Note(Document):
+    title: Indexed[str]
+    pinned: bool = False
+    due: datetime | None = None
+    likes: Counter = Counter()
+    tags: Set[str] = Set()
+    todo: List[str] = List()
+    extra: Map[str, Any] = Map()
+    status: MultiValue[str] = MultiValue()
+    whole: Whole[list[int]] = []  # a default, copied for each
+    body: Text = Text()
+
+
+COLUMNS = ("title", "pinned", "due", "likes", "tags", "todo", "extra", "status",
+           "whole", "body")  # fmt: skip
+
+
+async def rows(space: Space) -> dict[str, tuple[Any, ...]]:
+    found = await space.sql(f"SELECT id, {', '.join(COLUMNS)} FROM note ORDER BY id")
+    return {row["id"]: tuple(row)[1:] for row in found}
+
+
+async def from_documents(space: Space) -> dict[str, tuple[Any, ...]]:
+    """The slow, obviously right version."""
+
+    def sql(value: Any) -> Any:
+        if isinstance(value, list | dict):
+            return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        if isinstance(value, datetime):
+            return value.isoformat().replace("+00:00", "Z")
+        return int(value) if isinstance(value, bool) else value
+
+    return {
+        note.id: tuple(sql(note.to_dict()[name]) for name in COLUMNS)
+        async for note in space.documents(Note)
+    }
+
+
+def edit(tx: Any, chance: random.Random) -> None:
+    name = chance.choice("abcd")
+    note = tx.get(Note, name, default=None)
+    if note is None:
+        tx.create(Note, name, title=chance.choice("xyz"))
+        return
+    match chance.randint(0, 11):
+        case 0:
+            tx.delete(Note, name)
+        case 1:
+            note.title = chance.choice("xyzé")
+        case 2:
+            note.pinned = not note.pinned
+        case 3:
+            note.likes += chance.randint(1, 3)
+        case 4:
+            note.tags.add(chance.choice("pq"))
+        case 5:
+            note.todo.insert(0, chance.choice("uvw"))
+        case 6:
+            note.extra["deep"] = {"n": [chance.randint(0, 9)]}
+        case 7:
+            note.status = chance.choice("st")
+        case 8:
+            note.whole = [chance.randint(0, 9)]
+        case 9:
+            note.due = datetime(2026, 1, chance.randint(1, 28), tzinfo=UTC)
+        case 10:
+            tx[f"note/{name}"]["todo"] = 7  # another type under a declared name
+        case _:
+            note.body.insert(0, chance.choice(("so ", "much ")))
+
+
+async def joined(one: Replica, other: Replica, space: Space) -> Space:
+    return await other.join(await space.invite("write", uses=9), name="home")
+
+
+async def meet(one: Replica, other: Replica) -> None:
+    async with (
+        transport.serve(one, "127.0.0.1", 0) as server,
+        transport.connect(other, server.address) as link,
+    ):
+        await link.synced()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_rows_equal_the_documents(seed: int) -> None:
+    chance = random.Random(seed)
+    async with syncengine.open(":memory:") as one, syncengine.open(":memory:") as other:
+        space = await one.namespace("home")
+        theirs = await joined(one, other, space)
+        for step in range(60):
+            mine = chance.choice((space, theirs))
+            async with mine.transaction() as tx:
+                edit(tx, chance)
+            assert await rows(mine) == await from_documents(mine)
+            if chance.random() < 0.1:
+                await meet(one, other)
+                for each in (space, theirs):
+                    assert await rows(each) == await from_documents(each)
+            if step % 20 == 19:
+                async with mine.engine.turn:
+                    await mine.engine.rebuild()
+                await mine.engine.flush()
+                assert await rows(mine) == await from_documents(mine)
+        await meet(one, other)
+        assert await rows(space) == await rows(theirs)
+
+
+async def test_a_collection_that_is_there_already_becomes_a_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "FILL_DOCUMENTS", 3)
+    async with syncengine.open(":memory:") as replica:
+        for name in ("home", "work"):
+            space = await replica.namespace(name)
+            async with space.transaction() as tx:
+                for number in range(8):
+                    tx[f"note/{number}"]["title"] = name
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:  # declares it, and changes some
+            tx.get(Note, "1").title = "changed"
+            tx.delete(Note, "6")
+        assert await rows(space) == await from_documents(space)
+        assert len(await rows(space)) == 7
+
+
+async def test_a_class_that_grows_keeps_what_others_declare() -> None:
+    class One(Document, collection="thing"):
+        name: str
+
+    class Two(Document, collection="thing"):
+        name: str
+        size: Indexed[int] = 5
+
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        for kind in (One, Two, One):
+            async with space.transaction() as tx:
+                made: Any = tx.ensure(kind, kind.__name__, name="x")
+                assert made.name == "x"
+        found = await space.sql("SELECT id, name, size FROM thing ORDER BY id")
+        assert [tuple(row) for row in found] == [("One", "x", 5), ("Two", "x", 5)]
+
+
+async def test_a_query_sees_its_own_namespace_and_nothing_else() -> None:
+    async with syncengine.open(":memory:") as replica:
+        for name in ("home", "work"):
+            space = await replica.namespace(name)
+            async with space.transaction() as tx:
+                tx.create(Note, "n", title=f"at {name}")
+        space = await replica.namespace("home")
+        assert [tuple(row) for row in await space.sql("SELECT title FROM note")] == [
+            ("at home",)
+        ]
+        counted = await space.sql(
+            "WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k LIMIT 3) "
+            "SELECT sum(n), (SELECT count(*) FROM note), upper('x') FROM k"
+        )
+        assert tuple(counted[0]) == (6, 1, "X")
+        tags = await space.sql("SELECT j.value FROM note, json_each(note.tags) j")
+        assert tags == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["SELECT * FROM main.note", "SELECT * FROM _sync_table_note",
+     "SELECT * FROM _sync_log", "SELECT * FROM sqlite_master",
+     "SELECT * FROM temp.sqlite_master", "SELECT * FROM pragma_table_list",
+     "PRAGMA user_version", "ATTACH 'x.db' AS x", "DELETE FROM note",
+     "DROP VIEW note", "CREATE TABLE x (y)", "INSERT INTO note (title) VALUES ('x')",
+     "UPDATE _sync_log SET body = ''", "SELECT load_extension('x')",
+     "SELECT 1; SELECT 2", "SELECT nothing FROM note", "SELECT * FROM nowhere",
+     "SELEC", "BEGIN", "COMMIT", "VACUUM"],
+)  # fmt: skip
+async def test_a_query_that_asks_for_more_is_refused(
+    query: str, tmp_path: Path
+) -> None:
+    for path in (":memory:", tmp_path / "a.db"):
+        async with syncengine.open(path) as replica:
+            space = await replica.namespace("home")
+            async with space.transaction() as tx:
+                tx.create(Note, "n", title="kept")
+            with pytest.raises(Invalid, match="SQL"):
+                await space.sql(query)
+            (row,) = await space.sql("SELECT title FROM note")
+            assert row["title"] == "kept"
+            async with space.transaction() as tx:
+                tx.get(Note, "n").likes += 1
+
+
+async def test_parameters_are_given_in_order_or_by_name() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Note, "n", title="a")
+        for given in (["a"], [{"title": "a"}]):
+            mark = "?" if given == ["a"] else ":title"
+            found = await space.sql(f"SELECT id FROM note WHERE title = {mark}", *given)
+            assert [row["id"] for row in found] == ["n"]
+        with pytest.raises(Invalid, match="SQL"):
+            await space.sql("SELECT id FROM note WHERE title = ?")
+
+
+async def test_inside_a_transaction_a_query_says_that_it_would_wait() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Note, "n", title="a")
+            with pytest.raises(TransactionOpen):
+                await space.sql("SELECT 1")
+
+
+async def test_a_long_query_leaves_the_loop_alone_and_can_be_cancelled(
+    tmp_path: Path,
+) -> None:
+    endless = "WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k) "
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        asking = asyncio.create_task(space.sql(endless + "SELECT max(n) FROM k"))
+        async with space.transaction() as tx:
+            tx.create(Note, "n", title="meanwhile")
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        (row,) = await space.sql("SELECT title FROM note")
+        assert row["title"] == "meanwhile"
+        long = await space.sql(
+            endless + "SELECT count(*) FROM (SELECT n FROM k LIMIT 300000)"
+        )
+        assert long[0][0] == 300_000
+
+
+async def test_other_programs_read_the_file_while_it_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    async with syncengine.open(path) as replica:
+        for name in ("home", "work"):
+            space = await replica.namespace(name)
+            async with space.transaction() as tx:
+                tx.create(Note, "n", title=f"at {name}", tags={"a", "b"})
+        await replica.tables.ready()
+        query = "SELECT namespace, id, title, json_array_length(tags) FROM note"
+        plain = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        assert sorted(plain.execute(query)) == [
+            ("home", "n", "at home", 2),
+            ("work", "n", "at work", 2),
+        ]
+        plan = plain.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM note WHERE title = 'x'"
+        ).fetchall()
+        assert "_sync_table_note_0" in str(plan), "the index is used"
+        plain.close()
+        shell = shutil.which("sqlite3")
+        if shell is not None:
+            told = await asyncio.create_subprocess_exec(
+                shell, "-readonly", str(path), query, stdout=asyncio.subprocess.PIPE
+            )
+            assert b"home|n|at home|2" in (await told.communicate())[0]
+
+
+async def test_tables_are_kept_by_a_program_that_does_not_know_the_class(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "notes.db"
+    async with syncengine.open(path) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Note, "n", title="first")
+    async with syncengine.open(path) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["note/n"]["title"] = "second"
+            tx["note/m"]["title"] = "another"
+        found = await space.sql("SELECT id, title, likes FROM note ORDER BY id")
+        assert [tuple(row) for row in found] == [
+            ("m", "another", 0),
+            ("n", "second", 0),
+        ]
+
+
+async def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    async with syncengine.open(path) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["note/n"]["title"] = "old"
+    plain = sqlite3.connect(path)
+    plain.execute("DROP TABLE _sync_table")
+    plain.execute("PRAGMA user_version = 1")
+    plain.commit()
+    plain.close()
+    async with syncengine.open(path) as replica:
+        space = await replica.namespace("home")
+        assert (await space.get(Note, "n")).title == "old"
+        assert (await rows(space))["n"][0] == "old"
+    plain = sqlite3.connect(path)
+    assert plain.execute("PRAGMA user_version").fetchone() == (statements.FORMAT,)
+    plain.close()
+
+
+def test_names_that_a_table_cannot_have_are_refused() -> None:
+    made: Any = type(Document)
+    with pytest.raises(Invalid, match="sqlite_"):
+        made("One", (Document,), {"__module__": __name__}, collection="sqlite_things")
+    fields = {"__annotations__": {"name": str, "Name": str}, "__module__": __name__}
+    with pytest.raises(TypeError, match="differ only in case"):
+        made("Two", (Document,), fields)
+
+
+async def test_columns_may_be_called_like_anything() -> None:
+    class Order(Document, collection="order"):
+        select: str
+        namespace: int = 3
+        group: Indexed[str] = "g"
+
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Order, "1", select="x")
+        found = await space.sql('SELECT "select", namespace, "group", id FROM "order"')
+        assert [tuple(row) for row in found] == [("x", 3, "g", "1")]
