@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from benchmarks.row import Row
 from benchmarks.text import TRACES
 from syncengine.crdt.document import Document
-from syncengine.crdt.operation import Action
+from syncengine.crdt.list import ListState
+from syncengine.crdt.operation import Action, Type
 from syncengine.crdt.sequence.oplog import DEL, INS
 from syncengine.crdt.text import TextState
 from syncengine.ids import ActorId, DocumentId, Stamp
@@ -218,6 +219,26 @@ def live(*, bursts: bool) -> float:
     return spent / received * 1e6
 
 
+def moves(count: int) -> float:
+    """Return CPU seconds for as many random moves as the list has elements."""
+    chance = random.Random(3)
+    document = Document(DocumentId("note/1"))
+    everything = list(range(count))
+    document.apply([int(Action.LIST_INSERT), "l", 0, everything], (1, A, 1), None)
+    state = document.state(("l", Type.LIST), Type.LIST)
+    assert isinstance(state, ListState)
+    began = time.process_time()
+    for seq in range(count + 1, 3 * count, 2):
+        at, to = chance.randrange(count), chance.randrange(count)
+        (source, _), *_ = state.author_ranges(at, 1)
+        ((target, _),) = state.author_ranges(to + (to > at), 0)
+        op = [int(Action.MOVE), "l", source, target]
+        document.apply(op, (2, A, seq), None)
+    seconds = time.process_time() - began
+    assert sorted(document.to_value()["l"]) == everything
+    return seconds
+
+
 def run() -> list[Row]:
     rows: list[Row] = []
     detail = {"process": os.getpid()}
@@ -241,4 +262,8 @@ def run() -> list[Row]:
         how = "in bursts" if bursts else "in strict turns"
         title = f"receive a keystroke while typing, two writers {how}"
         rows.append(Row(title, "us CPU", samples, most, detail=detail))
+    long = [moves(10_000) for _ in range(REPEATS)]
+    short = [moves(5_000) for _ in range(REPEATS)]
+    title = "10,000 moves in a list of 10,000"
+    rows.append(Row(title, "s CPU", long, 2.3, short, "half of it", detail=detail))
     return rows

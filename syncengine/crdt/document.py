@@ -9,14 +9,14 @@ Laws (`tests/syncengine/crdt/test_document.py`): any causal order of the same ch
 leaves the same visible state; `undo` takes a change back without a trace.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 from weakref import ref
 
 from syncengine import limits, values
 from syncengine.crdt import counter, multivalue, register, seeds
 from syncengine.crdt import set as add_wins
-from syncengine.crdt.list import ListState
+from syncengine.crdt.list import MOVED, ListState
 from syncengine.crdt.operation import (
     Action,
     ContainerId,
@@ -85,6 +85,9 @@ _STATES: dict[int, type[State]] = {
 
 Parent = tuple[ContainerId, str | None, int, int]
 """(container above, key there or None in a list, own type, depth)"""
+
+
+_Step = tuple[ContainerId, ListState, int, int, Any, Stamp, Seen]
 
 
 class Cells(Protocol):
@@ -185,6 +188,8 @@ class Document:
                     self._apply_remove(op, stamp, seen)
                 case Action.MULTI_SET:
                     self._apply_multi(op, stamp, seen)
+                case Action.MOVE:
+                    self._apply_move(op, stamp, seen)
                 case Action.SEED:
                     self._apply_seed(op, stamp)
                 case int() if action > 0:
@@ -205,10 +210,17 @@ class Document:
         """
         try:
             action = op[0]
-            if action not in _POSITIONAL:
+            if action not in _POSITIONAL and action != Action.MOVE:
                 return
             if self.seeds and seen is not None:
                 seen = seeds.seen_with(self.seeds, seen)
+            if action == Action.MOVE:
+                for container, moving, kind, pos, _, at, known in self._moving(
+                    op, stamp, seen
+                ):
+                    moving.apply_void(kind, pos, 1, (at[1], at[2]), known)
+                    self.dirty.add((container, None))
+                return
             found = self._positional(op, stamp, seen)
         except (TypeError, IndexError, KeyError, ValueError):
             return
@@ -337,6 +349,37 @@ class Document:
         self._put(state.slot, None, slot or None)
         self.dirty.add((container, VALUES))
         self._touch(container, stamp)
+
+    def _apply_move(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        for container, state, kind, pos, content, at, known in self._moving(
+            op, stamp, seen
+        ):
+            self._changing(container)
+            state.apply(kind, pos, 1, content, at, known, self.undo)
+            self.dirty.add((container, None))
+            self._touch(container, at)
+
+    def _moving(self, op: Operation, stamp: Stamp, seen: Seen) -> Iterator[_Step]:
+        """Yield the two steps of a move: a new slot, and that it is the place of the
+        element at the old one; each as (container, its state, kind, position, content,
+        stamp, what was seen). Nothing when the list was never made."""
+        _, raw, source, target, *_ = op
+        hlc, actor, seq = stamp
+        container = resolve(raw, Action.MOVE, actor)
+        state = self.state(container, Type.LIST)
+        for pos in (source, target):
+            if type(pos) is not int or pos < 0:
+                raise InvalidOperation("a position is 0 or more")
+        if state is None:
+            return
+        assert isinstance(state, ListState)
+        slot = Entry(hlc, actor, seq, None, MOVED)
+        yield container, state, INS, target, [slot], stamp, seen
+        place = Entry(hlc, actor, seq + 1, (actor, seq), MOVED)
+        known = None if seen is None else {**seen, actor: seq}
+        pos = source + (source >= target)
+        at = (hlc, actor, seq + 1)
+        yield container, state, SET, pos, [(place, known)], at, known
 
     def _apply_seed(self, op: Operation, stamp: Stamp) -> None:
         _, raw, key, content, *_ = op
@@ -635,7 +678,7 @@ class Document:
         """Return at which index of a list the element stands that holds a container."""
         state = self.state(container, Type.LIST)
         assert isinstance(state, ListState)
-        for index, name in enumerate(state.order):
+        for index, name in enumerate(state.elements()):
             if any(entry.container == element for entry in state.slots[name]):
                 return str(index)
         return "-"  # deleted: it stands nowhere
@@ -650,7 +693,7 @@ class Document:
         if isinstance(state, SetState):
             return [values.decode(element) for element in sorted(state.dots)]
         if isinstance(state, ListState):
-            return [self.entry_value(state.slots[name][0]) for name in state.order]
+            return [self.entry_value(state.slots[name][0]) for name in state.elements()]
         if isinstance(state, MultiState):
             return multivalue.shown(state.slot.get(None, EMPTY))
         return str(state)
@@ -670,7 +713,9 @@ class Document:
         if isinstance(state, MapState):
             return {key: self._canonical_entry(s[0]) for key, s in state.slots.items()}
         if isinstance(state, ListState):
-            return [self._canonical_entry(state.slots[name][0]) for name in state.order]
+            return [
+                self._canonical_entry(state.slots[name][0]) for name in state.elements()
+            ]
         shown = self.to_value(container, type_)
         if isinstance(shown, int) and not limits.INT_MIN <= shown <= limits.INT_MAX:
             return str(shown)

@@ -44,10 +44,10 @@ class Action(IntEnum):
     LIST_SET = 13
     LIST_MAKE = 14
     LIST_PUT = 15
+    MOVE = 16
     SEED = 17
     MULTI_SET = 20
     # Reserved for what comes later, so that no file has to change:
-    MOVE = 16
     MARK = 18
     UNMARK = 19
     TREE_MOVE = 21
@@ -69,6 +69,7 @@ TYPE_OF_ACTION: dict[int, Type] = {
     Action.LIST_SET: Type.LIST,
     Action.LIST_MAKE: Type.LIST,
     Action.LIST_PUT: Type.LIST,
+    Action.MOVE: Type.LIST,
     Action.MULTI_SET: Type.MULTI,
 }
 
@@ -153,7 +154,8 @@ def resolve(raw: Any, action: int, author: ActorId) -> ContainerId:
 def length(op: Operation) -> int:
     """Return how many seqs `op` takes; raises `InvalidOperation`.
 
-    One for each inserted or deleted element, one for anything else.
+    One for each inserted or deleted element, two for a move (a slot, and whose it is),
+    one for anything else.
     """
     try:
         action = op[0]
@@ -168,6 +170,8 @@ def length(op: Operation) -> int:
             if type(n) is not int or n <= 0:
                 raise InvalidOperation("a length is a positive number")
             return int(n)
+        if action == Action.MOVE:
+            return 2
     except (TypeError, IndexError) as error:
         raise InvalidOperation("an operation is [action, ...]") from error
     return 1

@@ -353,10 +353,10 @@ class List(_Bound, MutableSequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> "List[T]": ...
     def __getitem__(self, index: int | slice) -> Any:
-        view, shown = self._bound(), self._shown()
+        view = self._bound()
         if isinstance(index, slice):
-            return [wrap(view, entry) for entry in shown[index]]
-        return wrap(view, shown[index])
+            return [wrap(view, entry) for entry in self._shown()[index]]
+        return wrap(view, view.entry_at(self._container, self._index(index)))
 
     def __iter__(self) -> Iterator[T]:
         if self._view is not None:
@@ -401,6 +401,20 @@ class List(_Bound, MutableSequence[T], Generic[T]):
             return
         for at in sorted(range(start, stop, step), reverse=True):
             del self[at]
+
+    def move(self, index: int, to: int) -> None:
+        """Move the element at `index` so that it then stands at `to`.
+
+        What others do to it meanwhile stays with it; of concurrent moves of one
+        element the latest counts. Raises `IndexError`.
+        """
+        view = self._bound()
+        index, to = self._index(index), self._index(to)
+        view.writable()
+        if index != to:
+            source = self._at(index, 1)
+            target = self._at(to + (to > index))
+            view.emit(Action.MOVE, self._container, source, target)
 
     def insert(self, index: SupportsIndex, value: T) -> None:
         self.insert_all(index.__index__(), [value])

@@ -32,7 +32,7 @@ from syncengine.crdt.operation import (
 from syncengine.crdt.register import EMPTY, Entry, Slot
 from syncengine.crdt.text import TextState
 from syncengine.errors import FrozenDocument, Invalid, TooLarge, TransactionClosed
-from syncengine.ids import ActorId
+from syncengine.ids import ActorId, OpId
 
 _MAKING = frozenset({Action.MAKE, Action.LIST_MAKE, Action.LIST_PUT})
 
@@ -59,8 +59,15 @@ class FrozenList:
     """The order and slots of a list at one moment."""
 
     def __init__(self, state: ListState):
-        self.order = list(state.order)
+        self._elements = list(state.elements())
+        self.shown_length = len(self._elements)
         self.slots = dict(state.slots)
+
+    def elements(self) -> list[OpId]:
+        return self._elements
+
+    def element_at(self, index: int) -> OpId:
+        return self._elements[index]
 
 
 class FrozenText:
@@ -255,13 +262,18 @@ class View:
         state = self.state(container, Type.LIST)
         if state is None:
             return []
-        return [state.slots[name][0] for name in state.order]
+        return [state.slots[name][0] for name in state.elements()]
+
+    def entry_at(self, container: ContainerId, index: int) -> Entry:
+        """Return what an element of a list shows; the index is within it."""
+        state = self.state(container, Type.LIST)
+        return state.slots[state.element_at(index)][0]  # type: ignore[no-any-return]  # an entry
 
     def list_length(self, container: ContainerId) -> int:
         if not self.shows(container):
             return 0
         state = self.state(container, Type.LIST)
-        return 0 if state is None else len(state.order)
+        return 0 if state is None else state.shown_length
 
     def plain(self, container: ContainerId, type_: int) -> Any:
         """Return what a container shows as plain data."""
@@ -376,8 +388,8 @@ class View:
         elif isinstance(state, MultiState):
             if state.slot:
                 self._raw(Action.MULTI_SET, container, [])
-        elif isinstance(state, ListState) and state.order:
-            for at, count in state.author_ranges(0, state.length):
+        elif isinstance(state, ListState) and state.shown_length:
+            for at, count in state.author_ranges(0, state.shown_length):
                 self._raw(Action.LIST_DELETE, container, at, count)
         elif isinstance(state, TextState) and state.length:
             for at, count in state.author_ranges(0, state.length):

@@ -169,7 +169,8 @@ class Live(Generic[D]):
             if was and not shown.visible:
                 # It went as a whole, with a deleted document say.
                 state = self._sequence(shown)
-                gone = state.length - sum(len(e.inserted) - e.deleted for e in edits)
+                length = getattr(state, "shown_length", state.length)
+                gone = length - sum(len(e.inserted) - e.deleted for e in edits)
                 edits = [Edit(0, gone, "" if shown.type == Type.TEXT else [])]
             elif shown.visible and not was:
                 edits = [Edit(0, 0, self._content(shown))]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from syncengine.clock import ms_from_hlc
 from syncengine.crdt.document import Document as State
+from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.documents import model
 from syncengine.documents.fields import Map
@@ -295,7 +296,8 @@ class Space:
     ) -> Iterator[tuple[str, LostValue]]:
         state = document.state(container, type_)
         slots: Any = getattr(state, "slots", {})
-        order = {name: f"{at}" for at, name in enumerate(getattr(state, "order", ()))}
+        elements = state.elements() if isinstance(state, ListState) else ()
+        order = {name: f"{at}" for at, name in enumerate(elements)}
         for key, slot in slots.items():
             name = key if isinstance(key, str) else order[key]
             for index, entry in enumerate(slot):

@@ -164,6 +164,8 @@ class _Life:
                     items = page.list("items")
                     if len(items):
                         items[chance.randrange(len(items))] = mark
+                        at, to = (chance.randrange(len(items)) for _ in range(2))
+                        items.move(at, to)
                 case 7:
                     several = [mark, chance.randint(0, 3)][: chance.randint(0, 2)]
                     page.multi("several").set(*several)

@@ -57,7 +57,7 @@ MISSING = {
         "told_time",
     },
     "Space": {
-        "check_may_write", "check_usable", "grant", "is_member", "is_new", "is_pending",
+        "check_may_write", "collection_of", "check_usable", "grant", "is_member", "is_new", "is_pending",
         "live",  # for editors, which live in the loop
     },
 }  # fmt: skip

@@ -140,6 +140,16 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
             else [Action.TOUCH]
         ),
         lambda: [Action.LIST_MAKE, "items", 0, 1],
+        lambda: (
+            [
+                Action.MOVE,
+                "items",
+                chance.randrange(len(items)),
+                chance.randint(0, len(items)),
+            ]
+            if items
+            else [Action.TOUCH]
+        ),
         lambda: [
             Action.SEED,
             None,
@@ -208,7 +218,7 @@ def test_malformed_operations_are_invalid_and_leave_nothing(op: list[Any]) -> No
     assert document.to_value() == {}
 
 
-@pytest.mark.parametrize("op", [[16, "l", 0, 1], [99], [2, None, "t", 6]])
+@pytest.mark.parametrize("op", [[18, "t", 0, 1], [99], [2, None, "t", 6]])
 def test_operations_of_newer_versions_are_unknown(op: list[Any]) -> None:
     with pytest.raises(UnknownOperation):
         Document(NAME).apply(op, (1, ACTORS[0], 1), {})

@@ -31,6 +31,7 @@ from syncengine import (
     Whole,
     limits,
 )
+from syncengine.documents.fields import plain_value
 from syncengine.ids import DocumentId
 from tests.wires import Wire
 
@@ -610,3 +611,22 @@ async def test_the_meta_tells_pending_and_time(space: Space, tmp_path: Any) -> N
     assert not note.meta.conflicted
     assert note.meta.updated_at is not None
     assert isinstance(space._replica, Replica)
+
+
+async def test_moving_keeps_what_others_do_to_an_element(space: Space) -> None:
+    async with space.transaction() as tx:
+        items = tx["page/1"].list("items")
+        items.extend(["a", "b", {"name": "c"}, "d"])
+        items.move(2, 0)
+        assert [plain_value(item) for item in items] == [{"name": "c"}, "a", "b", "d"]
+        items[0]["name"] = "C"
+        items.move(0, -1)
+        items[1] = "B"
+        items.insert(1, "new")
+        del items[0]
+        with pytest.raises(IndexError):
+            items.move(9, 0)
+    page = await space.get("page/1")
+    assert page.to_dict()["items"] == ["new", "B", "d", {"name": "C"}]
+    with pytest.raises(FrozenDocument):
+        page["items"].move(0, 1)
