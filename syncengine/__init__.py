@@ -49,6 +49,7 @@ from syncengine.system import SystemClock, SystemEntropy
 if TYPE_CHECKING:
     from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
     from syncengine.documents.model import Document, Indexed, Whole
+    from syncengine.replication.feed import Change
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
     from syncengine.replication.replica import Opening, Replica
@@ -67,6 +68,7 @@ _HOMES = {
     "Document": "syncengine.documents.model",
     "Indexed": "syncengine.documents.model",
     "Whole": "syncengine.documents.model",
+    "Change": "syncengine.replication.feed",
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
     "Live": "syncengine.replication.live",
@@ -79,6 +81,7 @@ _HOMES = {
 
 __all__ = [
     "AlreadyExists",
+    "Change",
     "ClockSuspect",
     "Closed",
     "ConnectionLost",

@@ -19,7 +19,14 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
@@ -32,6 +39,7 @@ from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
 from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space
 from syncengine.replication import transaction as _transaction
+from syncengine.replication.feed import Change
 from syncengine.replication.hub import Admit
 from syncengine.replication.hub import Hub as _AsyncHub
 from syncengine.replication.space import LostValue, PeerStatus
@@ -338,6 +346,18 @@ class Space:
         """Return (collection, number of documents), as on disk."""
         return self._loop.run(_call(self.inner.collections))
 
+    def changes(self, after: str | None = None) -> Iterator[Change]:
+        """Yield every change, then those that come. See `syncengine.Space.changes`."""
+        return self._loop.each(lambda: self.inner.changes(after))
+
+    def dump(self, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """Yield a record for each document. See `syncengine.Space.dump`."""
+        return self._loop.each(lambda: self.inner.dump(prefix))
+
+    def load(self, records: Iterable[Mapping[str, Any]]) -> int:
+        """Make documents what records say. See `syncengine.Space.load`."""
+        return self._loop.run(self.inner.load(records))
+
     def sql(self, query: str, *params: Any) -> list[SqlRow]:
         """Return the rows of a query. See `syncengine.Space.sql`."""
         return self._loop.run(self.inner.sql(query, *params))
@@ -511,6 +531,7 @@ def _whole(shown: Any) -> Any:
 
 
 __all__ = [
+    "Change",
     "Counter",
     "Document",
     "Hub",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import math
@@ -11,7 +12,8 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from clients.cli.output import (
     stderr,
     table,
 )
+from syncengine.crdt.sequence.difference import rebased
 from syncengine.errors import Invalid, NotFound, StoreLocked, SyncError
 from syncengine.ids import base32, document_id, parse_document_id
 from syncengine.system import SystemEntropy
@@ -43,6 +46,9 @@ CONNECT_SECONDS = 15.0
 
 # How long a command waits for another one that has the file open.
 LOCK_SECONDS = 2.0
+
+# Documents that are imported in one transaction.
+IMPORT_DOCUMENTS = 200
 
 
 class Context:
@@ -565,6 +571,166 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+
+
+@cli.command()
+@click.argument("path")
+@command
+async def edit(context: Context, path: str) -> None:
+    """Edit a text (collection/id/field) in $EDITOR.
+
+    The file is not kept open meanwhile: what you change is written as changes to what
+    the text is by then.
+    """
+    collection, key, field = (path.split("/") + [""] * 3)[:3]
+    if path.count("/") != 2 or not field:
+        raise Invalid("name a text as collection/id/field", path=path)
+    name, field = document_id(collection, unescape(key)), unescape(field)
+    async with context.open() as replica:
+        before = await _text(await context.space(replica), name, field)
+    edited = await asyncio.to_thread(click.edit, before, extension=".txt")
+    if edited is not None and not before.endswith("\n"):
+        edited = edited.removesuffix("\n")  # given to the last line for the editor
+    if edited is None or edited == before:
+        context.out.result({"path": path, "changes": 0}, "Nothing was changed.")
+        return
+    async with context.open() as replica:
+        space = await context.space(replica)
+        now = await _text(space, name, field)
+        made = rebased(before, edited, now)
+        async with space.transaction() as tx:
+            text = tx[name].text(field)
+            for at, deleted, inserted in made:
+                if deleted:
+                    text.delete(at, deleted)
+                if inserted:
+                    text.insert(at, inserted)
+        data = {"path": path, "changes": len(made), "pending": space.pending}
+        context.out.result(data, f"Written: {len(made)} changes.")
+        context.note_outsider(space)
+
+
+async def _text(space: "syncengine.Space", name: str, field: str) -> str:
+    found = await space.get(name, default=None)
+    value = "" if found is None else found.get(field, "")
+    if not isinstance(value, str | syncengine.Text) or (
+        isinstance(value, str) and value
+    ):
+        raise Invalid(
+            f"{name}/{field} is no text that merges; `put` writes it", path=name
+        )
+    return str(value)
+
+
+@cli.command()
+@click.argument("prefix", default="")
+@click.option("--out", type=click.Path(), help="A file that is not there yet.")
+@command
+async def export(context: Context, prefix: str, out: str | None) -> None:
+    """Print documents (all, or those that begin with PREFIX), a line of JSON each."""
+    from syncengine.documents import exchange
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    count = 0
+    try:
+        ns = reader.number(context.settings.namespace)
+        with open(out, "x") if out else contextlib.nullcontext(sys.stdout) as file:
+            for name in reader.all_names(ns):
+                if name.startswith(prefix):
+                    record = exchange.dump(reader.document(ns, name))
+                    print(json.dumps(record, ensure_ascii=False), file=file)
+                    count += 1
+    finally:
+        reader.close()
+    if out:
+        context.out.result({"documents": count, "file": out}, f"{count} documents.")
+
+
+@cli.command("import")
+@click.argument("file", type=click.File())
+@command
+async def import_(context: Context, file: Any) -> None:
+    """Make documents what FILE says (- reads it): lines as `export` prints them.
+
+    What is there is edited where it differs; importing twice changes nothing.
+    """
+
+    def records() -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise ValueError("no object")
+            except ValueError as error:
+                raise Invalid(f"line {number} is no record: {error}") from None
+            yield record
+
+    async with context.open() as replica:
+        space = await context.space(replica)
+        with stderr.status("Importing", spinner="dots") as shown:
+            count = 0
+            waiting = records()
+            while page := list(itertools.islice(waiting, IMPORT_DOCUMENTS)):
+                count += await space.load(page)
+                shown.update(f"Importing: {count:,} documents")
+        data = {"documents": count, "pending": space.pending}
+        context.out.result(data, f"{count} documents.")
+        context.note_outsider(space)
+
+
+@cli.command()
+@click.argument("path", required=False)
+@click.option("-c", "--count", default=20, show_default=True, help="How many at most.")
+@command
+async def log(context: Context, path: str | None, count: int) -> None:
+    """List changes, the newest first: when, who, what they touched.
+
+    Of the namespace, or of a document (collection/id) or collection.
+    """
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    try:
+        found = reader.changes(reader.number(context.settings.namespace), path, count)
+    finally:
+        reader.close()
+    shown = table("when", "device", "documents", "")
+    for change in found:
+        names = ", ".join(change.documents[:3])
+        more = len(change.documents) - 3
+        shown.add_row(
+            change.at.astimezone().isoformat(" ", timespec="seconds"),
+            change.author[:8],
+            escape(names + (f" and {more} more" if more > 0 else "")),
+            escape(f"void: {change.void}" if change.void else ""),
+        )
+    context.out.result({"changes": [asdict(change) for change in found]}, shown)
+
+
+@cli.command()
+@click.argument("path")
+@click.option("--address", help="Stay connected to this hub, or to the one known.")
+@click.option("--offline", is_flag=True, help="Connect to nothing.")
+@command
+async def watch(
+    context: Context, path: str, address: str | None, offline: bool
+) -> None:
+    """Print a document (collection/id) or a collection now and whenever it changes."""
+    async with context.open() as replica, contextlib.AsyncExitStack() as stack:
+        space = await context.space(replica)
+        address = address or context.settings.address
+        known = replica.invited_addresses()
+        if not offline and (address or known):
+            await stack.enter_async_context(transport.connect(replica, address))
+        async for seen in space.watch(path):
+            if "/" in path:
+                seen = {path.partition("/")[2]: seen}
+            for key, document in seen.items():
+                value = None if document is None else document.to_dict()
+                name = f"{path.partition('/')[0]}/{key}"
+                text = json.dumps(value, ensure_ascii=False, default=str)
+                context.out.result({"path": name, "value": value}, f"{name} {text}")
 
 
 @cli.command()

@@ -434,7 +434,8 @@ class List(_Bound, MutableSequence[T], Generic[T]):
                 where = f"{path}/{at + offset}"
                 type_ = container_type(value, where)
                 if not type_:
-                    plain.append(value)
+                    one: Any = value
+                    plain.append(one.value if isinstance(one, Single) else one)
                     continue
                 self._insert_plain(at + offset - len(plain), plain)
                 plain = []
@@ -518,6 +519,8 @@ class Map(_Bound, MutableMapping[K, V], Generic[K, V]):
             values.check_key(key, view.path(self._container))
             container_type(value, view.path(self._container, key))
             raise
+        if isinstance(value, Single):
+            value = value.value
         number = type(value) is int or type(value) is float
         if not type_ and not number:
             view.emit(Action.SET, self._container, key, value)
@@ -642,6 +645,8 @@ def wrap(view: View, entry: Entry) -> Any:
 
 def plain_value(value: Any) -> Any:
     """Return `value` without our classes."""
+    if isinstance(value, Single):
+        return value.value
     if isinstance(value, Map):
         return value.to_dict()
     if isinstance(value, List | Set | MultiValue):
@@ -666,8 +671,18 @@ def _exact(value: Any) -> Any:
     return value
 
 
+class Single:
+    """A list or a dict that is to be one value, where it would become a container."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
 def container_type(value: Any, path: str) -> int:
     """Return which container `value` becomes: 0 for a register's plain value."""
+    if isinstance(value, Single):
+        values.check(value.value, path)
+        return 0
     if value is None or isinstance(value, bool | str | bytes | datetime):
         values.check(value, path)
         return 0

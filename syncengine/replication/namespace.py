@@ -157,6 +157,8 @@ class Namespace:
         self.outbox = Outbox(keeper.store, keeper.ns)
         self.body = BodyWatch()
         self.channels: list[Told] = []
+        self.feeds = 0
+        """How many follow the log: what is written comes into it with its commit."""
         self.in_flight: set[object] = set()  # channels that wait for our data's ack
         self.log_grew = Signal()  # rows were committed: links have something to send
         self.progress = Signal()  # sealed or acknowledged further
@@ -977,7 +979,7 @@ class Namespace:
                 self.documents.projection.clear(writes, ns)
             self._clear_first = False
             self.documents.fresh = False
-        if self._seal_due or (self.channels and not self.in_flight):
+        if self._seal_due or ((self.channels or self.feeds) and not self.in_flight):
             self._seal(writes)
         self.outbox.collect(writes)
         if self.channels and self.outbox:

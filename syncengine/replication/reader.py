@@ -5,11 +5,14 @@ from typing import Any
 
 from syncengine.crdt.document import Document
 from syncengine.errors import NotFound, NotOurs
-from syncengine.ids import DocumentId
+from syncengine.ids import DocumentId, Lineage, NamespaceId
 from syncengine.replication.documents import Documents
+from syncengine.replication.feed import READ_ROWS, Change, told
+from syncengine.replication.keeper import Keeper
 from syncengine.replication.tables import stored_views
 from syncengine.storage.inline import InlineStore
 from syncengine.storage.query import Guarded
+from syncengine.trust.keys import ED25519
 
 
 class Reader:
@@ -73,6 +76,29 @@ class Reader:
         views = stored_views(self.store, ns) if version >= 2 else {}
         with Guarded(self.store.connection, views) as guarded:
             return guarded.table(query)
+
+    def changes(self, ns: int, path: str | None, count: int) -> list[Change]:
+        """Return up to `count` changes of the log, the newest first: all, or those of
+        a document or a collection."""
+        ((name, position),) = self.store.read(
+            "SELECT id, position FROM _sync_namespace WHERE ns = ?", ns
+        )
+        lineage, scheme = Lineage(bytes(16)), ED25519
+        keeper = Keeper(self.store, ns, NamespaceId(name), lineage, scheme)
+        keeper.load()
+        found: list[Change] = []
+        while position and len(found) < count:
+            before = max(0, position - READ_ROWS)
+            rows = [r for r in keeper.rows_after(before, READ_ROWS) if r[0] <= position]
+            for at, row in reversed(rows):
+                for change in reversed(told(keeper, at - 1, at, row)):
+                    if path is None or any(
+                        touched == path or touched.startswith(f"{path}/")
+                        for touched in change.documents
+                    ):
+                        found.append(change)
+            position = before
+        return found[:count]
 
     def all_names(self, ns: int) -> Iterator[DocumentId]:
         """Yield every visible document."""

@@ -1,6 +1,7 @@
 """A namespace as an application uses it."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import (
     AsyncGenerator,
@@ -18,7 +19,7 @@ from syncengine.clock import ms_from_hlc
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import ContainerId, Type
-from syncengine.documents import model
+from syncengine.documents import exchange, model
 from syncengine.documents.fields import Map
 from syncengine.documents.model import Document
 from syncengine.documents.view import View
@@ -40,8 +41,9 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
-from syncengine.replication import watch
+from syncengine.replication import feed, watch
 from syncengine.replication.address import parse_address
+from syncengine.replication.feed import Change
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Transaction
@@ -381,6 +383,63 @@ class Space:
                 return watch.document(self, document_id(named, id), shown)
         check_collection(named)
         return watch.collection(self, named, prefix, shown)
+
+    def changes(self, after: str | None = None) -> AsyncGenerator[Change, None]:
+        """Yield every change of this namespace that is on this disk, then those that
+        come, in the order of this file's log; keep `change.cursor` and go on there.
+
+        `async for change in space.changes(after=cursor)`. A change is told once it is
+        stored, with why it is void if it is; one that is stamped ahead of now shows
+        when its time has come. While somebody follows, what is written here is signed
+        with its commit. Ends when the replica is closed. Raises `Invalid` for a cursor
+        of another file.
+        """
+        self.check_usable()
+        return feed.changes(self, after)
+
+    # --- JSON ---------------------------------------------------------------------
+
+    async def dump(self, prefix: str = "") -> AsyncGenerator[dict[str, Any], None]:
+        """Yield a record for each document whose `collection/id` begins with `prefix`:
+        what JSON can say, and the types that it cannot.
+
+        `{"path": "note/1", "value": {...}, "types": {"/body": "text"}}`. Raises
+        `Invalid` for a value without JSON form.
+        """
+        self.check_usable()
+        for collection, _ in self.collections():
+            names = list(self.engine.documents.names(collection, ""))
+            for start in range(0, len(names), PAGE_DOCUMENTS):
+                await self.engine.whole()
+                self.check_usable()
+                page = [
+                    name
+                    for name in names[start : start + PAGE_DOCUMENTS]
+                    if name.startswith(prefix)
+                ]
+                for name in page:
+                    with self.engine.as_before([name]):
+                        document = self.engine.documents.find(name)
+                        if document is None or not document.visible:
+                            continue
+                        record = exchange.dump(document)
+                    yield record
+
+    async def load(self, records: Iterable[Mapping[str, Any]]) -> int:
+        """Make documents what their records say, by edits where they differ; return
+        how many there were.
+
+        A transaction for each `PAGE_DOCUMENTS`: what came before a record that is
+        none stays. Raises `Invalid`.
+        """
+        count = 0
+        waiting = iter(records)
+        while page := list(itertools.islice(waiting, PAGE_DOCUMENTS)):
+            async with self.transaction() as tx:
+                for record in page:
+                    tx.load(record)
+            count += len(page)
+        return count
 
     # --- editors ------------------------------------------------------------------
 

@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from weakref import ref
 
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import Action, Operation
-from syncengine.documents import model
+from syncengine.documents import exchange, model
 from syncengine.documents.fields import Map
 from syncengine.documents.model import Document
 from syncengine.documents.view import View
 from syncengine.errors import (
     AlreadyExists,
+    Invalid,
     NotFound,
     TransactionClosed,
     TransactionOpen,
@@ -343,6 +344,21 @@ class Transaction:
             with self.whole():
                 model.write_difference(kind, view, content)
         return model.untyped(view) if kind is None else model.typed(kind, view)
+
+    def load(self, record: Mapping[str, Any]) -> Map[str, Any]:
+        """Make a document what a record of `space.dump` says; return its draft.
+
+        By edits where it differs. Raises `Invalid`.
+        """
+        path = record.get("path")
+        if not isinstance(path, str):
+            raise Invalid('a record is {"path": ..., "value": {...}, "types": {...}}')
+        view = self._view(parse_document_id(path))
+        with self.whole():
+            if not view.exists:
+                view.emit(Action.TOUCH, None)
+            exchange.load(view, record)
+        return model.untyped(view)
 
     def delete(self, kind: Any, id: str | None = None) -> None:
         """Delete a document: `tx.delete(Note, "old")` or `tx.delete("notes/old")`.

@@ -347,3 +347,79 @@ def test_sql_prints_a_table(shell: Shell) -> None:
     assert asked == {"columns": ["title"], "rows": [{"title": "Bread"}]}
     shell.run("sql", "DELETE FROM note", code=2)
     assert "typed collections (note)" in shell.stderr.replace("\n", "")
+
+
+def test_export_and_import(shell: Shell) -> None:
+    shell.run("init", "family")
+    shell.run("put", "notes/1", "title=[Milk]", "body:text=two", "n:counter+=2")
+    shell.run("put", "pages/1", "title=x")
+    lines = shell.run("export", "notes/").splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["notes/1"]
+    shell.run("export", "--out", "all.jsonl")
+    shell.run("export", "--out", "all.jsonl", code=5)
+    shell.run("init", "other", db="b.db")
+    assert shell.json("import", "all.jsonl", db="b.db")["documents"] == 2
+    assert shell.run("export", db="b.db") == shell.run("export")
+    (shell.folder / "bad.jsonl").write_text('{"path": "a/1", "value": {}}\nnonsense\n')
+    shell.run("import", "bad.jsonl", code=2)
+    assert "line 2 is no record" in shell.stderr
+
+
+def test_log_lists_changes_beside_whoever_has_the_file(shell: Shell) -> None:
+    shell.run("init", "family")
+    for number in range(3):
+        shell.run("put", f"notes/{number}", "x=1")
+    assert shell.run("log").split() == ["when", "device", "documents"]
+
+    async def seal() -> None:
+        async with syncengine.open(str(shell.folder / "a.db")) as replica:
+            space = await replica.namespace("family")
+            count = 0
+            async for _ in space.changes():
+                count += 1
+                if count == 3:
+                    break
+            assert shell.json("log", "-c", "2")["changes"][0]["documents"] == [
+                "notes/2"
+            ]
+            assert len(shell.json("log", "notes/1")["changes"]) == 1
+            assert len(shell.json("log", "notes")["changes"]) == 3
+
+    asyncio.run(seal())
+
+
+def test_edit_writes_the_difference_to_what_the_text_is_by_then(shell: Shell) -> None:
+    shell.run("init", "family")
+    shell.run("put", "notes/1", "body:text=milk and eggs")
+    editor = shell.folder / "editor.py"
+    editor.write_text(
+        "import subprocess, sys\n"
+        "text = open(sys.argv[1]).read()\n"
+        f"subprocess.run([{sys.executable!r}, '-m', 'syncengine', '--db', 'a.db', "
+        "'put', 'notes/1', 'body:text=fresh milk and eggs'], check=True, stdout=subprocess.DEVNULL)\n"
+        "open(sys.argv[1], 'w').write(text.replace('eggs', 'bread'))\n"
+    )
+    shell.environment["EDITOR"] = f"{sys.executable} {editor}"
+    assert shell.json("edit", "notes/1/body")["changes"] == 2
+    assert shell.json("get", "notes/1/body")["value"] == "fresh milk and bread"
+    shell.environment["EDITOR"] = "true"
+    assert shell.json("edit", "notes/1/body")["changes"] == 0
+    shell.run("put", "notes/1", "title=plain")
+    shell.run("edit", "notes/1/title", code=2)
+    shell.run("edit", "notes/1", code=2)
+
+
+def test_watch_prints_what_is_and_what_comes(shell: Shell) -> None:
+    shell.run("init", "family")
+    shell.run("put", "notes/1", "x=1")
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "syncengine", "--db", "a.db", "watch", "notes",
+         "--offline", "--json"],
+        cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert watching.stdout is not None
+    seen = json.loads(watching.stdout.readline())
+    assert seen == {"path": "notes/1", "value": {"x": 1}}
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(10) == 130
+    watching.stdout.close()

@@ -85,6 +85,38 @@ def text_splices(before: str, after: str) -> list[tuple[int, int, str]]:
     return found
 
 
+def rebased(before: str, mine: str, theirs: str) -> list[tuple[int, int, str]]:
+    """Return the changes from `before` to `mine` as changes of `theirs`, which was
+    made of `before` as well: (position, deleted, inserted), the last first.
+
+    What both deleted is deleted once; what is inserted where they deleted stands there.
+    """
+    kept: list[tuple[int, int, int]] = []  # (in before, in theirs, how many)
+    old = new = 0
+    for at, deleted, inserted in text_splices(before, theirs):
+        kept.append((old, new, at - new))
+        old += at - new + deleted
+        new = at + len(inserted)
+    kept.append((old, new, len(before) - old))
+    found: list[tuple[int, int, str]] = []
+    shift = 0
+    for at, deleted, inserted in text_splices(before, mine):
+        start = at - shift
+        shift += len(inserted) - deleted
+        place = 0
+        for in_before, in_theirs, n in kept:
+            if in_before <= start:
+                place = in_theirs + min(n, start - in_before)
+        if inserted:
+            found.append((place, 0, inserted))
+        for in_before, in_theirs, n in kept:
+            low = max(start, in_before)
+            high = min(start + deleted, in_before + n)
+            if low < high:
+                found.append((in_theirs + low - in_before, high - low, ""))
+    return sorted(found, key=lambda one: (one[0], one[1]), reverse=True)
+
+
 def _common(
     before: Sequence[Any], after: Sequence[Any]
 ) -> list[tuple[int, int]] | None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncengine.crdt.sequence import difference
-from syncengine.crdt.sequence.difference import splices, text_splices
+from syncengine.crdt.sequence.difference import rebased, splices, text_splices
 
 SHORT = st.lists(st.integers(0, 3), max_size=9)
 TEXTS = st.text("ab \n.", max_size=40)
@@ -74,3 +74,35 @@ def test_what_has_little_in_common_is_replaced_at_once(
 
     assert splices(before, after) == [(1, 5, slice(1, 6))]
     assert written(before, after)[0] == after
+
+
+def applied(text: str, changes: list[tuple[int, int, str]]) -> str:
+    for at, deleted, inserted in changes:
+        text = text[:at] + inserted + text[at + deleted :]
+    return text
+
+
+words = st.lists(st.sampled_from(["one ", "two ", "three\n", "four "]), max_size=8)
+
+
+@given(words, words)
+def test_changes_of_what_nobody_else_changed_make_it_mine(
+    before: list[str], mine: list[str]
+) -> None:
+    old, new = "".join(before), "".join(mine)
+    assert applied(old, rebased(old, new, old)) == new
+    assert applied(new, rebased(old, old, new)) == new
+
+
+@pytest.mark.parametrize(
+    ("before", "mine", "theirs", "both"),
+    [
+        ("a b c", "a X c", "a b c d", "a X c d"),
+        ("a b c", "a c", "0 a b c", "0 a c"),
+        ("a b c", "a b c!", "b c", "b c!"),
+        ("a b c", "a c", "a c", "a c"),
+        ("one\ntwo\nthree\n", "one\n2\nthree\n", "zero\none\ntwo\n", "zero\none\n2\n"),
+    ],
+)
+def test_changes_of_both_meet(before: str, mine: str, theirs: str, both: str) -> None:
+    assert applied(theirs, rebased(before, mine, theirs)) == both

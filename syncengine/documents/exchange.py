@@ -1,0 +1,179 @@
+"""Documents as JSON, and back: what a document shows, and the types that JSON lacks.
+
+A record is `{"path": "note/1", "value": {...}, "types": {...}}`. `types` names, by path
+inside the document, what plain JSON does not tell: text, set, counter, multi (values
+that are concurrent), datetime, bytes, and whole (a list or dict that is one value).
+"""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, cast
+
+from syncengine import values
+from syncengine.crdt.document import Document as State
+from syncengine.crdt.operation import ContainerId, Type
+from syncengine.crdt.register import Entry
+from syncengine.documents.fields import (
+    Counter,
+    FloatCounter,
+    MultiValue,
+    Single,
+    Text,
+    assign,
+)
+from syncengine.documents.view import View
+from syncengine.errors import Invalid
+
+_NAMES = {
+    Type.COUNTER: "counter",
+    Type.SET: "set",
+    Type.TEXT: "text",
+    Type.MULTI: "multi",
+}
+
+
+class _Said(Text):
+    """A text that is nowhere yet."""
+
+    def __init__(self, text: str):
+        self._said = text
+
+    def __str__(self) -> str:
+        return self._said
+
+
+class _Several(MultiValue[Any]):
+    """Concurrent values that are nowhere yet."""
+
+    def __init__(self, several: list[Any]):
+        self._several = several
+
+    def _shown(self) -> list[Any]:
+        return self._several
+
+
+def dump(document: State) -> dict[str, Any]:
+    """Return a document's record."""
+    types: dict[str, str] = {}
+    value = _dumped(document, None, Type.MAP, "", types)
+    return {"path": str(document.name), "value": value, "types": types}
+
+
+def _dumped(
+    document: State,
+    container: ContainerId,
+    type_: int,
+    path: str,
+    types: dict[str, str],
+) -> Any:
+    if type_ in _NAMES:
+        types[path] = _NAMES[Type(type_)]
+        shown = document.to_value(container, type_)
+        if values.is_list(shown):
+            return [_plain(v, f"{path}/{i}", types) for i, v in enumerate(shown)]
+        return shown
+    if type_ == Type.MAP:
+        state: Any = document.state(container, Type.MAP)
+        steps = {key: slot[0] for key, slot in state.slots.items()}
+        return {
+            key: _entry(document, entry, f"{path}/{values.escape(key)}", types)
+            for key, entry in sorted(steps.items())
+        }
+    state = document.state(container, Type.LIST)
+    return [
+        _entry(document, state.slots[name][0], f"{path}/{index}", types)
+        for index, name in enumerate(state.elements())
+    ]
+
+
+def _entry(document: State, entry: Entry, path: str, types: dict[str, str]) -> Any:
+    if entry.type:
+        return _dumped(document, entry.container, entry.type, path, types)
+    return _plain(entry.value, path, types)
+
+
+def _plain(value: Any, path: str, types: dict[str, str]) -> Any:
+    if isinstance(value, datetime):
+        types[path] = "datetime"
+        return value.isoformat()
+    if isinstance(value, bytes):
+        types[path] = "bytes"
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict | list):
+        types[path] = "whole"
+        _check_json(cast(Any, value), path)
+    return cast(Any, value)
+
+
+def _check_json(value: Any, path: str) -> None:
+    if isinstance(value, datetime | bytes):
+        raise Invalid(
+            "a datetime or bytes inside one whole value has no JSON form", path=path
+        )
+    if isinstance(value, dict):
+        for key, item in cast(dict[str, Any], value).items():
+            _check_json(item, f"{path}/{values.escape(key)}")
+    elif values.is_list(value):
+        for index, item in enumerate(value):
+            _check_json(item, f"{path}/{index}")
+
+
+def load(view: View, record: Mapping[str, Any]) -> None:
+    """Make a document what its record says, by edits where it differs.
+
+    Raises `Invalid` for what is no record.
+    """
+    types = record.get("types", {})
+    value = record.get("value")
+    if not isinstance(types, dict) or not isinstance(value, dict):
+        raise Invalid('a record is {"path": ..., "value": {...}, "types": {...}}')
+    built: Any = _built(value, "", types)
+    assign(view, None, Type.MAP, built)
+
+
+def _built(value: Any, path: str, types: Any) -> Any:
+    """Return what is to be written: containers as what they were."""
+    kind = types.get(path)
+    try:
+        match kind:
+            case None:
+                pass
+            case "text":
+                return _Said(_of(str, value))
+            case "counter":
+                number = _of((int, float), value)
+                made = Counter if isinstance(number, int) else FloatCounter
+                return made(number)
+            case "set" | "multi":
+                items = [
+                    _built(item, f"{path}/{index}", types)
+                    for index, item in enumerate(_of(list, value))
+                ]
+                return set(items) if kind == "set" else _Several(items)
+            case "datetime":
+                return datetime.fromisoformat(_of(str, value))
+            case "bytes":
+                return base64.b64decode(_of(str, value), validate=True)
+            case "whole":
+                return Single(value)
+            case _:
+                raise Invalid(f"{kind!r} is no type of this version", path=path)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, Invalid):
+            raise
+        raise Invalid(f"not a {kind}: {error}", path=path) from error
+    if isinstance(value, dict):
+        return {
+            key: _built(item, f"{path}/{values.escape(key)}", types)
+            for key, item in cast(dict[str, Any], value).items()
+        }
+    if values.is_list(value):
+        return [_built(item, f"{path}/{i}", types) for i, item in enumerate(value)]
+    return value
+
+
+def _of(kind: Any, value: Any) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{type(value).__name__} {value!r:.40}")
+    return value

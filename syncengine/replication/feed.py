@@ -1,0 +1,123 @@
+"""Every change in the order of this file's log: a feed that can be resumed."""
+
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from syncengine.clock import ms_from_hlc
+from syncengine.errors import Closed, Invalid
+from syncengine.ids import DeviceId, base32
+from syncengine.log.batch import Batch, UndecodableBatch, decode_spine, split_payload
+from syncengine.log.run import Row
+from syncengine.replication.host import Bell
+from syncengine.replication.keeper import Keeper
+
+if TYPE_CHECKING:
+    from syncengine.replication.space import Space
+
+# The position that is done, changes of the row behind it that are too, and the chain.
+_CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-((?:[0-9a-f]{2})*)")
+
+# Rows of the log that are looked at in one step.
+READ_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one transaction of somebody did, as the feed tells it."""
+
+    cursor: str
+    """Where to go on after this change; it is of this file, and of no other."""
+    author: str
+    """The device that wrote it."""
+    at: datetime
+    """When, by its author's clock."""
+    documents: tuple[str, ...]
+    """`collection/id` of what it touched"""
+    operation_id: str | None
+    void: str | None
+    """Why it has no effect; None: it has."""
+
+
+async def changes(space: "Space", after: str | None) -> AsyncGenerator[Change, None]:
+    """Yield every change that is on disk, then those that come. See `Space.changes`."""
+    engine = space.engine
+    keeper = engine.keeper
+    done, skip, chain = _parse(after)
+    if done and keeper.chain_at(done) != chain:
+        raise Invalid(
+            "this cursor is of another file, or of one before it was restored; begin "
+            "without it, and take what you know already for done"
+        )
+    bell = Bell()
+    engine.log_grew.listen(bell.set)
+    engine.on_stopped.append(bell.set)
+    engine.feeds += 1
+    try:
+        engine.seal_now(ahead=True)
+        while True:
+            rows = [
+                (at, row)
+                for at, row in keeper.rows_after(done, READ_ROWS)
+                if at <= engine.committed_position
+            ]
+            for at, row in rows:
+                for change in told(keeper, done, at, row)[skip:]:
+                    yield change
+                done, skip = at, 0
+            if not rows:
+                await bell.heard()
+            try:
+                space.check_usable()
+            except Closed:
+                return
+    finally:
+        engine.feeds -= 1
+        engine.on_stopped.remove(bell.set)
+        engine.log_grew.unlisten(bell.set)
+
+
+def _parse(cursor: str | None) -> tuple[int, int, bytes]:
+    """Return (position that is done, changes of the next row that are, chain)."""
+    if cursor is None:
+        return 0, 0, b""
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise Invalid(f"{cursor!r} is no cursor; they come with the changes of a feed")
+    return int(match[1]), int(match[2]), bytes.fromhex(match[3])
+
+
+def told(keeper: Keeper, before: int, position: int, row: Row) -> list[Change]:
+    """Return the changes of a row of the log; `before`: of the one before it."""
+    if not isinstance(row, Batch):
+        return []
+    payload = split_payload(row.payload)
+    try:
+        heads = decode_spine(row.header, payload)
+    except UndecodableBatch:
+        return []  # nobody can say what it would have done
+    author = keeper.membership.actors.get(row.header.actor)
+    void: dict[int, str] = dict(
+        keeper.store.read(
+            "SELECT seq, reason FROM _sync_void WHERE ns = ? AND actor = ? "
+            "AND batch = ?",
+            *(keeper.ns, row.header.actor, row.id),
+        )
+    )
+    found: list[Change] = []
+    for number, head in enumerate(heads, 1):
+        place = (before, number) if number < len(heads) else (position, 0)
+        names = dict.fromkeys(payload.parts[part][0] for part, _, _ in head.touches)
+        found.append(
+            Change(
+                f"{place[0]}-{place[1]}-{(keeper.chain_at(place[0]) or b'').hex()}",
+                base32(author or DeviceId(row.header.actor)),
+                datetime.fromtimestamp(ms_from_hlc(head.hlc) / 1000, tz=UTC),
+                tuple(names),
+                head.meta.operation_id,
+                void.get(head.seq),
+            )
+        )
+    return found
