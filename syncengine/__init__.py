@@ -50,10 +50,11 @@ if TYPE_CHECKING:
     from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
     from syncengine.documents.model import Document, Indexed, Whole
     from syncengine.replication.feed import Change
+    from syncengine.replication.history import LostValue, Why
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
     from syncengine.replication.replica import Opening, Replica
-    from syncengine.replication.space import LostValue, Space
+    from syncengine.replication.space import Space
     from syncengine.replication.transaction import Receipt, Transaction
     from syncengine.storage.store import StorePath
     from syncengine.trust.invite import Invite
@@ -72,7 +73,8 @@ _HOMES = {
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
     "Live": "syncengine.replication.live",
-    "LostValue": "syncengine.replication.space",
+    "LostValue": "syncengine.replication.history",
+    "Why": "syncengine.replication.history",
     "Space": "syncengine.replication.space",
     "Receipt": "syncengine.replication.transaction",
     "Transaction": "syncengine.replication.transaction",
@@ -121,6 +123,7 @@ __all__ = [
     "TransactionClosed",
     "TransactionOpen",
     "Whole",
+    "Why",
     "WrongLoop",
     "new_id",
     "open",

@@ -40,9 +40,10 @@ from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space
 from syncengine.replication import transaction as _transaction
 from syncengine.replication.feed import Change
+from syncengine.replication.history import LostValue, Why
 from syncengine.replication.hub import Admit
 from syncengine.replication.hub import Hub as _AsyncHub
-from syncengine.replication.space import LostValue, PeerStatus
+from syncengine.replication.space import PeerStatus
 from syncengine.storage.store import SqlRow, StorePath
 from syncengine.system import process
 from syncengine.trust.invite import Invite
@@ -345,6 +346,16 @@ class Space:
     def collections(self) -> list[tuple[str, int]]:
         """Return (collection, number of documents), as on disk."""
         return self._loop.run(_call(self.inner.collections))
+
+    def why(self, kind: Any, id: str | None = None, field: str | None = None) -> Why:
+        """Return why a field shows what it shows. See `syncengine.Space.why`."""
+        return self._loop.run(self.inner.why(kind, id, field))
+
+    def history(
+        self, kind: Any, id: str | None = None, *, limit: int = 100
+    ) -> list[Change]:
+        """Return the changes of a document. See `syncengine.Space.history`."""
+        return self._loop.run(self.inner.history(kind, id, limit=limit))
 
     def changes(self, after: str | None = None) -> Iterator[Change]:
         """Yield every change, then those that come. See `syncengine.Space.changes`."""

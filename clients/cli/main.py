@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -710,6 +710,30 @@ async def log(context: Context, path: str | None, count: int) -> None:
 
 @cli.command()
 @click.argument("path")
+@command
+async def why(context: Context, path: str) -> None:
+    """Say why a field (collection/id/field) shows what it shows."""
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    try:
+        found = reader.why(reader.number(context.settings.namespace), path)
+    finally:
+        reader.close()
+
+    def line(value: Any, author: str, at: datetime) -> str:
+        told = json.dumps(value, ensure_ascii=False, default=str)
+        when = at.astimezone().isoformat(" ", timespec="seconds")
+        return f"{told}\n  written by {author[:8]} at {when}"
+
+    lines = [line(found.value, found.author, found.at), f"  {found.rule}"]
+    for lost in found.over:
+        lines.append(f"over {line(lost.value, lost.author, lost.at)}")
+    context.out.result(asdict(found), "\n".join(lines))
+
+
+@cli.command()
+@click.argument("path")
 @click.option("--address", help="Stay connected to this hub, or to the one known.")
 @click.option("--offline", is_flag=True, help="Connect to nothing.")
 @command
@@ -795,8 +819,6 @@ async def status(context: Context) -> None:
 
 
 def _when(ms: int) -> str | None:
-    from datetime import datetime
-
     if not ms:
         return None
     return datetime.fromtimestamp(ms / 1000).astimezone().isoformat(timespec="seconds")

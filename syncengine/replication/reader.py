@@ -5,9 +5,11 @@ from typing import Any
 
 from syncengine.crdt.document import Document
 from syncengine.errors import NotFound, NotOurs
-from syncengine.ids import DocumentId, Lineage, NamespaceId
+from syncengine.ids import DocumentId, Lineage, NamespaceId, parse_document_id
+from syncengine.replication import history
 from syncengine.replication.documents import Documents
-from syncengine.replication.feed import READ_ROWS, Change, told
+from syncengine.replication.feed import Change
+from syncengine.replication.history import Why
 from syncengine.replication.keeper import Keeper
 from syncengine.replication.tables import stored_views
 from syncengine.storage.inline import InlineStore
@@ -80,25 +82,22 @@ class Reader:
     def changes(self, ns: int, path: str | None, count: int) -> list[Change]:
         """Return up to `count` changes of the log, the newest first: all, or those of
         a document or a collection."""
-        ((name, position),) = self.store.read(
-            "SELECT id, position FROM _sync_namespace WHERE ns = ?", ns
-        )
-        lineage, scheme = Lineage(bytes(16)), ED25519
-        keeper = Keeper(self.store, ns, NamespaceId(name), lineage, scheme)
+        keeper = self._keeper(ns)
+        return history.newest(keeper, keeper.position, path, count)
+
+    def why(self, ns: int, path: str) -> Why:
+        """Return why a field shows what it shows; raises `NotFound`."""
+        name, steps = history.steps_of(path)
+        document = self.document(ns, parse_document_id(name))
+        devices = self._keeper(ns).membership.actors
+        return history.why(document, path, steps, devices)
+
+    def _keeper(self, ns: int) -> Keeper:
+        ((name,),) = self.store.read("SELECT id FROM _sync_namespace WHERE ns = ?", ns)
+        namespace, lineage = NamespaceId(name), Lineage(bytes(16))
+        keeper = Keeper(self.store, ns, namespace, lineage, ED25519)
         keeper.load()
-        found: list[Change] = []
-        while position and len(found) < count:
-            before = max(0, position - READ_ROWS)
-            rows = [r for r in keeper.rows_after(before, READ_ROWS) if r[0] <= position]
-            for at, row in reversed(rows):
-                for change in reversed(told(keeper, at - 1, at, row)):
-                    if path is None or any(
-                        touched == path or touched.startswith(f"{path}/")
-                        for touched in change.documents
-                    ):
-                        found.append(change)
-            position = before
-        return found[:count]
+        return keeper
 
     def all_names(self, ns: int) -> Iterator[DocumentId]:
         """Yield every visible document."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from syncengine.clock import ms_from_hlc
+from syncengine import values
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import ContainerId, Type
@@ -31,7 +31,6 @@ from syncengine.errors import (
     TransactionOpen,
 )
 from syncengine.ids import (
-    ActorId,
     DeviceId,
     DocumentId,
     base32,
@@ -41,9 +40,10 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
-from syncengine.replication import feed, watch
+from syncengine.replication import feed, history, watch
 from syncengine.replication.address import parse_address
 from syncengine.replication.feed import Change
+from syncengine.replication.history import LostValue, Why
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Transaction
@@ -73,17 +73,6 @@ PAGE_DOCUMENTS = 256
 
 # Invites are for now, not for ever: whoever finds an old one cannot use it.
 INVITE_LIFETIME_MAX = timedelta(days=30)
-
-
-@dataclass(frozen=True)
-class LostValue:
-    """A value that lost to a concurrent write. Restoring it is a write."""
-
-    value: Any
-    author: str
-    """The device that wrote it."""
-    at: datetime
-    path: str
 
 
 @dataclass(frozen=True)
@@ -304,25 +293,54 @@ class Space:
             name = key if isinstance(key, str) else order[key]
             for index, entry in enumerate(slot):
                 if index and entry.hlc:  # a seed that others wrote over is no loss
-                    value = document.entry_value(entry)
-                    yield (
-                        name,
-                        self._lost_value(document, container, name, entry, value),
-                    )
+                    path = document.path(container, name)
+                    devices = self.engine.keeper.membership.actors
+                    yield name, history.lost_value(document, path, entry, devices)
                 if entry.type in (Type.MAP, Type.LIST):
                     for _, lost in self._lost(document, entry.container, entry.type):
                         yield name, lost
 
-    def _lost_value(
-        self, document: State, container: ContainerId, key: str, entry: Any, value: Any
-    ) -> LostValue:
-        at = datetime.fromtimestamp(ms_from_hlc(entry.hlc) / 1000, tz=UTC)
-        author = self._device_of(entry.actor)
-        return LostValue(value, author, at, document.path(container, key))
+    async def why(
+        self, kind: Any, id: str | None = None, field: str | None = None
+    ) -> Why:
+        """Return why a field shows what it shows: whose write, by what rule, over what.
 
-    def _device_of(self, actor: ActorId) -> str:
-        device = self.engine.keeper.membership.actors.get(actor)
-        return base32(device) if device else base32(actor)
+        `why(Note, "groceries", "title")`, or `why("note/groceries/title")` with as many
+        steps as it is deep. Raises `NotFound`.
+        """
+        self.check_usable()
+        if not isinstance(kind, str):
+            step = values.escape(field or "")
+            kind = f"{model.collection_of(kind)}/{values.escape(id or '')}/{step}"
+        path: str = kind
+        name_, steps = history.steps_of(path)
+        name = parse_document_id(name_)
+        await self.engine.whole()
+        with self.engine.as_before([name]):
+            document = self.engine.documents.find(name)
+            if document is None or not document.visible:
+                raise NotFound(f"there is no {name}")
+            devices = self.engine.keeper.membership.actors
+            return history.why(document, path, steps, devices)
+
+    async def history(
+        self, kind: Any, id: str | None = None, *, limit: int = 100
+    ) -> list[Change]:
+        """Return up to `limit` changes of a document, the newest first.
+
+        `history(Note, "groceries")`, `history("note/groceries")`, or of a collection:
+        `history("note")`. It reads the log backwards, as far as it must; what was
+        written here is signed with it, so that it is in the log.
+        """
+        self.check_usable()
+        self._check_outside()
+        if not isinstance(kind, str):
+            kind = document_id(model.collection_of(kind), id or "")
+        path: str = kind
+        engine = self.engine
+        engine.seal_now(ahead=True)
+        await engine.flush()
+        return history.newest(engine.keeper, engine.committed_position, path, limit)
 
     async def sql(self, query: str, *params: Any) -> list[SqlRow]:
         """Return the rows of a query over the typed collections of this namespace.

@@ -423,3 +423,12 @@ def test_watch_prints_what_is_and_what_comes(shell: Shell) -> None:
     watching.send_signal(signal.SIGINT)
     assert watching.wait(10) == 130
     watching.stdout.close()
+
+
+def test_why_says_who_wrote_it(shell: Shell) -> None:
+    shell.run("init", "family")
+    shell.run("put", "notes/1", "title=x")
+    assert '"x"\n  written by' in shell.run("why", "notes/1/title")
+    assert shell.json("why", "notes/1/title")["over"] == []
+    shell.run("why", "notes/1/nothing", code=3)
+    shell.run("why", "notes/1", code=3)

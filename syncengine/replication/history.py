@@ -1,0 +1,149 @@
+"""Why a field shows what it shows, and which changes made a document."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from syncengine import values
+from syncengine.clock import ms_from_hlc
+from syncengine.crdt.document import Document as State
+from syncengine.crdt.document import MapState
+from syncengine.crdt.list import ListState
+from syncengine.crdt.operation import ContainerId, Type
+from syncengine.crdt.register import Entry, Slot
+from syncengine.errors import NotFound
+from syncengine.ids import ActorId, DeviceId, base32
+from syncengine.replication.feed import READ_ROWS, Change, told
+from syncengine.replication.keeper import Keeper
+
+Devices = Mapping[ActorId, DeviceId]
+"""actor -> the device that wrote under it"""
+
+
+@dataclass(frozen=True)
+class LostValue:
+    """A value that lost to a concurrent write. Restoring it is a write."""
+
+    value: Any
+    author: str
+    """The device that wrote it."""
+    at: datetime
+    path: str
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why a field shows its value."""
+
+    path: str
+    value: Any
+    author: str
+    """The device whose write shows, or that touched last what merges."""
+    at: datetime
+    rule: str
+    """In words"""
+    over: list[LostValue]
+    """Concurrent writes that lost, and nobody replaced since"""
+
+
+_MERGES = {
+    Type.COUNTER: "a counter: the sum of what every device added",
+    Type.SET: "a set: an element is in it while somebody's adding was not seen removed",
+    Type.TEXT: "a text: all insertions, without what somebody deleted",
+    Type.LIST: "a list: all elements that nobody deleted, each in its latest place",
+    Type.MAP: "a map: each key by itself",
+    Type.MULTI: "concurrent values all show, until somebody decides",
+}
+
+
+def why(document: State, path: str, steps: list[str], devices: Devices) -> Why:
+    """Return why the field at `steps` shows what it shows; raises `NotFound`."""
+    slot = _slot(document, path, steps)
+    winner, *rest = slot
+    lost = [lost_value(document, path, entry, devices) for entry in rest if entry.hlc]
+    if winner.type:
+        rule = _MERGES[Type(winner.type)]
+        if lost:
+            rule += "; it was touched after the writes beside it"
+    elif not winner.hlc:
+        rule = "content that was seeded, and nobody wrote over"
+    elif lost:
+        rule = (
+            f"the latest of {len(lost) + 1} concurrent writes, by the clocks of their "
+            "authors (of equal ones, by device)"
+        )
+    else:
+        rule = "the last write; its author had seen all others"
+    return Why(
+        path,
+        document.entry_value(winner),
+        _device(winner.actor, devices),
+        _when(winner),
+        rule,
+        lost,
+    )
+
+
+def _slot(document: State, path: str, steps: list[str]) -> Slot:
+    container: ContainerId = None
+    type_: int = Type.MAP
+    slot: Slot = ()
+    for step in steps:
+        state = document.state(container, type_)
+        slot = ()
+        if isinstance(state, MapState):
+            slot = state.slots.get(step, ())
+        elif (
+            isinstance(state, ListState)
+            and step.isdecimal()
+            and int(step) < state.shown_length
+        ):
+            slot = state.slots[state.element_at(int(step))]
+        if not slot:
+            raise NotFound(f"there is no {path}")
+        container, type_ = slot[0].container, slot[0].type or -1
+        if type_ not in (Type.MAP, Type.LIST) and step is not steps[-1]:
+            raise NotFound(f"there is no {path}: {step} has no parts that are written")
+    return slot
+
+
+def lost_value(document: State, path: str, entry: Entry, devices: Devices) -> LostValue:
+    """Return a write that lost, as it is told."""
+    value = document.entry_value(entry)
+    return LostValue(value, _device(entry.actor, devices), _when(entry), path)
+
+
+def _device(actor: ActorId, devices: Devices) -> str:
+    return base32(devices.get(actor, DeviceId(actor)))
+
+
+def _when(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(ms_from_hlc(entry.hlc) / 1000, tz=UTC)
+
+
+def newest(keeper: Keeper, position: int, path: str | None, count: int) -> list[Change]:
+    """Return up to `count` changes of a log up to a position, the newest first: all, or
+    those of a document (collection/id) or a collection."""
+    found: list[Change] = []
+    while position > 0 and len(found) < count:
+        before = max(0, position - READ_ROWS)
+        rows = [r for r in keeper.rows_after(before, READ_ROWS) if r[0] <= position]
+        for at, row in reversed(rows):
+            for change in reversed(told(keeper, at - 1, at, row)):
+                if path is None or any(
+                    touched == path or touched.startswith(f"{path}/")
+                    for touched in change.documents
+                ):
+                    found.append(change)
+        position = before
+    return found[:count]
+
+
+def steps_of(path: str) -> tuple[str, list[str]]:
+    """Return (collection/id, the steps behind it) of a path; raises `NotFound`."""
+    collection, *more = path.split("/")
+    if len(more) < 2 or not all(more[:1]):
+        raise NotFound(f"{path!r} names no field: give collection/id/field")
+    key, *steps = map(values.unescape, more)
+    return f"{collection}/{key}", steps

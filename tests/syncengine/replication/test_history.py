@@ -1,0 +1,93 @@
+"""Why a field shows what it shows, and which changes made a document."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import syncengine
+import transport
+from syncengine import Document, Invalid, MultiValue, NotFound, Space, Text
+
+
+class Note(Document):
+    title: str
+    body: Text = Text()
+    several: MultiValue[str] = MultiValue()
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Space, Space]]:
+    """Two members that wrote a title at the same time, and met."""
+    async with (
+        syncengine.open(":memory:") as one,
+        syncengine.open(":memory:") as other,
+        transport.serve(one, "127.0.0.1", 0) as server,
+    ):
+        space = await one.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Note, "1", title="first")
+        theirs = await other.join(await space.invite("write"), name="home")
+        async with transport.connect(other, server.address) as link:
+            await link.synced()
+        for each, title in ((space, "mine"), (theirs, "theirs")):
+            async with each.transaction() as tx:
+                tx.get(Note, "1").title = title
+        async with transport.connect(other, server.address) as link:
+            await link.synced()
+        yield space, theirs
+
+
+async def test_why_of_concurrent_writes_names_who_lost(
+    pair: tuple[Space, Space],
+) -> None:
+    answers = [await space.why(Note, "1", "title") for space in pair]
+    assert answers[0] == answers[1]
+    why = answers[0]
+    devices = [space._replica.id for space in pair]  # pyright: ignore[reportPrivateUsage]
+    assert (why.value, why.author) == ("theirs", devices[1])
+    assert [(lost.value, lost.author) for lost in why.over] == [("mine", devices[0])]
+    assert "latest of 2 concurrent writes" in why.rule
+    assert why == await pair[0].why("note/1/title")
+
+
+async def test_why_of_what_was_replaced_and_of_what_merges(
+    pair: tuple[Space, Space],
+) -> None:
+    space, _ = pair
+    async with space.transaction() as tx:
+        note = tx.get(Note, "1")
+        note.title = "settled"
+        note.body.append("x")
+        note.several = "a"
+        tx["page/1"]["deep"] = {"list": ["a", {"b": 1}]}
+        tx.seed("page/2", key="k", title="seeded")
+    assert "had seen all others" in (await space.why(Note, "1", "title")).rule
+    assert (await space.why(Note, "1", "body")).rule.startswith("a text")
+    assert "all show" in (await space.why("note/1/several")).rule
+    assert (await space.why("page/1/deep/list/1/b")).value == 1
+    assert (await space.why("page/1/deep")).value == {"list": ["a", {"b": 1}]}
+    assert "seeded" in (await space.why("page/2/title")).rule
+
+
+@pytest.mark.parametrize(
+    "path", ["note/1/nothing", "note/9/title", "page/1/deep/list/9",
+             "page/1/deep/list/x", "note/1/title/deeper", "note/1", "note"],
+)  # fmt: skip
+async def test_why_of_what_is_not_there(pair: tuple[Space, Space], path: str) -> None:
+    space, _ = pair
+    async with space.transaction() as tx:
+        tx["page/1"]["deep"] = {"list": ["a"]}
+    with pytest.raises((NotFound, Invalid)):
+        await space.why(path)
+
+
+async def test_history_is_the_changes_of_a_document(pair: tuple[Space, Space]) -> None:
+    for space in pair:
+        async with space.transaction() as tx:
+            tx["other/1"]["x"] = 1
+        found = await space.history(Note, "1")
+        assert [change.documents for change in found] == [("note/1",)] * 3
+        assert len({change.author for change in found}) == 2
+        assert len(await space.history("note/1", limit=2)) == 2
+        assert len(await space.history("note")) == 3
+        assert await space.history("nothing/1") == []
