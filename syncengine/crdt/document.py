@@ -167,11 +167,12 @@ class Document:
             if self.seeds and seen is not None:
                 seen = seeds.seen_with(self.seeds, seen)
             action = op[0]
+            if action in _POSITIONAL:
+                self._apply_positional(op, stamp, seen)
+                return
             match action:
                 case Action.SET:
                     self._apply_set(op, stamp, seen)
-                case _ if action in _POSITIONAL:
-                    self._apply_positional(op, stamp, seen)
                 case Action.TOUCH:
                     self._apply_touch(op, stamp, seen)
                 case Action.MAKE:
@@ -420,7 +421,8 @@ class Document:
             return
         container, state, kind, pos, n, content = found
         action = op[0]
-        self._changing(container)
+        if self._viewers:
+            self._changing(container)
         state.apply(kind, pos, n, content, stamp, seen, self.undo)
         if action in (Action.LIST_MAKE, Action.LIST_PUT):
             child = (container, None, op[3], self.depth(container) + 1)
@@ -435,19 +437,30 @@ class Document:
         checked; None when the container was never made."""
         action, raw, pos, what, *_ = op
         hlc, actor, seq = stamp
-        type_ = Type.TEXT if action <= Action.TEXT_BACKSPACE else Type.LIST
-        container = resolve(raw, action, actor)
-        state = self.state(container, type_)
+        type_ = 5 if action <= 10 else 4  # TEXT, up to TEXT_BACKSPACE; else LIST
+        container: ContainerId = None
+        state: State | None = None
+        if type(raw) is str:  # of a field that was used before: its name is a good one
+            container = (raw, type_)
+            state = self._states.get(container)
+        if state is None:
+            container = resolve(raw, action, actor)
+            state = self.state(container, type_)
         if type(pos) is not int or pos < 0:
             raise InvalidOperation("a position is 0 or more")
-        n = length(op)
         content: Any = None
-        if action == Action.TEXT_INSERT:
+        if action == 8:  # TEXT_INSERT
             if type(what) is not str or not what:
                 raise InvalidOperation("an insertion into a text is text")
-            values.check_text(what, "")
+            if not what.isascii():
+                values.check_text(what, "")
             kind, content = INS, what
-        elif action == Action.LIST_INSERT:
+            n = len(what)
+            if state is None:
+                return None
+            return container, state, kind, pos, n, content  # type: ignore[return-value]  # a text, by its type
+        n = length(op)
+        if action == Action.LIST_INSERT:
             if not values.is_list(what) or not what:
                 raise InvalidOperation("an insertion into a list is a list")
             for value in what:
@@ -598,7 +611,7 @@ class Document:
                     return
                 above, key, type_, _ = parent
             if key is not None:
-                state = self.state(above, Type.MAP)
+                state = self.root if above is None else self.state(above, Type.MAP)
                 assert isinstance(state, MapState)
                 slot = state.slots.get(key, EMPTY)
                 slot = register.touch(slot, type_, container, stamp)

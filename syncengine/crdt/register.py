@@ -79,6 +79,13 @@ def unseen(slot: Slot, seen: Seen) -> Slot:
 def touch(slot: Slot, type_: int, container: ContainerId, stamp: Stamp) -> Slot:
     """Return `slot` after an operation `stamp` in or below `container`."""
     hlc, actor, seq = stamp
+    if len(slot) == 1:  # nearly always, and by one and the same for a while
+        before = slot[0].touches
+        if before is not None and len(before) == 1 and slot[0].container == container:
+            last = before.get(actor)
+            if last is not None and last[0] < seq:
+                one = {actor: (seq, hlc)}
+                return (Entry(hlc, actor, seq, None, type_, container, one),)
     touches: dict[ActorId, tuple[int, int]] = {}
     rest: list[Entry] = []
     for entry in slot:

@@ -103,6 +103,24 @@ class OpLog:
     ) -> int:
         """Append `n` events; return the first one's LV."""
         lv = self.n
+        if (
+            kind == INS
+            and parents == (lv - 1,) == self.heads
+            and not self._seen_by
+            and len(self.op_lv) > self.closed_runs
+            and self.op_kind[-1] == INS
+            and self.op_pos[-1] + self.op_n[-1] == pos
+            and self.op_n[-1] + n <= RUN_MAX
+            and self.a_actor[-1] == actor
+            and self.a_seq[-1] + lv - self.a_lv[-1] == seq
+            and self.g_end[-1] == lv
+        ):
+            # Typing goes on: what the three steps below come to.
+            self.op_n[-1] += n
+            self.g_end[-1] = self.a_end[-1] = self.n = lv + n
+            self.heads = (lv + n - 1,)
+            self.head_ids = [(actor, seq + n - 1)]
+            return lv
         self._push_op(lv, kind, pos, n)
         self._push_graph(lv, n, parents)
         self._push_agent(lv, n, actor, seq)
