@@ -38,6 +38,9 @@ PARTS_MAX = 2 * CHANGE_DOCUMENTS_MAX
 # and memory is not bytes but how many things they say. About half a second's work.
 CHANGE_ITEMS_MAX = 524_288
 
+# Operations of one seed: tried and applied in one go, in a quarter of a second.
+SEED_OPERATIONS_MAX = 8_192
+
 # A batch is cut at the first change boundary at or above this: about a thousand
 # small changes to one signature, and a frame's worth of work to one await.
 BATCH_BYTES_CUT = 256 * KIB

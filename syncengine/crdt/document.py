@@ -9,7 +9,7 @@ Laws (`tests/syncengine/crdt/test_document.py`): any causal order of the same ch
 leaves the same visible state; `undo` takes a change back without a trace.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 from weakref import ref
 
@@ -130,6 +130,7 @@ class Document:
         self._viewers: dict[int, ref[Viewer]] = {}
         self.conflicts: list[tuple[str, Entry, Entry]] | None = None
         self.seeds: dict[ActorId, Seed] = {}
+        self._seeds_of: dict[str, tuple[ActorId, ...]] = {}
         self.preferred: dict[str, ActorId] = {}
         """Which seed of a key shows, where that is known from before."""
         self.is_reseeded = False
@@ -164,8 +165,11 @@ class Document:
         when a newer version is needed.
         """
         try:
-            if self.seeds and seen is not None:
-                seen = seeds.seen_with(self.seeds, seen)
+            if seen is not None:
+                if self.seeds:
+                    seen = seeds.Known(seen, self.seeds)
+                if len(op) > 1:
+                    _check_seen(op[1], stamp, seen)
             action = op[0]
             if action in _POSITIONAL:
                 self._apply_positional(op, stamp, seen)
@@ -213,8 +217,10 @@ class Document:
             action = op[0]
             if action not in _POSITIONAL and action != Action.MOVE:
                 return
-            if self.seeds and seen is not None:
-                seen = seeds.seen_with(self.seeds, seen)
+            if seen is not None:
+                if self.seeds:
+                    seen = seeds.Known(seen, self.seeds)
+                _check_seen(op[1], stamp, seen)
             if action == Action.MOVE:
                 for container, moving, kind, pos, _, at, known in self._moving(
                     op, stamp, seen
@@ -392,28 +398,45 @@ class Document:
         if known is not None:
             self._put_seed(name, known.carried_by(stamp))
             return
-        shows = self.preferred.get(key, name) == name
-        rival = seeds.shown(self.seeds, key)
+        # Whether it is one depends on nothing else here, nor on whether it shows.
+        alone = Document(self.name)
+        n = 0
+        for part in content:
+            alone.apply(part, (0, name, n + 1), {name: n})
+            n += length(part)
+        shows = self.preferred.get(key, name) == name and not any(
+            self.seeds[rival].shows for rival in self._seeds_of.get(key, ())
+        )
         n = 0
         for part in content:
             at = (0, name, n + 1)
-            if shows and rival is None:
+            if shows:
                 self.apply(part, at, {name: n})
             else:
                 self.apply_void(part, at, {name: n})
             n += length(part)
-        seed = Seed(key, n, stamp, {stamp[1]: stamp[2]}, shows and rival is None)
-        self._put_seed(name, seed)
+        self._put_seed(name, Seed(key, n, stamp, {stamp[1]: stamp[2]}, shows))
 
     def _put_seed(self, name: ActorId, seed: Seed) -> None:
+        known = self._seeds_of.get(seed.key, ())
+        if name not in known:
+            self._put(self._seeds_of, seed.key, (*known, name))
         self._put(self.seeds, name, seed)
         self.dirty.add((None, name))
         if seed.key in self.preferred:
             return  # known from before: looked at when all is here
-        first = seeds.first(self.seeds, seed.key)
+        first = self.first_seed(seed.key)
         if not self.seeds[first].shows:
             self.preferred = {**self.preferred, seed.key: first}
             self.is_reseeded = True
+
+    def first_seed(self, key: str) -> ActorId:
+        """Return the seed of a key that is to show, of those that are known."""
+        return seeds.first(self.seeds, self._seeds_of[key])
+
+    def has_seed(self, key: str) -> bool:
+        """Whether content was brought in under a key."""
+        return key in self._seeds_of
 
     def _apply_positional(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         found = self._positional(op, stamp, seen)
@@ -546,7 +569,11 @@ class Document:
         fields: list[tuple[bytes, bytes]] = []
         for cell, raw in rows:
             if cell[:1] == SEED:
-                self.seeds[ActorId(cell[1:])] = seeds.decode(values.decode(raw))
+                seed = seeds.decode(values.decode(raw))
+                name = ActorId(cell[1:])
+                self.seeds[name] = seed
+                known = self._seeds_of.get(seed.key, ())
+                self._seeds_of[seed.key] = (*known, name)
             else:
                 fields.append((cell, raw))
         self._load_map(self.root, fields)
@@ -814,6 +841,19 @@ class Document:
 
 
 _MISSING: Any = object()
+
+
+def _check_seen(raw: Any, stamp: Stamp, seen: Mapping[ActorId, int]) -> None:
+    """Raise unless an author had seen the making of the container that is named.
+
+    Else it would have effect where that came in before, and none where it comes later.
+    """
+    if raw is None or type(raw) is str:
+        return
+    actor, seq = (stamp[1], raw) if type(raw) is int else raw
+    known = stamp[2] - 1 if actor == stamp[1] else seen.get(actor, 0)
+    if seq > known:
+        raise InvalidOperation("its author had not seen the making of what it names")
 
 
 def element_key(value: Any, path: str) -> bytes:

@@ -12,10 +12,10 @@ seed shows, and the document is made anew from the log.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from syncengine import values
+from syncengine import limits, values
 from syncengine.crdt.operation import Action, InvalidOperation, UnknownOperation
 from syncengine.ids import ActorId, DocumentId, Stamp
 
@@ -60,9 +60,15 @@ def actor_of(document: DocumentId, key: str, content: Any) -> ActorId:
     """Return a seed's virtual actor; raises `InvalidOperation` for what is none."""
     if not values.is_list(content) or not content:
         raise InvalidOperation("a seed is a list of operations")
+    if len(content) > limits.SEED_OPERATIONS_MAX:
+        raise InvalidOperation(
+            f"a seed has at most {limits.SEED_OPERATIONS_MAX} operations"
+        )
     for op in content:
         if not values.is_list(op) or not op or type(op[0]) is not int:
             raise InvalidOperation("an operation of a seed is [action, ...]")
+        if len(op) > 1 and values.is_list(op[1]):
+            raise InvalidOperation("a seed has seen nothing that others made")
         if op[0] not in _MAKING:
             if op[0] in Action._value2member_map_:
                 raise InvalidOperation("a seed makes content, and does nothing else")
@@ -72,29 +78,33 @@ def actor_of(document: DocumentId, key: str, content: Any) -> ActorId:
     return ActorId(hashlib.sha256(named).digest()[:16])
 
 
-def seen_with(seeds: Mapping[ActorId, Seed], seen: Mapping[ActorId, int]) -> Any:
-    """Return `seen` with the seeds that came with what was seen."""
-    found: dict[ActorId, int] | None = None
-    for name, seed in seeds.items():
-        for actor, seq in seed.carriers.items():
-            if seen.get(actor, 0) >= seq:
-                found = dict(seen) if found is None else found
-                found[name] = seed.n
-                break
-    return seen if found is None else found
+class Known(Mapping[ActorId, int]):
+    """What an author had seen, with the seeds that came with it."""
+
+    def __init__(self, seen: Mapping[ActorId, int], seeds: Mapping[ActorId, Seed]):
+        self._seen = seen
+        self._seeds = seeds
+
+    def __getitem__(self, actor: ActorId) -> int:
+        seed = self._seeds.get(actor)
+        if seed is None:
+            return self._seen[actor]
+        seen = self._seen
+        if any(seen.get(other, 0) >= seq for other, seq in seed.carriers.items()):
+            return seed.n
+        return seen[actor]
+
+    def __iter__(self) -> Iterator[ActorId]:
+        yield from self._seen
+        yield from (name for name in self._seeds if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-def shown(seeds: Mapping[ActorId, Seed], key: str) -> ActorId | None:
-    """Return the seed of `key` that shows."""
-    for name, seed in seeds.items():
-        if seed.key == key and seed.shows:
-            return name
-    return None
-
-
-def first(seeds: Mapping[ActorId, Seed], key: str) -> ActorId:
-    """Return the seed of `key` that is to show, of those that are known."""
-    return min((seed.first, name) for name, seed in seeds.items() if seed.key == key)[1]
+def first(seeds: Mapping[ActorId, Seed], names: Iterable[ActorId]) -> ActorId:
+    """Return which of the seeds of one key is to show."""
+    return min((seeds[name].first, name) for name in names)[1]
 
 
 def decode(raw: list[Any]) -> Seed:

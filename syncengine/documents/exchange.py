@@ -164,6 +164,8 @@ def _built(value: Any, path: str, types: Any) -> Any:
             raise
         raise Invalid(f"not a {kind}: {error}", path=path) from error
     if isinstance(value, dict):
+        for name in cast(dict[object, Any], value):
+            values.check_key(name, path)
         return {
             key: _built(item, f"{path}/{values.escape(key)}", types)
             for key, item in cast(dict[str, Any], value).items()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from syncengine import limits, values
-from syncengine.crdt import seeds
 from syncengine.crdt.document import Document
 from syncengine.errors import SyncError
 from syncengine.ids import ActorId, DocumentId, parse_document_id
@@ -126,10 +125,8 @@ class Documents:
         """After a rebuild: see whether of each document's seeds the right ones show."""
         self._preferred.clear()
         for document in self._cache.values():
-            wanted = {
-                seed.key: seeds.first(document.seeds, seed.key)
-                for seed in document.seeds.values()
-            }
+            keys = {seed.key for seed in document.seeds.values()}
+            wanted = {key: document.first_seed(key) for key in sorted(keys)}
             document.preferred = {}
             if any(not document.seeds[name].shows for name in wanted.values()):
                 document.preferred = wanted

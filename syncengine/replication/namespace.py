@@ -90,6 +90,10 @@ SLICE_CHANGES = 200
 SLICE_OPERATIONS = 1_000
 OPERATIONS_A_CHANGE = SLICE_OPERATIONS // SLICE_CHANGES
 
+# Each time, one knows more of which changes repeat others and of which seeds show; two
+# are enough, as far as is known.
+REBUILDS_MAX = 16
+
 # Some operations are dear (an insertion among ten thousand concurrent ones, say).
 STEP_SECONDS = 0.010
 
@@ -789,13 +793,15 @@ class Namespace:
         repeats another, or a seed that turns out to be older than what shows.
         """
         await self._settle()
-        while True:
+        for _ in range(REBUILDS_MAX):
             known = (self.origins.changes, self.documents.preferences)
             self.generation += 1
             await self._as_a_whole(self._rebuild_once(), pace or Pace())
             self.documents.prefer_first()
             if (self.origins.changes, self.documents.preferences) == known:
                 break
+        else:
+            log.error("a rebuild came to no end; please report it, with the file")
         for tell in self.on_reloaded:
             tell()
 

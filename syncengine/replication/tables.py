@@ -4,19 +4,26 @@ Which collections, with which columns, stands in the file (`_sync_table`). A tab
 filled in slices, a commit each; its view is made when it holds all there is.
 """
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from syncengine.crdt.document import Document as State
 from syncengine.documents import columns, model
 from syncengine.documents.columns import Column
+from syncengine.errors import Closed
 from syncengine.replication.documents import Documents
-from syncengine.replication.host import Signal
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Store, Writes
 
 if TYPE_CHECKING:
     from syncengine.replication.writer import Writer
+
+log = logging.getLogger("syncengine")
+
+# SQLite has at most 2,000, and three are ours.
+COLUMNS_MAX = 1_990
 
 # Documents brought into a new table in one commit: about 10 ms.
 FILL_DOCUMENTS = 200
@@ -58,11 +65,13 @@ class Table:
             f"DROP TABLE IF EXISTS {self.name}",
             f"CREATE TABLE {self.name} (document INTEGER PRIMARY KEY, "
             f'ns INTEGER NOT NULL, "id" TEXT NOT NULL{", " if body else ""}{body})',
-            f'CREATE INDEX {self.name}_id ON {self.name} (ns, "id")',
+            # Not named by a suffix: `note_id` is a collection's name, too.
+            f"CREATE INDEX _sync_index_id_of_{self.collection} "
+            f'ON {self.name} (ns, "id")',
         ]
         for i, column in enumerate(self.columns):
             if column.indexed:
-                name = f"{self.name}_{i}"
+                name = f"_sync_index_{i}_of_{self.collection}"
                 found.append(f"CREATE INDEX {name} ON {self.name} (ns, c{i})")
         return found
 
@@ -96,16 +105,20 @@ class Tables:
         self._tables: dict[str, Table] = {}
         self._declared: set[type[model.Document]] = set()
         self._undefined: dict[str, Table] = {}
-        self._defining: dict[str, Table] = {}
         self._whole: WeakSet[State] = WeakSet()
         """Documents whose row was written whole: later only what changes is"""
         self._views: dict[int, dict[str, str]] = {}
-        self._changed = Signal()
-        for collection, raw, filled in store.read("SELECT * FROM _sync_table"):
-            made_of = columns.decode(raw)
-            self._tables[collection] = Table(collection, made_of, filled=bool(filled))
+        self._taken = {name for (name,) in store.read("PRAGMA module_list")}
+        self._is_cleared = False
+        self._load()
         if any(not table.filled for table in self._tables.values()):
             writer.flush(self)
+
+    def _load(self) -> None:
+        """Take over what the file has."""
+        for collection, raw, filled in self._store.read("SELECT * FROM _sync_table"):
+            made_of = columns.decode(raw)
+            self._tables[collection] = Table(collection, made_of, filled=bool(filled))
 
     def declare(self, kind: type[model.Document]) -> None:
         """Keep the documents of a class in a table from now on."""
@@ -113,6 +126,9 @@ class Tables:
             return
         self._declared.add(kind)
         collection = model.collection_of(kind)
+        if collection in self._taken or collection.startswith("pragma_"):
+            log.warning("%s is a name of SQLite's own: no table is made", collection)
+            return
         known = self._tables.get(collection)
         wanted = columns.columns_of(kind)
         if known is not None:
@@ -121,6 +137,9 @@ class Tables:
             wanted = columns.merged(known.columns, wanted)
             if wanted == known.columns:
                 return
+        if len(wanted) > COLUMNS_MAX:
+            log.warning("%s has too many fields for a table", collection)
+            return
         table = Table(collection, wanted, filled=False)
         self._tables[collection] = self._undefined[collection] = table
         self._views.clear()
@@ -136,10 +155,10 @@ class Tables:
         return self._views[ns]
 
     async def ready(self) -> None:
-        """Wait until every table holds all there is. Safe to cancel."""
+        """Wait until every table holds all there is; raises `StoreError`. Safe to
+        cancel."""
         while any(not table.filled for table in self._tables.values()):
-            self._writer.flush(self)
-            await self._changed.wait()
+            await self._writer.flush(self)
 
     # --- what a document's commit writes ------------------------------------------
 
@@ -148,6 +167,7 @@ class Tables:
         table = self._tables.get(document.name.partition("/")[0])
         if table is None:
             return
+        self._define(writes)
         if not document.visible:
             self._whole.discard(document)
             writes.add(table.drop, number)
@@ -167,9 +187,20 @@ class Tables:
 
     def clear(self, writes: Writes, ns: int) -> None:
         """Before a rebuild: forget a namespace's rows."""
+        self._define(writes)
+        self._is_cleared = True
         self._whole.clear()
         for table in self._tables.values():
             writes.clear(table.clear, ns)
+
+    def _define(self, writes: Writes) -> None:
+        """Make what was declared, before anything is written to it."""
+        for table in self._undefined.values():
+            for statement in table.definitions():
+                writes.define(statement)
+            made_of = columns.encode(table.columns)
+            writes.clear(sql.PUT_TABLE, table.collection, made_of, 0)
+        self._undefined.clear()
 
     # --- filling, as a source of commits ------------------------------------------
 
@@ -177,12 +208,9 @@ class Tables:
         return True
 
     def collect(self, writes: Writes) -> None:
-        for table in self._undefined.values():
-            for statement in table.definitions():
-                writes.define(statement)
-            made_of = columns.encode(table.columns)
-            writes.clear(sql.PUT_TABLE, table.collection, made_of, 0)
-        self._defining, self._undefined = self._undefined, {}
+        self._define(writes)
+        if self._is_cleared:
+            return  # what the file has is of before: in the next commit
         for table in self._tables.values():
             if not table.filled:
                 self._fill(table, writes)
@@ -210,21 +238,20 @@ class Tables:
             )
 
     def committed(self, token: None) -> None:
-        self._defining.clear()
+        self._is_cleared = False
         if any(not table.filled for table in self._tables.values()):
-            self._writer.flush(self)
-        self._changed.set()
+            with contextlib.suppress(Closed):  # then it is filled when opened next
+                self._writer.flush(self)
 
     def failed(self, error: Exception) -> None:
-        self._undefined.update(self._defining)
-        self._defining.clear()
-        for table in self._tables.values():
-            table.fill_after = 0
-        for collection, _, filled in self._store.read("SELECT * FROM _sync_table"):
-            self._tables[collection].filled = bool(filled)
-        for table in self._undefined.values():
-            table.filled = False
-        self._changed.set()
+        """Go on with what the file has; a class is declared anew by its next use."""
+        self._is_cleared = False
+        self._declared.clear()
+        self._undefined.clear()
+        self._tables.clear()
+        self._views.clear()
+        self._whole.clear()
+        self._load()
 
 
 def stored_views(store: Store, ns: int) -> dict[str, str]:

@@ -331,7 +331,7 @@ class Transaction:
             view = self._view(parse_document_id(id))
         else:
             view = self._view(document_id(self._space.collection_of(kind), id))
-        known = any(seed.key == key for seed in view.document.seeds.values())
+        known = view.document.has_seed(key)
         if not view.exists and not known:
             ops = model.content_of(kind, view.document.name, content)
             view.emit(Action.SEED, None, key, ops)
@@ -350,7 +350,8 @@ class Transaction:
 
         By edits where it differs. Raises `Invalid`.
         """
-        path = record.get("path")
+        given: Any = record
+        path = record.get("path") if isinstance(given, Mapping) else None
         if not isinstance(path, str):
             raise Invalid('a record is {"path": ..., "value": {...}, "types": {...}}')
         view = self._view(parse_document_id(path))

@@ -1,8 +1,9 @@
 """Somebody's SQL over this file: it reads what it was given, and nothing else.
 
-The views that it may read are temporary ones of a connection of its own, and an
-authorizer refuses whatever is not read through them: other tables, other namespaces,
-the schema, settings, and every write.
+The views that it may read are temporary ones, and an authorizer refuses whatever is not
+read through them: other tables, other namespaces, the schema, settings, and every
+write. The authorizer is told the name of the view, or of the `WITH` clause, that reads;
+so each view reads through another one whose name nobody can guess.
 """
 
 import sqlite3
@@ -37,8 +38,12 @@ class Guarded:
         for function in sorted(_HARMLESS):
             # Its first use defines it, which is nothing that a query may do.
             connection.execute(f"SELECT 1 FROM {function}('[]')").close()
+        ((self._secret,),) = connection.execute("SELECT lower(hex(randomblob(16)))")
+        self._inner = {f"{name}_{self._secret}" for name in views}
         for name, select in views.items():
-            connection.execute(f'CREATE TEMP VIEW "{name}" AS {select}')
+            inner = f"{name}_{self._secret}"
+            connection.execute(f'CREATE TEMP VIEW "{inner}" AS {select}')
+            connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM "{inner}"')
         # Once: with each change of these SQLite forgets the statements it prepared.
         connection.set_authorizer(self._allows)
         connection.set_progress_handler(self._goes_on, PROGRESS_STEPS)
@@ -73,6 +78,8 @@ class Guarded:
     def _asked(
         self, sql: str, params: QueryParams, steps: int | None
     ) -> tuple[list[str], list[sqlite3.Row]]:
+        if "explain" in sql.lower():
+            raise Invalid("SQL: EXPLAIN is not for this; ask the file with `sqlite3`")
         self._left = steps
         cursor = self.connection.cursor()
         cursor.row_factory = sqlite3.Row
@@ -82,7 +89,8 @@ class Guarded:
         except sqlite3.Error as error:
             if self._left is not None and self._left <= 0:
                 raise TakesLong from None
-            raise Invalid(f"SQL: {_told(error, self.views)}") from error
+            told = _told(error, self.views).replace(f"_{self._secret}", "")
+            raise Invalid(f"SQL: {told}") from None
         finally:
             cursor.close()
 
@@ -109,7 +117,11 @@ class Guarded:
         if action == sqlite3.SQLITE_READ and (
             database == "temp"
             or (database is None and not first)
-            or inside in self.views
+            or (
+                inside in self._inner
+                and database == "main"
+                and (first or "").startswith("_sync_table_")
+            )
             or first in _HARMLESS
         ):
             # The temporary schema itself, though, tells how the views are made.

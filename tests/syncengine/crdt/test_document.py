@@ -256,3 +256,19 @@ def test_a_concurrent_edit_brings_a_deleted_container_back_whole() -> None:
 @pytest.mark.parametrize("container", [None, ("f", 5), (ACTORS[0], 77)])
 def test_names_of_containers_can_be_read_back(container: Any) -> None:
     assert container_from_key(container_key(container)) == container
+
+
+@pytest.mark.parametrize(
+    "op", [[1, 1, "k", 5], [8, 1, 0, "x"], [16, 1, 0, 0], [5, 1, 1], [7, 1, "x"]]
+)
+def test_what_its_author_had_not_seen_made_cannot_be_named(op: list[Any]) -> None:
+    """Or it would have effect where that came first, and none where it comes later."""
+    for type_ in (1, 2, 3, 4, 5):
+        document = Document(NAME)
+        document.apply([2, None, "m", type_], (1, ACTORS[0], 1), {})
+        named = [op[0], [ACTORS[0], 1], *op[2:]]
+        with pytest.raises(InvalidOperation, match="had not seen"):
+            document.apply(named, (2, ACTORS[1], 1), {})
+        document.apply_void(named, (2, ACTORS[1], 1), {})
+    with pytest.raises(InvalidOperation, match="had not seen"):
+        Document(NAME).apply([1, 7, "k", 1], (2, ACTORS[1], 5), {ACTORS[1]: 4})

@@ -7,7 +7,7 @@ import pytest
 
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import Action, InvalidOperation, UnknownOperation
-from syncengine.crdt.seeds import actor_of, first
+from syncengine.crdt.seeds import Known, actor_of
 from syncengine.ids import ActorId, DocumentId
 from tests.strategies import ACTORS
 
@@ -101,11 +101,35 @@ def test_a_delete_by_one_who_saw_it_takes_the_seed() -> None:
 @pytest.mark.parametrize(
     "content",
     [7, [], [7], [[]], [["x"]], [[int(Action.DROP)]], [seed(ONE)],
-     [[3, None, "a"]], [[8, "body", 5, "far"]], [[1, None, "a", float("nan")]]],
+     [[3, None, "a"]], [[8, "body", 5, "far"]], [[1, None, "a", float("nan")]],
+     [[1, [A, 1], "a", 1]], [[1, 1, "a", 1]], [[0, None]] * 8_193],
 )  # fmt: skip
 def test_what_is_no_content_makes_the_change_void(content: Any) -> None:
     with pytest.raises(InvalidOperation):
         Document(NAME).apply([int(Action.SEED), None, "file", content], (5, A, 1), {})
+
+
+def test_a_bad_seed_is_bad_whether_it_would_show_or_not() -> None:
+    """Or its change would be void at one member and have effect at another."""
+    document = Document(NAME)
+    document.apply(seed(ONE), (5, A, 1), {})
+    for hlc in (1, 9):
+        with pytest.raises(InvalidOperation):
+            document.apply(seed([[8, "body", 9, "far"]]), (hlc, B, 1), {})
+    assert not document.is_reseeded
+    assert shown(document) == {"title": "one", "body": "one"}
+
+
+def test_many_seeds_are_looked_up_at_once() -> None:
+    """A hostile author's ten thousand: each operation after them costs as before."""
+    document = Document(NAME)
+    for number in range(2_000):
+        document.apply(seed([[0, None]], f"k{number}"), (5, A, number + 1), {})
+    known = Known({A: 2_000, C: 7}, document.seeds)
+    assert known[C] == 7
+    assert all(known[name] == 1 for name in document.seeds)
+    assert len(known) == 2_002
+    assert not any(name in Known({A: 0}, document.seeds) for name in document.seeds)
 
 
 def test_a_seed_of_a_newer_version_waits_for_it() -> None:
@@ -135,7 +159,7 @@ def test_made_anew_the_right_one_shows_in_any_order(order: tuple[int, ...]) -> N
         for number in order:
             hlc, content = carried[number]
             document.apply(seed(content), (hlc, ActorId(bytes([number]) * 16), 1), {})
-        preferred = {"file": first(document.seeds, "file")}
+        preferred = {"file": document.first_seed("file")}
 
     assert shown(document) == {"title": "one", "body": "one"}
     assert sum(seed.shows for seed in document.seeds.values()) == 1

@@ -85,7 +85,7 @@ async def test_a_part_is_chosen_by_how_paths_begin() -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [{}, {"path": 7}, {"path": "x"}, {"path": "a/b"}, {"path": "a/b", "value": 7},
+    [[], "x", None, {"path": "a/b", "value": {1: 1}}, {}, {"path": 7}, {"path": "x"}, {"path": "a/b"}, {"path": "a/b", "value": 7},
      {"path": "a/b", "value": {"t": 7}, "types": {"/t": "text"}},
      {"path": "a/b", "value": {"t": "x"}, "types": {"/t": "tree"}},
      {"path": "a/b", "value": {"t": "x"}, "types": {"/t": "bytes"}},
@@ -95,7 +95,7 @@ async def test_a_part_is_chosen_by_how_paths_begin() -> None:
      {"path": "a/b", "value": {"t": {}}, "types": {"/t": "set"}},
      {"path": "a/b", "value": {"ok": 1, "t": 2**70}}],
 )  # fmt: skip
-async def test_what_is_no_record_changes_nothing(record: dict[str, Any]) -> None:
+async def test_what_is_no_record_changes_nothing(record: Any) -> None:
     async with syncengine.open(":memory:") as replica:
         space = await replica.namespace("home")
         with pytest.raises(Invalid):

@@ -217,6 +217,24 @@ async def test_a_batch_that_is_applied_in_part_goes_on_where_it_was(
     assert space.engine.delivery.waiting_count == 1
 
 
+@pytest.mark.parametrize("earlier", [True, False])
+async def test_a_bad_seed_beside_a_good_one_is_void_everywhere(
+    author: Author, earlier: bool
+) -> None:
+    """It made a member rebuild for ever, or was void at one and not at another."""
+    space, other = author.readers
+    bad_seed = [17, None, "k", [[8, "body", 99, "zz"]]]
+    bad = author.batch(bad_seed, [1, None, "extra", "x"], document="note/2")
+    if not earlier:
+        await other.engine.take_in([bad])
+    async with space.transaction() as tx:
+        tx.seed("note/2", key="k", title="honest")
+    async with asyncio.timeout(20):
+        await space.engine.take_in([bad])
+    assert (await space.get("note/2")).to_dict() == {"title": "honest"}
+    assert await other.get("note/2", default=None) is None
+
+
 def inserts(n: int, document: str = "note/1") -> list[list[Any]]:
     return [[8, "body", 0, "ab"], *[[8, "body", 1, "x"] for _ in range(n)]]
 

@@ -24,6 +24,7 @@ from syncengine import (
     Replica,
     Set,
     Space,
+    StoreFull,
     Text,
     TransactionOpen,
     Whole,
@@ -203,7 +204,11 @@ async def test_a_query_sees_its_own_namespace_and_nothing_else() -> None:
      "DROP VIEW note", "CREATE TABLE x (y)", "INSERT INTO note (title) VALUES ('x')",
      "UPDATE _sync_log SET body = ''", "SELECT load_extension('x')",
      "SELECT 1; SELECT 2", "SELECT nothing FROM note", "SELECT * FROM nowhere",
-     "SELEC", "BEGIN", "COMMIT", "VACUUM"],
+     "SELEC", "BEGIN", "COMMIT", "VACUUM", "EXPLAIN QUERY PLAN SELECT * FROM note",
+     "WITH note AS (SELECT * FROM _sync_table_note) SELECT * FROM note",
+     "WITH note AS (SELECT * FROM main.note) SELECT * FROM note",
+     "WITH note AS (SELECT key FROM _sync_meta) SELECT * FROM note",
+     "SELECT (WITH note(x) AS (SELECT title FROM main.note) SELECT x FROM note)"],
 )  # fmt: skip
 async def test_a_query_that_asks_for_more_is_refused(
     query: str, tmp_path: Path
@@ -282,7 +287,7 @@ async def test_other_programs_read_the_file_while_it_is_open(tmp_path: Path) -> 
         plan = plain.execute(
             "EXPLAIN QUERY PLAN SELECT id FROM note WHERE title = 'x'"
         ).fetchall()
-        assert "_sync_table_note_0" in str(plan), "the index is used"
+        assert "_sync_index_0_of_note" in str(plan), "the index is used"
         plain.close()
         shell = shutil.which("sqlite3")
         if shell is not None:
@@ -353,3 +358,70 @@ async def test_columns_may_be_called_like_anything() -> None:
             tx.create(Order, "1", select="x")
         found = await space.sql('SELECT "select", namespace, "group", id FROM "order"')
         assert [tuple(row) for row in found] == [("x", 3, "g", "1")]
+
+
+async def test_collections_whose_names_begin_alike_have_tables_of_their_own() -> None:
+    class One(Document, collection="thing"):
+        name: Indexed[str]
+
+    class Two(Document, collection="thing_id"):
+        name: str
+
+    class Three(Document, collection="thing_0"):
+        name: str
+
+    for kinds in ((One, Two, Three), (Three, Two, One)):
+        async with syncengine.open(":memory:") as replica:
+            space = await replica.namespace("home")
+            for kind in kinds:
+                async with space.transaction() as tx:
+                    made: Any = tx.create(kind, "1", name=kind.__name__)
+                    assert made.name
+            for name in ("thing", "thing_id", "thing_0"):
+                assert len(await space.sql(f"SELECT * FROM {name}")) == 1
+
+
+async def test_what_can_be_no_table_is_kept_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "COLUMNS_MAX", 3)
+
+    class Wide(Document):
+        a: str = ""
+        b: str = ""
+        c: str = ""
+        d: str = ""
+
+    class Taken(Document, collection="json_each"):
+        a: str = ""
+
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        for kind in (Wide, Taken):
+            async with space.transaction() as tx:
+                made: Any = tx.create(kind, "1", a="x")
+                assert made.a == "x"
+            with pytest.raises(Invalid, match="SQL"):
+                await space.sql("SELECT a FROM wide")
+
+
+async def test_a_disk_that_fails_with_the_table_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        store: Any = replica.store
+        commit = store.commit
+
+        async def full(writes: Any) -> None:
+            raise StoreFull("no space")
+
+        monkeypatch.setattr(store, "commit", full)
+        with pytest.raises(StoreFull):
+            async with space.transaction() as tx:
+                tx.create(Note, "n", title="lost")
+        monkeypatch.setattr(store, "commit", commit)
+        async with space.transaction() as tx:
+            tx.create(Note, "n", title="kept")
+        assert (await rows(space))["n"][0] == "kept"
+        assert await rows(space) == await from_documents(space)
