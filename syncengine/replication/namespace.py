@@ -86,16 +86,18 @@ SEAL_BYTES_MAX = 4 * limits.BATCH_BYTES_CUT
 # Remote changes applied before others get a turn of the event loop: about 5 ms.
 SLICE_CHANGES = 200
 
-# The same within one change, and how many operations count like a change.
-SLICE_OPERATIONS = 1_000
+# The same within one change, and so many operations count like a change.
+SLICE_OPERATIONS = 1024
 OPERATIONS_A_CHANGE = SLICE_OPERATIONS // SLICE_CHANGES
+
+# How often it is looked whether a step has taken long enough: some operations are dear
+# (an insertion among ten thousand concurrent ones, say).
+CHECK_OPERATIONS = 64
+STEP_SECONDS = 0.010
 
 # Each time, one knows more of which changes repeat others and of which seeds show; two
 # are enough, as far as is known.
 REBUILDS_MAX = 16
-
-# Some operations are dear (an insertion among ten thousand concurrent ones, say).
-STEP_SECONDS = 0.010
 
 # A change that is stamped further ahead of now is told of: nobody's clock drifts so.
 FUTURE_HOURS_ALARM = 24
@@ -564,16 +566,24 @@ class Namespace:
         count = steps = 0
         again = False
         generation = self.generation
+        self._step_until = self._time() + STEP_SECONDS
         while True:
             for ready in self.delivery.ready(self.clock.now_ms()):
-                again |= await self._as_a_whole(self.apply(ready), pace)
+                applying = self.apply(ready)
+                try:
+                    next(applying)  # nearly always all of it
+                except StopIteration as done:
+                    again |= done.value
+                else:
+                    again |= await self._as_a_whole(applying, pace, begun=True)
                 count += 1
                 steps += 1 + ready.head.n // OPERATIONS_A_CHANGE
-                if steps >= SLICE_CHANGES:
+                if steps >= SLICE_CHANGES or self._time() > self._step_until:
                     steps = 0
                     self.is_between_changes = True
                     await pace.pause()
                     self.is_between_changes = False
+                    self._step_until = self._time() + STEP_SECONDS
                     self._check_generation(generation)
                 if pace.cancelled:
                     break
@@ -587,17 +597,21 @@ class Namespace:
             await self.rebuild(pace)
         return count
 
-    async def _as_a_whole(self, steps: Generator[None, None, T], pace: Pace) -> T:
+    async def _as_a_whole(
+        self, steps: Generator[None, None, T], pace: Pace, *, begun: bool = False
+    ) -> T:
         """Do something in steps between which nobody reads what is shown."""
         generation = self.generation
         paused = False
         try:
             while True:
-                self._step_until = self._time() + STEP_SECONDS
-                next(steps)
+                if not begun:
+                    next(steps)
+                begun = False
                 paused = self._is_half = True
                 await pace.pause()
                 self._is_half = False
+                self._step_until = self._time() + STEP_SECONDS
                 self._check_generation(generation)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # a T
@@ -691,7 +705,15 @@ class Namespace:
                     changed.append(document)
                 end = seq + touch.n
                 if not document.needs_upgrade:
-                    yield from self._apply_touch(document, touch, ready, seq)
+                    mark = len(undo)
+                    for start in range(0, len(touch.ops), CHECK_OPERATIONS):
+                        part = touch.ops[start : start + CHECK_OPERATIONS]
+                        seq = self._apply_some(document, part, ready, seq, mark)
+                        done = start + CHECK_OPERATIONS
+                        if done < len(touch.ops) and self._is_due(done, touch):
+                            yield
+                    if seq != end and not document.needs_upgrade:
+                        raise InvalidOperation("a change counts its operations wrongly")
                 seq = end
         except InvalidOperation as error:
             problem = str(error)
@@ -708,36 +730,32 @@ class Namespace:
                 self._is_reseeded = True
         return None
 
-    def _apply_touch(
-        self, document: Document, touch: Touch, ready: Ready, seq: int
-    ) -> Generator[None, None, None]:
+    def _apply_some(
+        self, document: Document, ops: list[Any], ready: Ready, seq: int, mark: int
+    ) -> int:
+        """Apply some operations of a touch, begun at `mark`; return the next seq."""
+        if document.needs_upgrade:
+            return seq  # an earlier one could not be read
         hlc, actor, seen = ready.head.hlc, ready.actor, ready.seen
-        mark = len(document.undo or ())
-        end = seq + touch.n
         if document.conflicts is None:
             document.conflicts = []
         try:
-            for index, op in enumerate(touch.ops, 1):
+            for op in ops:
                 seen[actor] = seq - 1
                 document.apply(op, (hlc, actor, seq), seen)
                 seq += length(op)
-                if self._is_due(index) and self._may_pause(touch):
-                    yield
         except UnknownOperation:
             assert document.undo is not None
             later = document.undo[mark:]
             del document.undo[mark:]
             document.take_back(later)
             self._newer(document)
-            return
-        if seq != end:
-            raise InvalidOperation("a change counts its operations wrongly")
+        return seq
 
-    def _is_due(self, done: int) -> bool:
-        """Whether others should have the loop after so many operations."""
-        if done % SLICE_OPERATIONS == 0:
-            return True
-        return done % 16 == 0 and self._time() > self._step_until
+    def _is_due(self, done: int, touch: Touch) -> bool:
+        """Whether others should have the loop after `done` operations of a touch."""
+        late = done % SLICE_OPERATIONS == 0 or self._time() > self._step_until
+        return late and self._may_pause(touch)
 
     def _may_pause(self, touch: Touch) -> bool:
         """Whether nobody sees the half of it: readers wait, an editor cannot."""
@@ -769,7 +787,7 @@ class Namespace:
                     n = length(op)
                 except InvalidOperation:
                     break
-                if self._is_due(index) and self._may_pause(touch):
+                if index % CHECK_OPERATIONS == 0 and self._is_due(index, touch):
                     yield
                 try:
                     document.apply_void(op, (hlc, actor, seq), seen)
