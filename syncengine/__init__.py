@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
     from syncengine.documents.model import Document, Indexed, Whole
     from syncengine.replication.feed import Change
-    from syncengine.replication.history import LostValue, Why
+    from syncengine.replication.history import LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
     from syncengine.replication.replica import Opening, Replica
@@ -75,6 +75,7 @@ _HOMES = {
     "Live": "syncengine.replication.live",
     "LostValue": "syncengine.replication.history",
     "Why": "syncengine.replication.history",
+    "Passage": "syncengine.replication.history",
     "Space": "syncengine.replication.space",
     "Receipt": "syncengine.replication.transaction",
     "Transaction": "syncengine.replication.transaction",
@@ -105,6 +106,7 @@ __all__ = [
     "NewerFormat",
     "NotFound",
     "NotOurs",
+    "Passage",
     "ProtocolError",
     "Receipt",
     "Refused",

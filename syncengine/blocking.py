@@ -40,7 +40,7 @@ from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space
 from syncengine.replication import transaction as _transaction
 from syncengine.replication.feed import Change
-from syncengine.replication.history import LostValue, Why
+from syncengine.replication.history import LostValue, Passage, Why
 from syncengine.replication.hub import Admit
 from syncengine.replication.hub import Hub as _AsyncHub
 from syncengine.replication.space import PeerStatus
@@ -350,6 +350,12 @@ class Space:
     def why(self, kind: Any, id: str | None = None, field: str | None = None) -> Why:
         """Return why a field shows what it shows. See `syncengine.Space.why`."""
         return self._loop.run(self.inner.why(kind, id, field))
+
+    def blame(
+        self, kind: Any, id: str | None = None, field: str | None = None
+    ) -> list[Passage]:
+        """Return who wrote which part of a text. See `syncengine.Space.blame`."""
+        return self._loop.run(self.inner.blame(kind, id, field))
 
     def history(
         self, kind: Any, id: str | None = None, *, limit: int = 100

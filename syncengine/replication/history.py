@@ -1,6 +1,8 @@
-"""Why a field shows what it shows, and which changes made a document."""
+"""Why a field shows what it shows, who wrote which part of a text, and which changes
+made a document."""
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +14,10 @@ from syncengine.crdt.document import MapState
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry, Slot
+from syncengine.crdt.text import TextState
 from syncengine.errors import NotFound
 from syncengine.ids import ActorId, DeviceId, base32
+from syncengine.log.batch import ChangeHead, decode_spine, split_payload
 from syncengine.replication.feed import READ_ROWS, Change, told
 from syncengine.replication.keeper import Keeper
 
@@ -85,6 +89,14 @@ def why(document: State, path: str, steps: list[str], devices: Devices) -> Why:
     )
 
 
+def text_at(document: State, path: str, steps: list[str]) -> ContainerId:
+    """Return the text that a field shows; raises `NotFound`."""
+    shown = _slot(document, path, steps)[0]
+    if shown.type != Type.TEXT:
+        raise NotFound(f"{path} shows no text that merges")
+    return shown.container
+
+
 def _slot(document: State, path: str, steps: list[str]) -> Slot:
     container: ContainerId = None
     type_: int = Type.MAP
@@ -106,6 +118,69 @@ def _slot(document: State, path: str, steps: list[str]) -> Slot:
         if type_ not in (Type.MAP, Type.LIST) and step is not steps[-1]:
             raise NotFound(f"there is no {path}: {step} has no parts that are written")
     return slot
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a text that one device wrote in one change."""
+
+    text: str
+    author: str
+    """The device that wrote it."""
+    at: datetime | None
+    """When, by its author's clock; None for content that was seeded"""
+
+
+def blame(document: State, container: ContainerId, keeper: Keeper) -> list[Passage]:
+    """Return who wrote which part of a text, in order."""
+    state = document.state(container, Type.TEXT)
+    assert isinstance(state, TextState)
+    shown, start = str(state), 0
+    times = _Times(keeper)
+    found: list[Passage] = []
+    for actor, seq, n in state.writers():
+        for length, at in times.of(actor, seq, n):
+            text = shown[start : start + length]
+            start += length
+            author = _device(actor, keeper.membership.actors)
+            if found and (found[-1].author, found[-1].at) == (author, at):
+                found[-1] = Passage(found[-1].text + text, author, at)
+            else:
+                found.append(Passage(text, author, at))
+    return found
+
+
+class _Times:
+    """When operations were made: looked up by batch."""
+
+    def __init__(self, keeper: Keeper):
+        self._keeper = keeper
+        self._heads: dict[ActorId, list[ChangeHead]] = {}
+
+    def of(
+        self, actor: ActorId, seq: int, n: int
+    ) -> Iterator[tuple[int, datetime | None]]:
+        """Yield (how many, when) of the operations [seq, seq + n)."""
+        while n:
+            head = self._head(actor, seq)
+            if head is None:
+                yield n, None
+                return
+            count = min(n, head.end - seq + 1)
+            at = datetime.fromtimestamp(ms_from_hlc(head.hlc) / 1000, tz=UTC)
+            yield count, at
+            seq, n = seq + count, n - count
+
+    def _head(self, actor: ActorId, seq: int) -> ChangeHead | None:
+        heads = self._heads.get(actor, [])
+        if not heads or not heads[0].seq <= seq <= heads[-1].end:
+            heads = []
+            for batch in self._keeper.batches_at(actor, seq):
+                heads = decode_spine(batch.header, split_payload(batch.payload))
+                break
+            self._heads[actor] = heads
+        at = bisect_right(heads, seq, key=lambda head: head.seq) - 1
+        return heads[at] if at >= 0 else None
 
 
 def lost_value(document: State, path: str, entry: Entry, devices: Devices) -> LostValue:

@@ -43,7 +43,7 @@ from syncengine.protocol.codes import Code
 from syncengine.replication import feed, history, watch
 from syncengine.replication.address import parse_address
 from syncengine.replication.feed import Change
-from syncengine.replication.history import LostValue, Why
+from syncengine.replication.history import LostValue, Passage, Why
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Transaction
@@ -322,6 +322,33 @@ class Space:
                 raise NotFound(f"there is no {name}")
             devices = self.engine.keeper.membership.actors
             return history.why(document, path, steps, devices)
+
+    async def blame(
+        self, kind: Any, id: str | None = None, field: str | None = None
+    ) -> list[Passage]:
+        """Return who wrote which part of a text, and when, in the order of the text.
+
+        `blame(Note, "groceries", "body")`, or `blame("note/groceries/body")`. It reads
+        that text's history; what was written here is signed with it. Raises `NotFound`.
+        """
+        self.check_usable()
+        self._check_outside()
+        if not isinstance(kind, str):
+            step = values.escape(field or "")
+            kind = f"{model.collection_of(kind)}/{values.escape(id or '')}/{step}"
+        path: str = kind
+        name_, steps = history.steps_of(path)
+        name = parse_document_id(name_)
+        engine = self.engine
+        engine.seal_now(ahead=True)
+        await engine.flush()
+        await engine.whole()
+        with engine.as_before([name]):
+            document = engine.documents.find(name)
+            if document is None or not document.visible:
+                raise NotFound(f"there is no {name}")
+            container = history.text_at(document, path, steps)
+            return history.blame(document, container, engine.keeper)
 
     async def history(
         self, kind: Any, id: str | None = None, *, limit: int = 100

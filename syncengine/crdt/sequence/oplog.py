@@ -308,6 +308,15 @@ class OpLog:
         run = bisect_right(self.a_lv, lv) - 1
         return self.a_actor[run], self.a_seq[run] + lv - self.a_lv[run]
 
+    def agents(self, start: int, end: int) -> Iterable[tuple[ActorId, int, int]]:
+        """Yield (actor, first seq, how many) of the events [start, end) in order."""
+        run = bisect_right(self.a_lv, start) - 1
+        while start < end:
+            stop = min(end, self.a_end[run])
+            seq = self.a_seq[run] + start - self.a_lv[run]
+            yield self.a_actor[run], seq, stop - start
+            start, run = stop, run + 1
+
     def pieces(self, start: int, end: int) -> Iterable[Piece]:
         """Yield the operations of the events [start, end) in order."""
         run = bisect_right(self.op_lv, start) - 1

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from syncengine import values
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.register import Seen
-from syncengine.crdt.sequence.oplog import INS, SET, Heads, OpLog
+from syncengine.crdt.sequence.oplog import INS, ROOT, SET, Heads, OpLog
 from syncengine.crdt.sequence.walker import Walker
 from syncengine.ids import ActorId, OpId, Stamp
 
@@ -160,6 +160,18 @@ class Sequence(ABC):
         self._unused = 0
         walker.feed()
         return walker
+
+    def writers(self) -> list[tuple[ActorId, int, int]]:
+        """Return (actor, first seq, how many) of what is shown, in order: who inserted
+        it. It reads the whole log of this sequence."""
+        self.log.load()
+        walker = Walker(self.log, ROOT, self.voids)
+        walker.feed()
+        return [
+            run
+            for lv, n in walker.shown_events()
+            for run in self.log.agents(lv, lv + n)
+        ]
 
     def watch(self) -> list[Edit]:
         """Return a list to which every splice is added from now on.

@@ -416,6 +416,15 @@ class Walker:
                     return [(at + 1, 0)]
         raise AssertionError("the placeholder never runs out")
 
+    def shown_events(self) -> Iterator[tuple[int, int]]:
+        """Yield (first event, how many) of what is shown, in order: the insertions that
+        made it. Only a walker of the whole log can tell."""
+        assert self.base == ROOT, "what the base holds has no events here"
+        for block in self._blocks:
+            for span in block.spans:
+                if not span.dead and span.id >= 0:
+                    yield span.id, span.n
+
     # --- events -------------------------------------------------------------------
 
     def _set(self, lv: int, pos: int, patches: list[Patch]) -> None:

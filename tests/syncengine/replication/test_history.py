@@ -44,8 +44,10 @@ async def test_why_of_concurrent_writes_names_who_lost(
     assert answers[0] == answers[1]
     why = answers[0]
     devices = [space._replica.id for space in pair]  # pyright: ignore[reportPrivateUsage]
-    assert (why.value, why.author) == ("theirs", devices[1])
-    assert [(lost.value, lost.author) for lost in why.over] == [("mine", devices[0])]
+    (lost,) = why.over
+    told = {(why.value, why.author), (lost.value, lost.author)}
+    assert told == {("mine", devices[0]), ("theirs", devices[1])}
+    assert (await pair[0].get(Note, "1")).title == why.value
     assert "latest of 2 concurrent writes" in why.rule
     assert why == await pair[0].why("note/1/title")
 
@@ -91,3 +93,42 @@ async def test_history_is_the_changes_of_a_document(pair: tuple[Space, Space]) -
         assert len(await space.history("note/1", limit=2)) == 2
         assert len(await space.history("note")) == 3
         assert await space.history("nothing/1") == []
+
+
+async def test_blame_says_who_wrote_which_part(pair: tuple[Space, Space]) -> None:
+    one, other = (space._replica for space in pair)  # pyright: ignore[reportPrivateUsage]
+    space, theirs = pair
+    async with space.transaction() as tx:
+        tx.get(Note, "1").body.insert(0, "Hello world")
+        tx.seed("page/1", key="k", body=Text())
+        tx["page/1"]["n"] = 1
+    async with (
+        transport.serve(one, "127.0.0.1", 0) as server,
+        transport.connect(other, server.address) as link,
+    ):
+        await link.synced()
+        async with theirs.transaction() as tx:
+            body = tx.get(Note, "1").body
+            body.insert(5, ", dear")
+            body.delete(11, 2)
+        await link.synced()
+    passages = await space.blame(Note, "1", "body")
+    assert passages == await theirs.blame("note/1/body")
+    written = [(passage.text, passage.author) for passage in passages]
+    assert written == [("Hello", one.id), (", dear", other.id), ("orld", one.id)]
+    assert {p.author for p in passages} == {one.id, other.id}
+    for path in ("note/1/title", "note/1/nothing", "page/1/n"):
+        with pytest.raises(NotFound):
+            await space.blame(path)
+
+
+async def test_blame_of_a_seed_has_no_time() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            note = tx.seed(Note, "1", key="k", title="x", body="seeded")
+            note.body.append(" and typed")
+        seeded, typed = await space.blame(Note, "1", "body")
+        assert (seeded.text, seeded.at) == ("seeded", None)
+        assert (typed.text, typed.author) == (" and typed", replica.id)
+        assert typed.at is not None

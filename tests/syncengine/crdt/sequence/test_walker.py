@@ -306,6 +306,12 @@ def deliver(to: Writer, source: Writer, chance: random.Random | None) -> bool:
 
 def by_model(writers: list[Writer]) -> str:
     """Return what the model makes of the same history."""
+    model, known, gone = modelled(writers)
+    return model.text(known, gone)
+
+
+def modelled(writers: list[Writer]) -> tuple[Model, set[Any], set[Any]]:
+    """Return the model of the same history, all it knows, and what does not show."""
     model = Model()
     known_at: dict[tuple[ActorId, int], tuple[set[Any], set[Any]]] = {}
     todo = {writer.actor: list(writer.changes) for writer in writers}
@@ -340,7 +346,8 @@ def by_model(writers: list[Writer]) -> str:
                 void |= {(actor, seq + offset) for offset in range(n)}
             done[actor] = seq + n - 1
             changes.pop(0)
-    return model.text(
+    return (
+        model,
         {name for added, _ in known_at.values() for name in added},
         {name for by, (_, gone) in known_at.items() if by not in void for name in gone}
         | void,
@@ -369,6 +376,20 @@ def test_what_is_void_counts_for_positions_and_does_not_show(
         writers = history(seed, writers=3, steps=25, stored=stored, voids=True)
         texts = {str(writer.text) for writer in writers}
         assert texts == {by_model(writers)}, f"seed {seed}"
+
+
+@pytest.mark.parametrize("voids", [False, True])
+def test_each_character_is_known_by_who_wrote_it(voids: bool) -> None:
+    for seed in range(40):
+        writers = history(seed, writers=3, steps=25, stored=0.1, voids=voids)
+        model, known, gone = modelled(writers)
+        for writer in writers:
+            names = [
+                (actor, seq + offset)
+                for actor, seq, n in writer.text.writers()
+                for offset in range(n)
+            ]
+            assert names == model.order(known, gone), f"seed {seed}"
 
 
 def test_a_walker_that_has_grown_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
