@@ -21,7 +21,8 @@ from syncengine.log.batch import (
     split_payload,
 )
 from syncengine.log.change import Change, Dep, Touch
-from syncengine.log.run import decode_rows, encode_rows
+from syncengine.log.run import ROWS_MAX, RUN_BATCHES_MAX, decode_rows, encode_rows
+from syncengine.replication.peer import READ_ROWS
 from syncengine.trust.keys import ED25519
 from syncengine.trust.membership import Entry
 from tests.strategies import ACTORS
@@ -126,3 +127,16 @@ def test_malformed_spines_are_undecodable(spine: bytes) -> None:
     payload = split_payload(batch.payload)._replace(spine=spine)
     with pytest.raises(UndecodableBatch):
         decode_spine(batch.header, payload)
+
+
+def test_a_message_of_more_rows_than_a_third_of_a_second_checks_is_refused() -> None:
+    """Each may have a signature; whoever sends more is closed before one is checked."""
+    entry = Entry(1, b"body", bytes(64))
+
+    assert len(decode_rows(NS, encode_rows([entry] * ROWS_MAX))) == ROWS_MAX
+    with pytest.raises(ValueError, match="malformed rows"):
+        decode_rows(NS, encode_rows([entry] * (ROWS_MAX + 1)))
+
+
+def test_no_sender_gathers_so_many_rows() -> None:
+    assert READ_ROWS + RUN_BATCHES_MAX < ROWS_MAX
