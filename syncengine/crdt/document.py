@@ -427,8 +427,14 @@ class Document:
             return  # known from before: looked at when all is here
         first = self.first_seed(seed.key)
         if not self.seeds[first].shows:
+            before = (self.preferred, self.is_reseeded)
+            if self.undo is not None:
+                self.undo.append(lambda: self._prefer(*before))
             self.preferred = {**self.preferred, seed.key: first}
             self.is_reseeded = True
+
+    def _prefer(self, preferred: dict[str, ActorId], is_reseeded: bool) -> None:
+        self.preferred, self.is_reseeded = preferred, is_reseeded
 
     def first_seed(self, key: str) -> ActorId:
         """Return the seed of a key that is to show, of those that are known."""

@@ -17,8 +17,8 @@ def cut(changes: list[Change]) -> tuple[list[Change], list[Change]]:
     """Return the changes of the next batch, and the rest."""
     size = 0
     for index, change in enumerate(changes):
-        # In the spine a touch is two numbers, in its part an array.
-        size += 64
+        # In the spine a touch is two numbers, in its part an array; a dep is 40 bytes.
+        size += 64 + 40 * len(change.deps) + len(change.meta.operation_id or "")
         size += sum(4 + len(values.encode(touch.ops)) for touch in change.touches)
         if size >= limits.BATCH_BYTES_CUT:
             return changes[: index + 1], changes[index + 1 :]

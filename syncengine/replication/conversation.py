@@ -40,7 +40,7 @@ from syncengine.protocol.session import (
 )
 from syncengine.protocol.states import State
 from syncengine.replication.backoff import Backoff
-from syncengine.replication.host import Bell, Host, Hosted
+from syncengine.replication.host import Bell, Host, Hosted, sealed
 from syncengine.replication.keeper import NOWHERE, Cursor
 from syncengine.replication.peer import Channel
 from syncengine.trust.membership import (
@@ -546,24 +546,10 @@ class Dialling(Conversation):
         self.send(self._open(hosted, known=False))
 
 
-# Commits that are made to seal what waits: 1 MiB each, and somebody may write on.
-SEALINGS_MAX = 64
-
-
 async def _settled(hosted: Hosted) -> None:
     """Wait until what a dead connection brought is on disk: the cursor that is told
     now counts as an acknowledgement."""
     if hosted.keeper.position != hosted.committed_position:
-        await hosted.flush()
-
-
-async def _sealed(hosted: Hosted) -> None:
-    """Put into batches what a served replica wrote while nobody was there: it is part
-    of what the dialler is told to be here."""
-    for _ in range(SEALINGS_MAX):
-        if hosted.is_sealed:
-            break
-        hosted.seal_now(ahead=True)
         await hosted.flush()
 
 
@@ -657,7 +643,7 @@ class Listening(Conversation):
         await _settled(hosted)
         grant = self._rights(hosted.keeper.membership, request, device)
         self._check_clone(hosted, request)
-        await _sealed(hosted)
+        await sealed(hosted)
         keeper = hosted.keeper
         record = keeper.peer(device)
         ours: Cursor | None = record.cursor

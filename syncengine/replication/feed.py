@@ -106,13 +106,14 @@ def told(keeper: Keeper, before: int, position: int, row: Row) -> list[Change]:
             *(keeper.ns, row.header.actor, row.id),
         )
     )
+    here = f"{position}-0-{(keeper.chain_at(position) or b'').hex()}"
+    chain = (keeper.chain_at(before) or b"").hex()
     found: list[Change] = []
     for number, head in enumerate(heads, 1):
-        place = (before, number) if number < len(heads) else (position, 0)
         names = dict.fromkeys(payload.parts[part][0] for part, _, _ in head.touches)
         found.append(
             Change(
-                f"{place[0]}-{place[1]}-{(keeper.chain_at(place[0]) or b'').hex()}",
+                f"{before}-{number}-{chain}" if number < len(heads) else here,
                 base32(author or DeviceId(row.header.actor)),
                 datetime.fromtimestamp(ms_from_hlc(head.hlc) / 1000, tz=UTC),
                 tuple(names),

@@ -141,3 +141,17 @@ class Host(Protocol):
     def told_time(self, now_ms: int) -> None:
         """A listener told its clock."""
         ...
+
+
+# Commits that are made to seal what waits: 1 MiB each, and somebody may write on.
+SEALINGS_MAX = 64
+
+
+async def sealed(hosted: Hosted) -> None:
+    """Put into batches, on disk, what was written while nobody was there: it is part of
+    what somebody is told to be here."""
+    for _ in range(SEALINGS_MAX):
+        if hosted.is_sealed:
+            break
+        hosted.seal_now(ahead=True)
+        await hosted.flush()

@@ -754,12 +754,9 @@ class Namespace:
 
     def _is_due(self, done: int, touch: Touch) -> bool:
         """Whether others should have the loop after `done` operations of a touch."""
-        late = done % SLICE_OPERATIONS == 0 or self._time() > self._step_until
-        return late and self._may_pause(touch)
-
-    def _may_pause(self, touch: Touch) -> bool:
-        """Whether nobody sees the half of it: readers wait, an editor cannot."""
-        return touch.document not in self.edited
+        if touch.document in self.edited:
+            return False  # readers wait for the rest of it, an editor cannot
+        return done % SLICE_OPERATIONS == 0 or self._time() > self._step_until
 
     def _newer(self, document: Document) -> None:
         document.needs_upgrade = True
@@ -1006,7 +1003,7 @@ class Namespace:
         if self._seal_due or ((self.channels or self.feeds) and not self.in_flight):
             self._seal(writes)
         self.outbox.collect(writes)
-        if self.channels and self.outbox:
+        if (self.channels or self.feeds) and self.outbox:
             self._seal_later()
         self.keeper.collect(writes)
         group = self.documents.collect(writes)
@@ -1078,7 +1075,7 @@ class Namespace:
         if self._seal_timer is not None:
             self._seal_timer.cancel()
             self._seal_timer = None
-        if (self.channels or ahead) and self.outbox:
+        if (self.channels or self.feeds or ahead) and self.outbox:
             self._seal_due = True
             self.writer.flush(self)
 

@@ -1,12 +1,14 @@
 """A namespace as an application uses it."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
+    Generator,
     Iterable,
     Iterator,
     Mapping,
@@ -44,6 +46,7 @@ from syncengine.replication import feed, history, watch
 from syncengine.replication.address import parse_address
 from syncengine.replication.feed import Change
 from syncengine.replication.history import LostValue, Passage, Why
+from syncengine.replication.host import sealed
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Transaction
@@ -309,17 +312,9 @@ class Space:
         steps as it is deep. Raises `NotFound`.
         """
         self.check_usable()
-        if not isinstance(kind, str):
-            step = values.escape(field or "")
-            kind = f"{model.collection_of(kind)}/{values.escape(id or '')}/{step}"
-        path: str = kind
-        name_, steps = history.steps_of(path)
-        name = parse_document_id(name_)
+        path = _field_path(kind, id, field)
         await self.engine.whole()
-        with self.engine.as_before([name]):
-            document = self.engine.documents.find(name)
-            if document is None or not document.visible:
-                raise NotFound(f"there is no {name}")
+        with self._document_of(path) as (document, steps):
             devices = self.engine.keeper.membership.actors
             return history.why(document, path, steps, devices)
 
@@ -333,22 +328,24 @@ class Space:
         """
         self.check_usable()
         self._check_outside()
-        if not isinstance(kind, str):
-            step = values.escape(field or "")
-            kind = f"{model.collection_of(kind)}/{values.escape(id or '')}/{step}"
-        path: str = kind
+        path = _field_path(kind, id, field)
+        await sealed(self.engine)
+        await self.engine.whole()
+        with self._document_of(path) as (document, steps):
+            container = history.text_at(document, path, steps)
+            return history.blame(document, container, self.engine.keeper)
+
+    @contextlib.contextmanager
+    def _document_of(self, path: str) -> Generator[tuple[State, list[str]], None, None]:
+        """Give the document of a field's path, without a transaction that is open, and
+        the steps to the field; never await inside. Raises `NotFound`."""
         name_, steps = history.steps_of(path)
         name = parse_document_id(name_)
-        engine = self.engine
-        engine.seal_now(ahead=True)
-        await engine.flush()
-        await engine.whole()
-        with engine.as_before([name]):
-            document = engine.documents.find(name)
+        with self.engine.as_before([name]):
+            document = self.engine.documents.find(name)
             if document is None or not document.visible:
                 raise NotFound(f"there is no {name}")
-            container = history.text_at(document, path, steps)
-            return history.blame(document, container, engine.keeper)
+            yield document, steps
 
     async def history(
         self, kind: Any, id: str | None = None, *, limit: int = 100
@@ -365,8 +362,7 @@ class Space:
             kind = document_id(model.collection_of(kind), id or "")
         path: str = kind
         engine = self.engine
-        engine.seal_now(ahead=True)
-        await engine.flush()
+        await sealed(engine)
         return history.newest(engine.keeper, engine.committed_position, path, limit)
 
     async def sql(self, query: str, *params: Any) -> list[SqlRow]:
@@ -474,8 +470,8 @@ class Space:
         """Make documents what their records say, by edits where they differ; return
         how many there were.
 
-        A transaction for each `PAGE_DOCUMENTS`: what came before a record that is
-        none stays. Raises `Invalid`.
+        A transaction for each `PAGE_DOCUMENTS`: where a record is none, nothing of its
+        own is written, and what earlier ones wrote stays. Raises `Invalid`.
         """
         count = 0
         waiting = iter(records)
@@ -619,6 +615,14 @@ class Space:
             )
             for device, record in sorted(keeper.peers.items())
         ]
+
+
+def _field_path(kind: Any, id: str | None, field: str | None) -> str:
+    """Return the path that a class, an id and a field mean; a path as it is."""
+    if isinstance(kind, str):
+        return kind
+    steps = (model.collection_of(kind), id or "", field or "")
+    return "/".join(map(values.escape, steps))
 
 
 def _shown(kind: Any, view: View) -> Any:

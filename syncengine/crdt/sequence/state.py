@@ -60,7 +60,8 @@ class Sequence(ABC):
     @property
     @abstractmethod
     def length(self) -> int:
-        """How many elements are shown."""
+        """How many elements positions count: those that show, and in lists slots too
+        in which nothing shows."""
 
     @abstractmethod
     def _splice(self, pos: int, deleted: int, content: Content) -> Any:

@@ -81,6 +81,21 @@ def test_an_earlier_carrier_that_comes_late_asks_for_the_document_anew() -> None
     assert not again.is_reseeded
 
 
+def test_what_is_taken_back_has_changed_nothing_of_what_shows() -> None:
+    """A change with an earlier seed that is void after all."""
+    document = Document(NAME)
+    document.apply(seed(TWO), (6, B, 1), {})
+    document.undo = undo = list[Any]()
+    document.apply(seed(ONE), (5, A, 1), {})
+    assert document.is_reseeded
+    document.take_back(undo)
+    document.undo = None
+
+    assert not document.is_reseeded
+    assert document.preferred == {}
+    assert document.first_seed("file") in document.seeds
+
+
 def test_seeds_of_two_keys_are_both_there() -> None:
     document = Document(NAME)
     document.apply(seed([[1, None, "a", 1]], "one"), (5, A, 1), {})

@@ -8,7 +8,8 @@ import pytest
 
 import syncengine
 import transport
-from syncengine import Change, Invalid, Space
+from syncengine import Change, Invalid, Space, limits
+from syncengine.replication import namespace
 
 
 @pytest.fixture
@@ -114,3 +115,28 @@ async def test_a_cursor_of_another_file_is_refused(space: Space) -> None:
     async with syncengine.open(":memory:") as other:
         with pytest.raises(Invalid, match="another file"):
             await taken(await other.namespace("home"), 1, change.cursor)
+
+
+async def test_all_that_was_written_alone_is_told_however_much(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit seals so much, and the rest with the next ones."""
+    monkeypatch.setattr(namespace, "SEAL_BYTES_MAX", 1)
+    monkeypatch.setattr(limits, "BATCH_BYTES_CUT", 200)
+    for number in range(20):
+        async with space.transaction() as tx:
+            tx["note/1"].text("body").append(f"{number} ")
+            tx[f"note/{number}"]["n"] = number
+    assert len(await space.history("note/1")) == 20
+    assert len(await taken(space, 20)) == 20
+
+
+async def test_a_feed_goes_on_by_itself_behind_what_one_commit_seals(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(namespace, "SEAL_BYTES_MAX", 1)
+    monkeypatch.setattr(limits, "BATCH_BYTES_CUT", 200)
+    for number in range(20):
+        async with space.transaction() as tx:
+            tx[f"note/{number}"]["n"] = number
+    assert len(await taken(space, 20)) == 20

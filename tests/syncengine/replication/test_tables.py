@@ -205,6 +205,7 @@ async def test_a_query_sees_its_own_namespace_and_nothing_else() -> None:
      "UPDATE _sync_log SET body = ''", "SELECT load_extension('x')",
      "SELECT 1; SELECT 2", "SELECT nothing FROM note", "SELECT * FROM nowhere",
      "SELEC", "BEGIN", "COMMIT", "VACUUM", "EXPLAIN QUERY PLAN SELECT * FROM note",
+     " /* a\n */ -- b\n explain SELECT * FROM note", "\ufeff;EXPLAIN SELECT 1",
      "WITH note AS (SELECT * FROM _sync_table_note) SELECT * FROM note",
      "WITH note AS (SELECT * FROM main.note) SELECT * FROM note",
      "WITH note AS (SELECT key FROM _sync_meta) SELECT * FROM note",
@@ -224,6 +225,15 @@ async def test_a_query_that_asks_for_more_is_refused(
             assert row["title"] == "kept"
             async with space.transaction() as tx:
                 tx.get(Note, "n").likes += 1
+
+
+async def test_a_query_shows_what_is_on_its_way_to_disk_and_may_say_explain() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction(wait=False) as tx:
+            tx.create(Note, "n", title="explain this")
+        (row,) = await space.sql("SELECT id FROM note WHERE title LIKE 'explain%'")
+        assert row["id"] == "n"
 
 
 async def test_parameters_are_given_in_order_or_by_name() -> None:
