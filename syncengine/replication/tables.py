@@ -25,7 +25,7 @@ log = logging.getLogger("syncengine")
 # SQLite has at most 2,000, and three are ours.
 COLUMNS_MAX = 1_990
 
-# Documents brought into a new table in one commit: about 10 ms.
+# Documents brought into a new table in one commit: others write in between.
 FILL_DOCUMENTS = 200
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from syncengine.errors import Invalid
 from syncengine.storage.store import QueryParams, Views
 
-# How often SQLite asks whether to go on: in steps of its machine, about 20 us.
+# How often SQLite asks whether to go on: in steps of its machine, about 8 us.
 PROGRESS_STEPS = 500
 
 # Functions of tables that read nothing of the file.

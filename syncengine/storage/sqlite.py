@@ -26,7 +26,7 @@ from syncengine.storage.store import QueryParams, Views, Writes
 # cost fewer fsyncs; 4,000 pages are 16 MB of log beside the file.
 CHECKPOINT_PAGES = 4_000
 
-# A query that takes more steps of SQLite's machine (about 2 ms) goes on in a thread.
+# A query that takes more steps of SQLite's machine (about 1 ms) goes on in a thread.
 STEPS_INLINE = 50_000
 
 
