@@ -239,6 +239,30 @@ def moves(count: int) -> float:
     return seconds
 
 
+def marks(count: int) -> float:
+    """Return CPU seconds for as many overlapping marks on 100 kB, and reading them."""
+    chance = random.Random(4)
+    document = Document(DocumentId("note/1"))
+    size = 100_000
+    document.apply([int(Action.TEXT_INSERT), "t", 0, "x" * size], (1, A, 1), None)
+    state = document.state(("t", Type.TEXT), Type.TEXT)
+    assert isinstance(state, TextState)
+    began = time.process_time()
+    for number in range(count):
+        start = chance.randrange(size - 1_000)
+        stop = start + chance.randint(1, 1_000)
+        ((at, _),) = state.author_ranges(start, 0)
+        ((end, _),) = state.author_ranges(stop, 0)
+        name = chance.choice(("bold", "italic", f"comment:{number}"))
+        op = [int(Action.MARK), "t", at, end, name, number, 2]
+        document.apply(op, (2, A, size + 1 + 2 * number), None)
+    spans = state.spans()
+    seconds = time.process_time() - began
+    assert sum(len(span.text) for span in spans) == size
+    assert len(spans) > count
+    return seconds
+
+
 def run() -> list[Row]:
     rows: list[Row] = []
     detail = {"process": os.getpid()}
@@ -262,8 +286,13 @@ def run() -> list[Row]:
         how = "in bursts" if bursts else "in strict turns"
         title = f"receive a keystroke while typing, two writers {how}"
         rows.append(Row(title, "us CPU", samples, most, detail=detail))
-    long = [moves(10_000) for _ in range(REPEATS)]
-    short = [moves(5_000) for _ in range(REPEATS)]
-    title = "10,000 moves in a list of 10,000"
-    rows.append(Row(title, "s CPU", long, 2.3, short, "half of it", detail=detail))
+    for title, work in (
+        ("10,000 moves in a list of 10,000", moves),
+        ("10,000 overlapping marks on 100 kB, and reading them", marks),
+    ):
+        long, short = [], []
+        for _ in range(REPEATS):
+            long.append(work(10_000))
+            short.append(work(5_000))
+        rows.append(Row(title, "s CPU", long, 2.3, short, "half of it", detail=detail))
     return rows

@@ -47,8 +47,10 @@ from syncengine.errors import (
 from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
-    from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
+    from syncengine.crdt.marks import MarkRange, Span
+    from syncengine.documents.fields import Counter, List, Map, MultiValue, Set
     from syncengine.documents.model import Document, Indexed, Whole
+    from syncengine.documents.text import Text
     from syncengine.replication.feed import Change
     from syncengine.replication.history import LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
@@ -65,7 +67,9 @@ _HOMES = {
     "Map": "syncengine.documents.fields",
     "MultiValue": "syncengine.documents.fields",
     "Set": "syncengine.documents.fields",
-    "Text": "syncengine.documents.fields",
+    "Text": "syncengine.documents.text",
+    "MarkRange": "syncengine.crdt.marks",
+    "Span": "syncengine.crdt.marks",
     "Document": "syncengine.documents.model",
     "Indexed": "syncengine.documents.model",
     "Whole": "syncengine.documents.model",
@@ -102,6 +106,7 @@ __all__ = [
     "Live",
     "LostValue",
     "Map",
+    "MarkRange",
     "MultiValue",
     "NewerFormat",
     "NotFound",
@@ -113,6 +118,7 @@ __all__ = [
     "Replica",
     "Set",
     "Space",
+    "Span",
     "StoreDamaged",
     "StoreError",
     "StoreFull",

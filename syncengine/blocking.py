@@ -33,8 +33,9 @@ from typing import Any, Self, TypeVar, cast, overload
 
 import syncengine
 from syncengine import new_id
-from syncengine.documents.fields import Counter, List, Map, MultiValue, Set, Text
+from syncengine.documents.fields import Counter, List, Map, MultiValue, Set
 from syncengine.documents.model import Document, Indexed, Whole
+from syncengine.documents.text import Text
 from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
 from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space

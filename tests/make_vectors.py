@@ -217,7 +217,7 @@ def messages() -> dict[str, str]:
 def texts() -> list[dict[str, Any]]:
     """Return concurrent edits of one text, and what everybody then shows.
 
-    An edit is [actor, seq, what its author had seen, [action, text, ...]].
+    An edit is [actor, seq, what its author had seen, [action, text, ...], stamp].
     """
     a, b, c = (bytes([n]) * 16 for n in (1, 2, 3))
     histories: list[list[tuple[bytes, int, dict[bytes, int], list[Any]]]] = [
@@ -228,6 +228,9 @@ def texts() -> list[dict[str, Any]]:
         [(a, 1, {}, [8, "t", 0, "hello"]), (b, 1, {a: 5}, [9, "t", 1, 3]),
          (c, 1, {a: 5}, [8, "t", 3, "XY"]), (b, 4, {a: 5, b: 3}, [8, "t", 1, "--"]),
          (a, 6, {a: 5, c: 2}, [10, "t", 5, 2])],
+        [(a, 1, {}, [8, "t", 0, "ab cd"]), (b, 1, {a: 5}, [18, "t", 3, 5, "b", True, 2]),
+         (b, 3, {a: 5}, [18, "t", 0, 2, "l", "x", 0]), (c, 1, {a: 5}, [8, "t", 5, "!"]),
+         (a, 6, {a: 5}, [8, "t", 2, "?"]), (c, 2, {a: 5, b: 4}, [18, "t", 1, 6, "b", None, 1])],
     ]  # fmt: skip
     found: list[dict[str, Any]] = []
     for history in histories:
@@ -237,10 +240,11 @@ def texts() -> list[dict[str, Any]]:
             known = {ActorId(name): end for name, end in seen.items()}
             document.apply(list(op), stamp, known)
         edits = [
-            [actor.hex(), seq, {name.hex(): end for name, end in seen.items()}, op]
-            for actor, seq, seen, op in history
+            [actor.hex(), seq, {name.hex(): end for name, end in seen.items()}, op, at]
+            for at, (actor, seq, seen, op) in enumerate(history, 1)
         ]
-        found.append({"edits": edits, "shows": document.to_value(("t", 5), 5)})
+        state: Any = document.state(("t", 5), 5)
+        found.append({"edits": edits, "shows": [list(span) for span in state.spans()]})
     return found
 
 

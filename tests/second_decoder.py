@@ -154,49 +154,87 @@ def read_rows(body: bytes, namespace: bytes, device: bytes) -> list[bytes]:
     return ids
 
 
-# --- texts (section 3.6) --------------------------------------------------------------
+# --- texts (sections 3.6 and 3.12) ----------------------------------------------------
 
 
 def merge(edits: list[list[Any]]) -> str:
-    """Return what a text shows after edits in causal order: the tree, as it is said.
+    """Return what a text shows after edits in causal order."""
+    return "".join(text for text, _ in merge_spans(edits))
 
-    An edit is [actor, seq, what its author had seen, [action, text, position, ...]].
+
+def merge_spans(edits: list[list[Any]]) -> list[list[Any]]:
+    """Return [characters, marks] of a text after edits in causal order: the tree, as it
+    is said.
+
+    An edit is [actor, seq, what its author had seen, [action, text, position, ...],
+    stamp]; only marks need their stamp.
     """
-    at: dict[
-        Any, tuple[Any, str, Any, str]
-    ] = {}  # id -> parent, side, left origin, char
+    # id -> parent, side, left origin, character, rank
+    at: dict[Any, tuple[Any, str, Any, str, int]] = {}
     gone: dict[Any, list[Any]] = {}  # id -> ids of its deletions
+    marks: dict[Any, tuple[Any, Any, Any]] = {}  # id -> stamp, key, value
 
     def walk(node: Any) -> list[Any]:
         sides: dict[str, list[Any]] = {"left": [], "right": []}
-        for name in sorted(name for name in at if at[name][0] == node):
+        for _, name in sorted((at[n][4], n) for n in at if at[n][0] == node):
             sides[at[name][1]] += walk(name)
         return sides["left"] + ([node] if node else []) + sides["right"]
 
-    for actor, seq, seen, (action, _, position, what) in edits:
+    def put(actor: Any, seq: int, seen: Any, position: int, what: Any) -> None:
         seen = {**seen, actor: seq - 1}
+        order = [name for name in walk(None) if name[1] <= seen.get(name[0], 0)]
+        left = present(order, seen)[position - 1] if position else None
+        for offset, (char, rank) in enumerate(what):
+            behind = order[order.index(left) + 1 if left else 0 :]
+            name, right = (actor, seq + offset), behind[0] if behind else None
+            if right is not None and at[right][2] == left:
+                at[name] = (right, "left", left, char, rank)
+            else:
+                at[name] = (left, "right", left, char, rank)
+            order.insert(order.index(left) + 1 if left else 0, name)
+            left = name
 
-        def known(name: Any, seen: Any = seen) -> bool:
-            return bool(name[1] <= seen.get(name[0], 0))
+    def present(order: list[Any], seen: Any) -> list[Any]:
+        return [
+            name
+            for name in order
+            if not any(by[1] <= seen.get(by[0], 0) for by in gone.get(name, []))
+        ]
 
-        order = [name for name in walk(None) if known(name)]
-        there = [name for name in order if not any(map(known, gone.get(name, [])))]
+    for actor, seq, seen, (action, _, position, what, *rest), *stamp in edits:
         if action == 8:
-            left = there[position - 1] if position else None
-            for offset, char in enumerate(what):
-                behind = order[order.index(left) + 1 if left else 0 :]
-                name, right = (actor, seq + offset), behind[0] if behind else None
-                if right is not None and at[right][2] == left:
-                    at[name] = (right, "left", left, char)
-                else:
-                    at[name] = (left, "right", left, char)
-                order.insert(order.index(left) + 1 if left else 0, name)
-                left = name
+            put(actor, seq, seen, position, [(char, 0) for char in what])
+        elif action == 18:
+            key, value, expand = rest
+            put(actor, seq, seen, position, [("", -1 if expand & 1 else 1)])
+            put(actor, seq + 1, seen, what + 1, [("", 1 if expand & 2 else -1)])
+            marks[actor, seq] = ((*stamp, actor, seq), key, value)
         else:  # 9 deletes from its position up, 10 the same ones from the last down
-            taken = there[position : position + what]
+            known = {**seen, actor: seq - 1}
+            order = [name for name in walk(None) if name[1] <= known.get(name[0], 0)]
+            taken = present(order, known)[position : position + what]
             for offset, name in enumerate(taken if action == 9 else taken[::-1]):
                 gone.setdefault(name, []).append((actor, seq + offset))
-    return "".join(at[name][3] for name in walk(None) if name not in gone)
+
+    shown = [name for name in walk(None) if name not in gone]
+    found: list[list[Any]] = []
+    for index, name in enumerate(shown):
+        if not at[name][3]:
+            continue
+        over: dict[Any, Any] = {}
+        for actor, seq in marks:
+            ends = (actor, seq), (actor, seq + 1)
+            if not all(end in shown for end in ends):
+                continue
+            if shown.index(ends[0]) < index < shown.index(ends[1]):
+                stamp_, key, value = marks[actor, seq]
+                over[key] = max(over.get(key, ((), None)), (stamp_, value))
+        styled = {key: value for key, (_, value) in over.items() if value is not None}
+        if found and found[-1][1] == styled:
+            found[-1][0] += at[name][3]
+        else:
+            found.append([at[name][3], styled])
+    return found
 
 
 # --- one session (section 5) ----------------------------------------------------------

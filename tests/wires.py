@@ -1,9 +1,15 @@
 """Links over pipes, in one process: the whole path but for the socket."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from syncengine import ConnectionLost, Replica
+import syncengine
+import transport
+from syncengine import ConnectionLost, Replica, Space
 from syncengine.ids import DeviceId
 from syncengine.replication.address import Address
 from syncengine.replication.conversation import Listening, Registry
@@ -41,3 +47,23 @@ class Wire:
         return Link(
             replica, self.dial, address, lambda: [s.engine for s in replica.spaces()]
         )
+
+
+async def meet(one: Space, other: Space) -> None:
+    """Let the replicas of two spaces have what the other has; then part them."""
+    host = one._replica
+    async with (
+        transport.serve(host, "127.0.0.1", 0) as server,
+        transport.connect(other._replica, server.address) as link,
+    ):
+        await link.synced()
+
+
+@asynccontextmanager
+async def two_members() -> AsyncGenerator[tuple[Space, Space]]:
+    """Give two members that have met, and are apart now."""
+    async with syncengine.open(":memory:") as one, syncengine.open(":memory:") as other:
+        space = await one.namespace("home")
+        theirs = await other.join(await space.invite("write"), name="home")
+        await meet(space, theirs)
+        yield space, theirs

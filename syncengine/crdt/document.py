@@ -9,7 +9,7 @@ Laws (`tests/syncengine/crdt/test_document.py`): any causal order of the same ch
 leaves the same visible state; `undo` takes a change back without a trace.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 from weakref import ref
 
@@ -17,6 +17,7 @@ from syncengine import limits, values
 from syncengine.crdt import counter, multivalue, register, seeds
 from syncengine.crdt import set as add_wins
 from syncengine.crdt.list import MOVED, ListState
+from syncengine.crdt.marks import Expand, Mark
 from syncengine.crdt.operation import (
     Action,
     ContainerId,
@@ -32,11 +33,11 @@ from syncengine.crdt.operation import (
 )
 from syncengine.crdt.register import EMPTY, Entry, Seen, Slot
 from syncengine.crdt.seeds import Seed
-from syncengine.crdt.sequence.oplog import BACK, DEL, INS, SET
+from syncengine.crdt.sequence.oplog import BACK, DEL, FIRST, INS, LAST, SET
 from syncengine.crdt.sequence.state import Cell, Sequence
 from syncengine.crdt.text import TextState
 from syncengine.errors import Invalid
-from syncengine.ids import ActorId, DocumentId, Stamp
+from syncengine.ids import ActorId, DocumentId, OpId, Stamp
 
 KEY, PARENT, COUNT, ELEMENT, VALUES, SEED = b"k", b"p", b"n", b"e", b"v", b"s"
 
@@ -87,7 +88,7 @@ Parent = tuple[ContainerId, str | None, int, int]
 """(container above, key there or None in a list, own type, depth)"""
 
 
-_Step = tuple[ContainerId, ListState, int, int, Any, Stamp, Seen]
+_Step = tuple[ContainerId, Sequence, int, int, Any, Stamp, Seen]
 
 
 class Cells(Protocol):
@@ -193,8 +194,8 @@ class Document:
                     self._apply_remove(op, stamp, seen)
                 case Action.MULTI_SET:
                     self._apply_multi(op, stamp, seen)
-                case Action.MOVE:
-                    self._apply_move(op, stamp, seen)
+                case Action.MOVE | Action.MARK:
+                    self._apply_steps(op, stamp, seen)
                 case Action.SEED:
                     self._apply_seed(op, stamp)
                 case int() if action > 0:
@@ -215,15 +216,16 @@ class Document:
         """
         try:
             action = op[0]
-            if action not in _POSITIONAL and action != Action.MOVE:
+            steps = _STEPS.get(action)
+            if steps is None and action not in _POSITIONAL:
                 return
             if seen is not None:
                 if self.seeds:
                     seen = seeds.Known(seen, self.seeds)
                 _check_seen(op[1], stamp, seen)
-            if action == Action.MOVE:
-                for container, moving, kind, pos, _, at, known in self._moving(
-                    op, stamp, seen
+            if steps is not None:
+                for container, moving, kind, pos, _, at, known in steps(
+                    self, op, stamp, seen
                 ):
                     moving.apply_void(kind, pos, 1, (at[1], at[2]), known)
                     self.dirty.add((container, None))
@@ -357,11 +359,13 @@ class Document:
         self.dirty.add((container, VALUES))
         self._touch(container, stamp)
 
-    def _apply_move(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
-        for container, state, kind, pos, content, at, known in self._moving(
-            op, stamp, seen
+    def _apply_steps(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        for container, state, kind, pos, content, at, known in _STEPS[op[0]](
+            self, op, stamp, seen
         ):
             self._changing(container)
+            if kind in (FIRST, LAST):
+                content = self._put_mark(state, content)
             state.apply(kind, pos, 1, content, at, known, self.undo)
             self.dirty.add((container, None))
             self._touch(container, at)
@@ -387,6 +391,40 @@ class Document:
         pos = source + (source >= target)
         at = (hlc, actor, seq + 1)
         yield container, state, SET, pos, [(place, known)], at, known
+
+    def _marking(self, op: Operation, stamp: Stamp, seen: Seen) -> Iterator[_Step]:
+        """Yield the two anchors of a mark, as `_moving` does."""
+        _, raw, start, end, name, value, expand, *_ = op
+        hlc, actor, seq = stamp
+        container = resolve(raw, Action.MARK, actor)
+        state = self.state(container, Type.TEXT)
+        for number in (start, end, expand):
+            if type(number) is not int or number < 0:
+                raise InvalidOperation("a position is 0 or more")
+        if start >= end:
+            raise InvalidOperation("a mark stands over something")
+        values.check_key(name, "")
+        values.check(value, "")
+        if state is None:
+            return
+        assert isinstance(state, TextState)
+        mark = Mark(hlc, actor, seq, name, value, expand & Expand.BOTH)
+        kind = FIRST if expand & Expand.BEFORE else LAST
+        yield container, state, kind, start, (mark, 0), stamp, seen
+        known = None if seen is None else {**seen, actor: seq}
+        kind = LAST if expand & Expand.AFTER else FIRST
+        at = (hlc, actor, seq + 1)
+        yield container, state, kind, end + 1, (mark, 1), at, known
+
+    def _put_mark(self, state: Sequence, content: tuple[Mark, int]) -> OpId:
+        """Keep a mark with its text; return the name of one of its anchors."""
+        assert isinstance(state, TextState)
+        mark, which = content
+        name, _ = mark.anchors
+        if not which:
+            self._put(state.marks, name, mark)
+            state.changed_marks.add(name)
+        return mark.anchors[which]
 
     def _apply_seed(self, op: Operation, stamp: Stamp) -> None:
         _, raw, key, content, *_ = op
@@ -688,6 +726,9 @@ class Document:
     def detach(self) -> None:
         """Read all that is shown, and the store no more: it is about to change."""
         self.to_value()
+        for state in self._states.values():
+            if isinstance(state, Sequence):
+                state.log.load()  # a snapshot may ask where a cursor stood
         for reference in list(self._viewers.values()):
             viewer = reference()
             if viewer is not None:
@@ -762,6 +803,10 @@ class Document:
             return [
                 self._canonical_entry(state.slots[name][0]) for name in state.elements()
             ]
+        if isinstance(state, TextState) and state.buffer.hidden:
+            spans = state.spans()
+            if any(span.marks for span in spans):
+                return [list(span) for span in spans]
         shown = self.to_value(container, type_)
         if isinstance(shown, int) and not limits.INT_MIN <= shown <= limits.INT_MAX:
             return str(shown)
@@ -845,6 +890,12 @@ class Document:
             else:
                 target[key] = before
 
+
+# Operations of two steps, and what yields them.
+_STEPS: dict[int, Callable[[Document, Operation, Stamp, Seen], Iterator[_Step]]] = {
+    Action.MOVE: Document._moving,  # pyright: ignore[reportPrivateUsage]  # ours
+    Action.MARK: Document._marking,  # pyright: ignore[reportPrivateUsage]  # ours
+}
 
 _MISSING: Any = object()
 

@@ -46,10 +46,9 @@ class Action(IntEnum):
     LIST_PUT = 15
     MOVE = 16
     SEED = 17
+    MARK = 18
     MULTI_SET = 20
     # Reserved for what comes later, so that no file has to change:
-    MARK = 18
-    UNMARK = 19
     TREE_MOVE = 21
 
 
@@ -70,6 +69,7 @@ TYPE_OF_ACTION: dict[int, Type] = {
     Action.LIST_MAKE: Type.LIST,
     Action.LIST_PUT: Type.LIST,
     Action.MOVE: Type.LIST,
+    Action.MARK: Type.TEXT,
     Action.MULTI_SET: Type.MULTI,
 }
 
@@ -154,8 +154,8 @@ def resolve(raw: Any, action: int, author: ActorId) -> ContainerId:
 def length(op: Operation) -> int:
     """Return how many seqs `op` takes; raises `InvalidOperation`.
 
-    One for each inserted or deleted element, two for a move (a slot, and whose it is),
-    one for anything else.
+    One for each inserted or deleted element, two for a move (a slot, and whose it is)
+    and for a mark (its anchors), one for anything else.
     """
     try:
         action = op[0]
@@ -170,7 +170,7 @@ def length(op: Operation) -> int:
             if type(n) is not int or n <= 0:
                 raise InvalidOperation("a length is a positive number")
             return int(n)
-        if action == Action.MOVE:
+        if action in (Action.MOVE, Action.MARK):
             return 2
     except (TypeError, IndexError) as error:
         raise InvalidOperation("an operation is [action, ...]") from error

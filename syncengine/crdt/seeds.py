@@ -33,6 +33,7 @@ _MAKING = frozenset(
         Action.LIST_INSERT,
         Action.LIST_MAKE,
         Action.MULTI_SET,
+        Action.MARK,
     }
 )
 

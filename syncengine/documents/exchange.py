@@ -3,15 +3,17 @@
 A record is `{"path": "note/1", "value": {...}, "types": {...}}`. `types` names, by path
 inside the document, what plain JSON does not tell: text, set, counter, multi (values
 that are concurrent), datetime, bytes, and whole (a list or dict that is one value).
+A text that bears marks has them in `"marks": {path: [[start, stop, name, value]...]}`.
 """
 
 import base64
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from syncengine import values
 from syncengine.crdt.document import Document as State
+from syncengine.crdt.marks import MarkRange, ranges
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry
 from syncengine.documents.fields import (
@@ -19,9 +21,10 @@ from syncengine.documents.fields import (
     FloatCounter,
     MultiValue,
     Single,
-    Text,
     assign,
+    bound,
 )
+from syncengine.documents.text import Text
 from syncengine.documents.view import View
 from syncengine.errors import Invalid
 
@@ -31,6 +34,13 @@ _NAMES = {
     Type.TEXT: "text",
     Type.MULTI: "multi",
 }
+
+
+class _Notes(NamedTuple):
+    """What a record says besides plain values, by path."""
+
+    types: dict[str, str]
+    marks: dict[str, Any]
 
 
 class _Said(Text):
@@ -56,8 +66,10 @@ class _Several(MultiValue[Any]):
 def dump(document: State) -> dict[str, Any]:
     """Return a document's record."""
     types: dict[str, str] = {}
-    value = _dumped(document, None, Type.MAP, "", types)
-    return {"path": str(document.name), "value": value, "types": types}
+    marked: dict[str, Any] = {}
+    value = _dumped(document, None, Type.MAP, "", _Notes(types, marked))
+    record = {"path": str(document.name), "value": value, "types": types}
+    return {**record, "marks": marked} if marked else record
 
 
 def _dumped(
@@ -65,32 +77,38 @@ def _dumped(
     container: ContainerId,
     type_: int,
     path: str,
-    types: dict[str, str],
+    notes: _Notes,
 ) -> Any:
+    types = notes.types
     if type_ in _NAMES:
         types[path] = _NAMES[Type(type_)]
         shown = document.to_value(container, type_)
+        state: Any = document.state(container, type_)
+        if type_ == Type.TEXT and (found := ranges(state.spans())):
+            for mark in found:
+                _check_json(mark.value, f"{path}: mark {mark.name}")
+            notes.marks[path] = [list(mark) for mark in found]
         if values.is_list(shown):
             return [_plain(v, f"{path}/{i}", types) for i, v in enumerate(shown)]
         return shown
     if type_ == Type.MAP:
-        state: Any = document.state(container, Type.MAP)
+        state = document.state(container, Type.MAP)
         steps = {key: slot[0] for key, slot in state.slots.items()}
         return {
-            key: _entry(document, entry, f"{path}/{values.escape(key)}", types)
+            key: _entry(document, entry, f"{path}/{values.escape(key)}", notes)
             for key, entry in sorted(steps.items())
         }
     state = document.state(container, Type.LIST)
     return [
-        _entry(document, state.slots[name][0], f"{path}/{index}", types)
+        _entry(document, state.slots[name][0], f"{path}/{index}", notes)
         for index, name in enumerate(state.elements())
     ]
 
 
-def _entry(document: State, entry: Entry, path: str, types: dict[str, str]) -> Any:
+def _entry(document: State, entry: Entry, path: str, notes: _Notes) -> Any:
     if entry.type:
-        return _dumped(document, entry.container, entry.type, path, types)
-    return _plain(entry.value, path, types)
+        return _dumped(document, entry.container, entry.type, path, notes)
+    return _plain(entry.value, path, notes.types)
 
 
 def _plain(value: Any, path: str, types: dict[str, str]) -> Any:
@@ -129,7 +147,48 @@ def load(view: View, record: Mapping[str, Any]) -> None:
     if not isinstance(types, dict) or not isinstance(value, dict):
         raise Invalid('a record is {"path": ..., "value": {...}, "types": {...}}')
     built: Any = _built(value, "", types)
+    marked = _marks(record.get("marks", {}))
     assign(view, None, Type.MAP, built)
+    _mark(view, None, Type.MAP, "", marked)
+
+
+def _marks(raw: Any) -> dict[str, list[MarkRange]]:
+    try:
+        return {
+            path: [
+                MarkRange(_of(int, one[0]), _of(int, one[1]), _of(str, one[2]), one[3])
+                for one in found
+            ]
+            for path, found in raw.items()
+        }
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise Invalid(
+            "the marks of a record are {path: [[start, stop, name, value], ...]}"
+        ) from error
+
+
+def _mark(
+    view: View,
+    container: ContainerId,
+    type_: int,
+    path: str,
+    marked: dict[str, list[MarkRange]],
+) -> None:
+    """Make the marks of all texts what a record says."""
+    if type_ == Type.TEXT:
+        text = bound(Text(), view, container)
+        if path in marked or text.marks():
+            text.restyle(marked.get(path, []))
+        return
+    entries: list[tuple[str, Entry]] = []
+    if type_ == Type.MAP:
+        keys = view.keys(container)
+        entries = [(values.escape(key), view.slot(container, key)[0]) for key in keys]
+    elif type_ == Type.LIST:
+        entries = [(str(i), e) for i, e in enumerate(view.entries(container))]
+    for step, entry in entries:
+        if entry.type:
+            _mark(view, entry.container, entry.type, f"{path}/{step}", marked)
 
 
 def _built(value: Any, path: str, types: Any) -> Any:

@@ -24,7 +24,9 @@ from syncengine import values
 from syncengine.crdt.document import element_key
 from syncengine.crdt.operation import Action, ContainerId, Type
 from syncengine.crdt.register import EMPTY, Entry
-from syncengine.crdt.sequence.difference import splices, text_splices
+from syncengine.crdt.sequence.difference import splices
+from syncengine.documents.bound import Bound
+from syncengine.documents.text import Text
 from syncengine.documents.view import View, own_copy
 from syncengine.errors import Invalid, NotFound
 
@@ -41,25 +43,6 @@ else:
 T = TypeVar("T")
 K = TypeVar("K", bound=str, default=str)
 V = TypeVar("V", default=Any)
-
-
-class _Bound:
-    """A container of one view. Unbound ones are the defaults of typed fields."""
-
-    _view: View | None = None
-    _container: ContainerId = None
-
-    def _bind(self, view: View, container: ContainerId) -> None:
-        self._view = view
-        self._container = container
-
-    def _bound(self) -> View:
-        if self._view is None:
-            raise Invalid(
-                f"this {type(self).__name__} belongs to no document; it is the "
-                "default of a field"
-            )
-        return self._view
 
 
 class Counter(int):
@@ -122,105 +105,7 @@ def bound_counter(view: View, container: ContainerId) -> Counter | FloatCounter:
     return counter
 
 
-class Text(_Bound):
-    """A text that many can edit at once. Positions are Unicode code points."""
-
-    def __get__(self, instance: object, owner: type | None = None) -> "Text":
-        return self
-
-    def __set__(self, instance: object, value: "str | Text") -> None:
-        raise AssertionError("typed fields are replaced when their class is made")
-
-    def insert(self, index: int, text: str) -> None:
-        """Insert `text` before `index`; raises `Invalid` beyond the end."""
-        view = self._bound()
-        length = view.text_length(self._container)
-        path = view.path(self._container)
-        if type(text) is not str:
-            raise Invalid(f"text is a str, not {type(text).__name__}", path=path)
-        values.check_text(text, path)
-        if index < 0:
-            index += length
-        if not 0 <= index <= length:
-            raise Invalid(
-                f"index {index} is beyond the length {length}", path=path, bound=length
-            )
-        if not text:
-            view.writable()
-            return
-        at = view.author_position(self._container, Type.TEXT, index)
-        view.emit(Action.TEXT_INSERT, self._container, at, text)
-
-    def append(self, text: str) -> None:
-        """Insert `text` at the end."""
-        self.insert(len(self), text)
-
-    def delete(self, index: int, count: int = 1) -> None:
-        """Delete `count` code points from `index` on; raises `Invalid`."""
-        view = self._bound()
-        length = view.text_length(self._container)
-        if index < 0:
-            index += length
-        if count < 0 or index < 0 or index + count > length:
-            raise Invalid(
-                f"[{index}, {index + count}) is beyond the length {length}",
-                path=view.path(self._container),
-                bound=length,
-            )
-        if not count:
-            view.writable()
-            return
-        view.delete_elements(self._container, Type.TEXT, index, count)
-
-    def replace(self, text: "str | Text") -> None:
-        """Make this `text` by edits where it differs, so that what others write
-        elsewhere at the same time stays."""
-        with self._bound().writable().whole():
-            for start, deleted, inserted in text_splices(str(self), str(text)):
-                if deleted:
-                    self.delete(start, deleted)
-                if inserted:
-                    self.insert(start, inserted)
-
-    def __str__(self) -> str:
-        return "" if self._view is None else self._view.text(self._container)
-
-    def __repr__(self) -> str:
-        return f"Text({str(self)!r})"
-
-    def __len__(self) -> int:
-        return 0 if self._view is None else self._view.text_length(self._container)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, str | Text):
-            return str(self) == str(other)
-        return NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # a draft's text changes
-
-    def __contains__(self, text: str) -> bool:
-        return text in str(self)
-
-    def __getitem__(self, index: int | slice) -> str:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step == 1:
-                return self._bound().text_slice(self._container, start, stop)
-            return str(self)[index]
-        return str(self)[index]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(str(self))
-
-    def __add__(self, text: str) -> str:
-        return str(self) + text
-
-    def __iadd__(self, text: str) -> "Text":
-        self.append(text)
-        return self
-
-
-class Set(_Bound, MutableSet[T], Generic[T]):
+class Set(Bound, MutableSet[T], Generic[T]):
     """A set where a concurrent add wins over a remove that did not see it."""
 
     def __get__(self, instance: object, owner: type | None = None) -> "Set[T]":
@@ -283,7 +168,7 @@ class Set(_Bound, MutableSet[T], Generic[T]):
         return set(it)
 
 
-class MultiValue(_Bound, Generic[T]):
+class MultiValue(Bound, Generic[T]):
     """A field where nobody wins: concurrent values all show, until somebody decides.
 
     `note.status = "done"` replaces those that you see; iterate to see them, the latest
@@ -333,7 +218,7 @@ class MultiValue(_Bound, Generic[T]):
         return f"MultiValue({self._shown()!r})"
 
 
-class List(_Bound, MutableSequence[T], Generic[T]):
+class List(Bound, MutableSequence[T], Generic[T]):
     """A list that many can edit at once."""
 
     def __get__(self, instance: object, owner: type | None = None) -> "List[T]":
@@ -489,7 +374,7 @@ class List(_Bound, MutableSequence[T], Generic[T]):
         return f"List({[plain_value(item) for item in self]!r})"
 
 
-class Map(_Bound, MutableMapping[K, V], Generic[K, V]):
+class Map(Bound, MutableMapping[K, V], Generic[K, V]):
     """A map whose keys merge one by one: a field, an untyped document, or a dict in it.
 
     Plain values become registers, a dict a map, a list a list; `counter()`, `text()`,
@@ -615,7 +500,7 @@ class Map(_Bound, MutableMapping[K, V], Generic[K, V]):
         return (view.tx.actor, seq)
 
 
-B = TypeVar("B", bound=_Bound)
+B = TypeVar("B", bound=Bound)
 
 
 def bound(container: B, view: View, name: ContainerId) -> B:

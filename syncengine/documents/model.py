@@ -43,12 +43,12 @@ from syncengine.documents.fields import (
     Map,
     MultiValue,
     Set,
-    Text,
     assign,
     bound,
     bound_counter,
     fill,
 )
+from syncengine.documents.text import Text
 from syncengine.documents.view import View, own_copy
 from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, check_collection

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from syncengine import limits, values
-from syncengine.crdt import multivalue
+from syncengine.crdt import marks, multivalue
 from syncengine.crdt.counter import value as counter_value
 from syncengine.crdt.document import (
     CounterState,
@@ -22,6 +22,7 @@ from syncengine.crdt.document import (
     State,
 )
 from syncengine.crdt.list import ListState
+from syncengine.crdt.marks import Span
 from syncengine.crdt.operation import (
     Action,
     ContainerId,
@@ -30,11 +31,16 @@ from syncengine.crdt.operation import (
     reference,
 )
 from syncengine.crdt.register import EMPTY, Entry, Slot
+from syncengine.crdt.sequence.buffer import pieces
 from syncengine.crdt.text import TextState
 from syncengine.errors import FrozenDocument, Invalid, TooLarge, TransactionClosed
 from syncengine.ids import ActorId, OpId
 
 _MAKING = frozenset({Action.MAKE, Action.LIST_MAKE, Action.LIST_PUT})
+
+
+Place = tuple[list[OpId], int]
+"""(the newest events of a version of a text, position of a character there)"""
 
 
 class Transaction(Protocol):
@@ -74,14 +80,20 @@ class FrozenText:
     """The chunks of a text at one moment; joined when somebody reads it."""
 
     def __init__(self, state: TextState):
-        self._chunks: list[str] | None = state.buffer.chunks()
-        self._text = ""
-        self.length = state.length
+        self.live = state
+        self.version = state.version
+        self.shown_length = state.shown_length
+        self.buffer = state.buffer.copy()
+        self._marks = dict(state.marks) if state.marks else {}
+        self._text: str | None = None
 
     def __str__(self) -> str:
-        if self._chunks is not None:
-            self._text, self._chunks = "".join(self._chunks), None
+        if self._text is None:
+            self._text = str(self.buffer)
         return self._text
+
+    def spans(self) -> list[Span]:
+        return marks.spans(pieces(self.buffer.chunks()), self._marks)
 
 
 def _frozen(state: State) -> Any:
@@ -224,15 +236,39 @@ class View:
         if not self.shows(container):
             return 0
         state = self.state(container, Type.TEXT)
-        return 0 if state is None else state.length
+        return 0 if state is None else state.shown_length
 
     def text_slice(self, container: ContainerId, start: int, stop: int) -> str:
         if not self.shows(container):
             return ""
         state = self.state(container, Type.TEXT)
-        if isinstance(state, TextState):
-            return state.buffer.slice(start, stop)
-        return "" if state is None else str(state)[start:stop]
+        return "" if state is None else state.buffer.between(start, stop)
+
+    def spans(self, container: ContainerId) -> list[Span]:
+        """Return a text with its marks."""
+        if not self.shows(container):
+            return []
+        state = self.state(container, Type.TEXT)
+        return [] if state is None else state.spans()
+
+    def cursor(self, container: ContainerId, index: int) -> Place:
+        """Return (the version that is shown, the position there of the character at
+        `index`), by which it is found again."""
+        state = self.state(container, Type.TEXT)
+        live = state.live if isinstance(state, FrozenText) else state
+        at, anchors = state.buffer.gap(index)
+        pos = live.position_at(at + len(anchors), state.version)
+        return live.ids(state.version.heads), pos
+
+    def follow(self, container: ContainerId, place: Place) -> tuple[int, bool] | None:
+        """Return at which index the character of a cursor is, or would be, and whether
+        it is shown; None when this replica does not know it."""
+        state = self.state(container, Type.TEXT) if self.shows(container) else None
+        if state is None:
+            return None
+        live = state.live if isinstance(state, FrozenText) else state
+        found = live.follow(*place, state.version)
+        return None if found is None else (state.buffer.index(found[0]), found[1])
 
     def number(self, container: ContainerId) -> int | float:
         if not self.shows(container):
@@ -391,8 +427,8 @@ class View:
         elif isinstance(state, ListState) and state.shown_length:
             for at, count in state.author_ranges(0, state.shown_length):
                 self._raw(Action.LIST_DELETE, container, at, count)
-        elif isinstance(state, TextState) and state.length:
-            for at, count in state.author_ranges(0, state.length):
+        elif isinstance(state, TextState):
+            for at, count in state.all_ranges():
                 self._raw(Action.TEXT_DELETE, container, at, count)
 
     def _raw(self, action: int, *rest: Any) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from syncengine.crdt import marks
 from syncengine.crdt.document import Document as State
+from syncengine.crdt.marks import MarkRange, Span
 from syncengine.crdt.operation import ContainerId, Operation, Type
 from syncengine.crdt.sequence.difference import difference
 from syncengine.crdt.sequence.state import Edit, Sequence
@@ -32,9 +34,9 @@ class _Shown:
 
     container: ContainerId
     type: Type
-    edits: list[Edit]
-    """What was spliced since the listeners were told"""
-    listeners: list[Callable[[list[Edit]], Any]]
+    edits: list[Any]
+    """What was spliced or marked since the listeners were told"""
+    listeners: list[Callable[[list[Any]], Any]]
     visible: bool
 
 
@@ -133,10 +135,13 @@ class Live(Generic[D]):
 
     # --- telling ------------------------------------------------------------------
 
-    def on_patch(self, field: str, listener: Callable[[list[Edit]], Any]) -> None:
-        """Call `listener` with the splices of a Text or List field made elsewhere.
-
-        What it raises is logged, and harms nobody.
+    def on_patch(
+        self, field: str, listener: Callable[[list[Edit | MarkRange]], Any]
+    ) -> None:
+        """Call `listener` with what was done elsewhere to a Text or List field: splices
+        `(pos, deleted, inserted)` in order; in a text that has marks, `MarkRange`s too,
+        each of the text as it is at that step. What is inserted bears no mark until
+        told. What the listener raises is logged, and harms nobody.
         """
         shown = self._fields.get(field)
         if shown is None:
@@ -160,6 +165,10 @@ class Live(Generic[D]):
             return self._view.text(shown.container)
         return [entry.value for entry in self._view.entries(shown.container)]
 
+    def _spans(self, shown: _Shown) -> list[Span]:
+        is_text = shown.type == Type.TEXT
+        return self._view.spans(shown.container) if is_text else []
+
     def _changed(self, document: State) -> None:
         if document is not self._view.document:
             return
@@ -170,27 +179,36 @@ class Live(Generic[D]):
                 # It went as a whole, with a deleted document say.
                 state = self._sequence(shown)
                 length = getattr(state, "shown_length", state.length)
-                gone = length - sum(len(e.inserted) - e.deleted for e in edits)
+                splices = [edit for edit in edits if isinstance(edit, Edit)]
+                gone = length - sum(len(e.inserted) - e.deleted for e in splices)
                 edits = [Edit(0, gone, "" if shown.type == Type.TEXT else [])]
             elif shown.visible and not was:
                 edits = [Edit(0, 0, self._content(shown))]
+                edits += marks.ranges(self._spans(shown))
             elif not shown.visible:
                 edits = []
             if self._draft is None:
                 self._tell(shown, edits)
 
     def _reloaded(self) -> None:
-        before = [self._content(shown) for shown in self._fields.values()]
+        before = [
+            (self._content(shown), self._spans(shown))
+            for shown in self._fields.values()
+        ]
         document = self._space.engine.documents.get(self._name)
         self._view.document = document
         document.add_viewer(self._view)
-        for shown, old in zip(self._fields.values(), before, strict=True):
+        for shown, (old, spans) in zip(self._fields.values(), before, strict=True):
             shown.edits = self._sequence(shown).watch()
             shown.visible = self._view.shows(shown.container)
             edit = Edit(*difference(old, self._content(shown)))
-            self._tell(shown, [edit] if edit.deleted or edit.inserted else [])
+            edits: list[Any] = [edit] if edit.deleted or edit.inserted else []
+            if shown.type == Type.TEXT:
+                spans = marks.spliced(spans, *edit)
+                edits += marks.changes(spans, self._spans(shown))
+            self._tell(shown, edits)
 
-    def _tell(self, shown: _Shown, edits: list[Edit]) -> None:
+    def _tell(self, shown: _Shown, edits: list[Any]) -> None:
         for listener in shown.listeners if edits else ():
             try:
                 listener(edits)

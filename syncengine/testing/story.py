@@ -9,7 +9,7 @@ proves nothing.
 import asyncio
 from typing import Any
 
-from syncengine.documents.fields import Text
+from syncengine.documents.text import Text
 from syncengine.errors import SyncError
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Receipt
@@ -181,6 +181,11 @@ class _Life:
                     if length and chance.random() < 0.3:
                         at = chance.randrange(length)
                         text.delete(at, min(length - at, chance.randint(1, 5)))
+                    elif length and chance.random() < 0.2:
+                        at, to = sorted(chance.randint(0, length) for _ in range(2))
+                        value = chance.choice((mark, None))
+                        edges = chance.choice(("none", "before", "after", "both"))
+                        text._mark(at, to, chance.choice("bl"), value, edges)
                     else:
                         text.insert(chance.randint(0, length), f"<{mark}>")
 

@@ -33,6 +33,9 @@ async def mistakes(space: syncengine.Space) -> None:
         note.tags.add(5)  # bad: tags are text
         note.todo.append(b"x")  # bad: an item is text
         note.body.insert("x", 0)  # bad: position first
+        note.body.mark("x", 4, "bold")  # bad: positions are numbers
+        note.body.mark(0, 4, "bold", expand="left")  # bad: no such edge
+        note.body.index_of(4)  # bad: a cursor is text
         note.votes += "one"  # bad: a counter counts
         print(note.headline)  # bad: no such field
     with space.transaction():  # bad: a transaction is awaited

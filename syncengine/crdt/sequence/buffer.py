@@ -3,21 +3,40 @@
 Edits come in runs at one place, so the chunk last used and the position where it
 begins are remembered. A chunk has a number of its own; with each commit only the
 chunks that changed are written.
+
+*Anchors*, between which marks stand, are elements of a text without a character of
+their own: the buffer has `ANCHOR` for each. A *position* counts them; an *index* counts
+what a reader sees.
 """
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from syncengine.ids import OpId
 
 # A chunk is split above this. Larger: fewer rows for a long text; smaller: less to
 # copy for each edit.
 CHUNK_MAX = 2048
 
+ANCHOR = "\ud800"  # half a surrogate pair: no text that is let in holds one
+
+Piece = tuple[str, OpId | None]
+"""Characters, then the anchor behind them; None: there is none."""
+
 
 class TextBuffer:
-    """A mutable text. Positions are code points."""
+    """A mutable text. Positions are code points and anchors.
+
+    Invariant: `anchors` has, for the name of each chunk that holds any, their names in
+    order; `hidden` is how many there are.
+    """
 
     __slots__ = (
         "_chunks",
         "_hot",
         "_hot_start",
+        "anchors",
         "changed",
+        "hidden",
         "length",
         "names",
         "next_name",
@@ -29,25 +48,47 @@ class TextBuffer:
         self.next_name = 0
         self.changed: set[int] = set()  # names to write; a name not in `names`: delete
         self.length = 0
+        self.anchors: dict[int, tuple[OpId, ...]] = {}
+        self.hidden = 0
         self._hot = 0
         self._hot_start = 0
 
     @classmethod
-    def of(cls, chunks: list[tuple[int, str]], next_name: int) -> "TextBuffer":
+    def of(
+        cls,
+        chunks: list[tuple[int, str]],
+        next_name: int,
+        anchors: Mapping[int, tuple[OpId, ...]],
+    ) -> "TextBuffer":
         """Return the buffer of stored chunks."""
         buffer = cls()
         buffer._chunks = [text for _, text in chunks]
         buffer.names = [name for name, _ in chunks]
         buffer.next_name = next_name
         buffer.length = sum(map(len, buffer._chunks))
+        buffer.anchors = dict(anchors)
+        buffer.hidden = sum(map(len, anchors.values()))
         return buffer
 
     def __str__(self) -> str:
-        return "".join(self._chunks)
+        text = "".join(self._chunks)
+        return text.replace(ANCHOR, "") if self.hidden else text
 
-    def chunks(self) -> list[str]:
-        """Return the text in pieces: a copy that later edits do not change."""
-        return list(self._chunks)
+    def copy(self) -> "TextBuffer":
+        """Return one that later edits do not change."""
+        copied = TextBuffer()
+        copied._chunks, copied.names = list(self._chunks), list(self.names)
+        copied.anchors, copied.hidden = dict(self.anchors), self.hidden
+        copied.length = self.length
+        return copied
+
+    def chunks(self) -> list[tuple[str, tuple[OpId, ...]]]:
+        """Return (characters and anchors, names of these) in pieces: a copy that later
+        edits do not change."""
+        if not self.hidden:
+            return [(chunk, ()) for chunk in self._chunks]
+        held = [self.anchors.get(name, ()) for name in self.names]
+        return list(zip(self._chunks, held, strict=True))
 
     def sizes(self) -> list[tuple[int, int]]:
         """Return (name, length) of each chunk, in order."""
@@ -74,8 +115,81 @@ class TextBuffer:
             index, offset = index + 1, 0
         return "".join(found)
 
-    def insert(self, pos: int, text: str) -> None:
-        """Insert `text` before position `pos`, which is within bounds."""
+    # --- anchors ------------------------------------------------------------------
+
+    def index(self, pos: int) -> int:
+        """Return how many characters stand before a position."""
+        if not self.hidden:
+            return pos
+        number, offset = self._seek(pos)
+        before = self._chunks[number].count(ANCHOR, 0, offset) if self._chunks else 0
+        held = self.anchors
+        return pos - before - sum(len(held.get(n, ())) for n in self.names[:number])
+
+    def gap(self, index: int) -> tuple[int, list[OpId]]:
+        """Return the position right behind `index` characters, and the anchors between
+        it and the next character."""
+        if not self.hidden:
+            return index, []
+        number = pos = 0
+        held: tuple[OpId, ...] = ()
+        for number, name in enumerate(self.names):  # it is used below
+            held = self.anchors.get(name, ())
+            shown = len(self._chunks[number]) - len(held)
+            if index <= shown:
+                break
+            index, pos = index - shown, pos + len(self._chunks[number])
+        chunk = self._chunks[number]
+        offset = _behind(chunk, index)
+        pos += offset
+        at = chunk.count(ANCHOR, 0, offset)
+        found: list[OpId] = []
+        while True:
+            while offset < len(chunk) and chunk[offset] == ANCHOR:
+                found.append(held[at])
+                at, offset = at + 1, offset + 1
+            number += 1
+            if offset < len(chunk) or number == len(self._chunks):
+                return pos, found
+            chunk, held = self._chunks[number], self.anchors.get(self.names[number], ())
+            at = offset = 0
+
+    def anchors_in(self, pos: int, n: int) -> list[OpId]:
+        """Return the anchors among `n` elements from a position on."""
+        found: list[OpId] = []
+        if not self.hidden or not n:
+            return found
+        index, offset = self._seek(pos)
+        while n:
+            chunk = self._chunks[index]
+            stop = min(len(chunk), offset + n)
+            held = self.anchors.get(self.names[index])
+            if held:
+                first = chunk.count(ANCHOR, 0, offset)
+                found += held[first : first + chunk.count(ANCHOR, offset, stop)]
+            n -= stop - offset
+            index, offset = index + 1, 0
+        return found
+
+    def _hold(self, name: int, held: tuple[OpId, ...]) -> None:
+        self.hidden += len(held) - len(self.anchors.get(name, ()))
+        if held:
+            self.anchors[name] = held
+        else:
+            self.anchors.pop(name, None)
+
+    # --- changing -----------------------------------------------------------------
+
+    def between(self, start: int, stop: int) -> str:
+        """Return the characters between two indexes within bounds."""
+        if start >= stop or not self.hidden:
+            return self.slice(start, stop)
+        found = self.slice(self.gap(start)[0], self.gap(stop)[0])
+        return found.replace(ANCHOR, "")
+
+    def insert(self, pos: int, text: str, anchors: Iterable[OpId] = ()) -> None:
+        """Insert `text` before position `pos`, which is within bounds; `anchors` are
+        the names of those in it."""
         if not text:
             return
         self.length += len(text)
@@ -83,18 +197,31 @@ class TextBuffer:
             self._add(0, "")
         index, offset = self._seek(pos)
         chunk = self._chunks[index]
+        held: tuple[OpId, ...] = ()
+        if anchors or self.hidden:
+            name = self.names[index]
+            before = self.anchors.get(name, ())
+            at = chunk.count(ANCHOR, 0, offset)
+            held = (*before[:at], *anchors, *before[at:])
+            self._hold(name, held)
         chunk = chunk[:offset] + text + chunk[offset:]
         self._chunks[index] = chunk
         self.changed.add(self.names[index])
         if len(chunk) > CHUNK_MAX:
+            self._hold(self.names[index], ())
             self._chunks[index] = chunk[: CHUNK_MAX // 2]
             for number, at in enumerate(
                 range(CHUNK_MAX // 2, len(chunk), CHUNK_MAX // 2), 1
             ):
                 self._add(index + number, chunk[at : at + CHUNK_MAX // 2])
+            at = 0
+            for number in range(index, index - (-len(chunk) // (CHUNK_MAX // 2))):
+                stop = at + self._chunks[number].count(ANCHOR) if held else at
+                self._hold(self.names[number], held[at:stop])
+                at = stop
 
     def delete(self, pos: int, n: int) -> str:
-        """Delete `n` code points from `pos` on and return them."""
+        """Delete `n` elements from `pos` on and return them."""
         self.length -= n
         removed: list[str] = []
         while n:
@@ -109,7 +236,12 @@ class TextBuffer:
             removed.append(piece)
             n -= len(piece)
             rest = chunk[:offset] + chunk[offset + len(piece) :]
-            self.changed.add(self.names[index])
+            name = self.names[index]
+            self.changed.add(name)
+            if self.hidden and (held := self.anchors.get(name)):
+                first = chunk.count(ANCHOR, 0, offset)
+                stop = first + piece.count(ANCHOR)
+                self._hold(name, (*held[:first], *held[stop:]))
             if rest or len(self._chunks) == 1:
                 self._chunks[index] = rest
             else:
@@ -138,3 +270,27 @@ class TextBuffer:
             index += 1
         self._hot, self._hot_start = index, start
         return index, pos - start
+
+
+def _behind(chunk: str, index: int) -> int:
+    """Return where in a chunk `index` characters stand before."""
+    start = 0
+    while index:
+        at = chunk.find(ANCHOR, start)
+        if at < 0 or at - start >= index:
+            return start + index
+        index -= at - start
+        start = at + 1
+    return start
+
+
+def pieces(chunks: Iterable[tuple[str, tuple[OpId, ...]]]) -> Iterator[Piece]:
+    """Yield what `TextBuffer.chunks` tells in pieces that end at an anchor."""
+    for chunk, held in chunks:
+        if not held:
+            yield chunk, None
+            continue
+        *parts, last = chunk.split(ANCHOR)
+        yield from zip(parts, held, strict=True)
+        if last:
+            yield last, None

@@ -5,7 +5,8 @@ inserted element is one event, numbered locally by its LV (local version); LVs n
 leave the replica. Three run-length lists:
 
 * operations: `lv, kind, pos, n`. INS (pos grows), DEL (the same pos again and again),
-  BACK (backspaces; pos is the lowest), SET (an element's value; n is 1);
+  BACK (backspaces; pos is the lowest), SET (an element's value; n is 1), FIRST and LAST
+  (one element is inserted, before or behind what is concurrently inserted there);
 * graph: `start, end, parents`; inside a run each event's parent is the one before;
 * agents: `lv, end, actor, seq`; wire ids are (actor, seq).
 """
@@ -19,7 +20,7 @@ from syncengine import values
 from syncengine.crdt.register import Seen
 from syncengine.ids import ActorId, OpId
 
-INS, DEL, BACK, SET = 0, 1, 2, 3
+INS, DEL, BACK, SET, FIRST, LAST = 0, 1, 2, 3, 4, 5
 
 # How many runs of operations one stored segment holds: small enough to rewrite the
 # open tail with each commit, large enough that a long history has few rows.
@@ -307,6 +308,21 @@ class OpLog:
         """Return the wire id of one event."""
         run = bisect_right(self.a_lv, lv) - 1
         return self.a_actor[run], self.a_seq[run] + lv - self.a_lv[run]
+
+    def rank(self, lv: int) -> int:
+        """Return where an inserted element stands among concurrent ones: -1 before
+        all others, 1 behind them."""
+        kind = self.op_kind[bisect_right(self.op_lv, lv) - 1]
+        return 0 if kind == INS else -1 if kind == FIRST else 1
+
+    def lv_of(self, name: OpId) -> int | None:
+        """Return the event of a wire id; None when it is not here."""
+        actor, seq = name
+        self.load()
+        if actor not in self.by_actor:
+            return None
+        lv = self._last_of(actor, seq)
+        return lv if lv != ROOT and self.actor_seq(lv) == name else None
 
     def agents(self, start: int, end: int) -> Iterable[tuple[ActorId, int, int]]:
         """Yield (actor, first seq, how many) of the events [start, end) in order."""

@@ -43,6 +43,13 @@ class Edit(NamedTuple):
     inserted: Any  # str in texts, list of values in lists
 
 
+class Version(NamedTuple):
+    """A sequence at one moment."""
+
+    heads: Heads
+    length: int
+
+
 class Sequence(ABC):
     """What Text and List share; subclasses keep what is shown.
 
@@ -55,7 +62,7 @@ class Sequence(ABC):
         self.voids: list[tuple[int, int]] = []
         self._walker: Walker | None = None
         self._unused = 0  # commits since the walker was asked
-        self._watching: list[list[Edit]] = []
+        self._watching: list[list[Any]] = []
 
     @property
     @abstractmethod
@@ -84,7 +91,8 @@ class Sequence(ABC):
         """
         if not self.voids or pos == n == 0:
             return [(pos, n)]
-        return self._walker_for(self.log.heads).author_ranges(pos, n)
+        heads = self.log.heads
+        return self._walker_for(heads).author_ranges(heads, pos, n)
 
     def apply(
         self,
@@ -103,7 +111,8 @@ class Sequence(ABC):
         log = self.log
         _, actor, seq = stamp
         if not self.voids and log.seen_heads(seen):
-            reach = pos if kind == INS else pos + n
+            inserts = kind == INS or kind > SET
+            reach = pos if inserts else pos + n
             if reach > self.length:
                 raise InvalidOperation(
                     f"position {reach} is beyond the length {self.length}"
@@ -114,7 +123,7 @@ class Sequence(ABC):
             if kind == SET:
                 self._set(pos, content, undo)
             else:
-                self._do(pos, 0 if kind == INS else n, content, undo)
+                self._do(pos, 0 if inserts else n, content, undo)
             return
         parents = log.parents_at(seen, actor)
         walker = self._walker_for(parents)
@@ -171,19 +180,58 @@ class Sequence(ABC):
         return [
             run
             for lv, n in walker.shown_events()
-            for run in self.log.agents(lv, lv + n)
+            for piece in self.log.pieces(lv, lv + n)
+            if piece.kind == INS
+            for run in self.log.agents(piece.lv, piece.lv + piece.n)
         ]
 
-    def watch(self) -> list[Edit]:
-        """Return a list to which every splice is added from now on.
+    # --- places that are kept -----------------------------------------------------
+
+    @property
+    def version(self) -> Version:
+        """Where one stands now who reads this."""
+        return Version(self.log.heads, self.length)
+
+    def ids(self, heads: Heads) -> list[OpId]:
+        """Return a version's events as everybody knows them."""
+        if heads == self.log.heads:
+            return list(self.log.head_ids)
+        self.log.load()
+        return [self.log.actor_seq(head) for head in heads]
+
+    def position_at(self, pos: int, version: Version) -> int:
+        """Return how authors count the element that shows at `pos` of a version."""
+        if not self.voids:
+            return pos
+        heads, length = version
+        walker = Walker.at(self.log, heads, self.voids, length, heads)
+        return walker.author_ranges(heads, pos, 1)[0][0]
+
+    def follow(
+        self, ids: list[OpId], pos: int, version: Version | None = None
+    ) -> tuple[int, bool] | None:
+        """Return where the element at `pos` of the version `ids` is in a later one
+        (None: now), as `Walker.where` does; None when such a version is not here."""
+        lvs = [self.log.lv_of(name) for name in ids]
+        heads, length = version or self.version
+        known = [lv for lv in lvs if lv is not None]
+        if len(known) < len(lvs) or max(known, default=ROOT) > max(heads, default=ROOT):
+            return None
+        parents = self.log.dominators(known)
+        walker = Walker.at(self.log, parents, self.voids, length, heads)
+        return walker.where(parents, pos)
+
+    def watch(self) -> list[Any]:
+        """Return a list to which every splice is added from now on; in texts, what it
+        did to marks behind it (`marks.MarkRange`).
 
         Whoever shows this empties it, and `unwatch`es it in the end.
         """
-        edits: list[Edit] = []
+        edits: list[Any] = []
         self._watching.append(edits)
         return edits
 
-    def unwatch(self, edits: list[Edit]) -> None:
+    def unwatch(self, edits: list[Any]) -> None:
         self._watching = [other for other in self._watching if other is not edits]
 
     def _edited(self, pos: int, deleted: int, inserted: Any) -> None:

@@ -138,19 +138,26 @@ class Walker:
 
     @classmethod
     def at(
-        cls, log: OpLog, parents: Heads, voids: list[tuple[int, int]], length: int
+        cls,
+        log: OpLog,
+        parents: Heads,
+        voids: list[tuple[int, int]],
+        length: int,
+        heads: Heads | None = None,
     ) -> "Walker":
         """Return a walker of all there is, for one who had seen `parents`.
 
-        `length` elements are shown.
+        `length` elements are shown. With `heads`, of what was there when they were the
+        newest events.
         """
         log.load()
-        versions = [log.heads, parents]
+        heads = log.heads if heads is None else heads
+        versions = [heads, parents]
         if voids:
             # Below the base nothing is void, so that positions are what is shown.
             versions.append(log.parents_of(voids[0][0]))
         walker = cls(log, log.base(versions), voids)
-        walker.feed()
+        walker.feed(max(heads, default=ROOT) + 1)
         walker._base_length = length - walker._shown
         walker._segments_max = max(SEGMENTS_MAX, 2 * len(walker._segments))
         return walker
@@ -163,14 +170,15 @@ class Walker:
             return self.base == ROOT
         return min(parents) >= self.base
 
-    def feed(self) -> None:
-        """Take in what the log has besides; it is shown already."""
+    def feed(self, until: int | None = None) -> None:
+        """Take in what the log has besides, or has up to an event; it is shown."""
         log = self._log
-        if self.fed == log.n:
+        stop = log.n if until is None else until
+        if self.fed >= stop:
             return
         run = bisect_right(log.g_start, self.fed) - 1
-        while self.fed < log.n:
-            start, end = self.fed, log.g_end[run]
+        while self.fed < stop:
+            start, end = self.fed, min(stop, log.g_end[run])
             parents = log.g_parents[run] if start == log.g_start[run] else (start - 1,)
             at = bisect_right(self._voids, (start, 1 << 62)) - 1
             void = at >= 0 and start < self._voids[at][1]
@@ -202,7 +210,7 @@ class Walker:
             self._prepare(parents)
         if self._base_length is not None:
             length = self._base_length + self._present
-            reach = pos if kind == INS else pos + n
+            reach = pos if kind == INS or kind > SET else pos + n
             if reach > length:
                 raise InvalidOperation(
                     f"position {reach} is beyond the length {length} that its author "
@@ -226,6 +234,8 @@ class Walker:
                 self._type(span, lv, n, patches)
             else:
                 self._insert(lv, pos, n, segment, patches)
+        elif kind > SET:
+            self._insert(lv, pos, n, segment, patches)
         elif kind != SET:
             self._delete(lv, kind, pos, n, segment, patches)
         elif not void:
@@ -380,13 +390,14 @@ class Walker:
                 shown += span.n
         return shown
 
-    def author_ranges(self, pos: int, n: int) -> list[tuple[int, int]]:
-        """Return where those who count void elements see `n` shown ones from `pos` on:
-        (position, how many), the last first. With n = 0: where an insertion goes.
+    def author_ranges(self, heads: Heads, pos: int, n: int) -> list[tuple[int, int]]:
+        """Return where those at `heads`, who count void elements, see `n` shown ones
+        from `pos` on: (position, how many), the last first. With n = 0: where an
+        insertion goes.
 
         Raises `InvalidOperation` for what has no position.
         """
-        self._prepare(self._log.heads)
+        self._prepare(heads)
         found: list[tuple[int, int]] = []
         present = shown = 0
         first, end = (pos, pos + n) if n else (pos - 1, pos)
@@ -415,6 +426,14 @@ class Walker:
                     ((at, _),) = found
                     return [(at + 1, 0)]
         raise AssertionError("the placeholder never runs out")
+
+    def where(self, parents: Heads, pos: int) -> tuple[int, bool]:
+        """Return where the element at `pos` of the version `parents` is now, or would
+        be: how many shown ones stand before it; and whether it is shown."""
+        self._prepare(parents)
+        block, index, offset = self._find(pos)
+        dead = block.spans[index].dead
+        return self._shown_before(block, index) + (0 if dead else offset), not dead
 
     def shown_events(self) -> Iterator[tuple[int, int]]:
         """Yield (first event, how many) of what is shown, in order: the insertions that
@@ -514,7 +533,7 @@ class Walker:
         for index, other in enumerate(skipped):
             if other.left == left:
                 if other.right == right:
-                    if self._log.actor_seq(lv) < self._log.actor_seq(other.id):
+                    if self._stands_before(lv, other.id):
                         break
                     scanning = False
                 else:
@@ -534,6 +553,14 @@ class Walker:
         if place is None:
             return block, at
         return place.block, place.block.spans.index(place) + 1
+
+    def _stands_before(self, a: int, b: int) -> bool:
+        """Tell in which order two stand that were inserted at one place."""
+        log = self._log
+        ranks = log.rank(a), log.rank(b)
+        if ranks[0] != ranks[1]:
+            return ranks[0] < ranks[1]
+        return log.actor_seq(a) < log.actor_seq(b)
 
     def _halve(self, block: Block) -> None:
         """Make two of a block that has grown too long to scan."""

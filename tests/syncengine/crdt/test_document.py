@@ -128,6 +128,11 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
         lambda: (
             [Action.TEXT_DELETE, "body", len(body) - 1, 1] if body else [Action.TOUCH]
         ),
+        lambda: (
+            [Action.MARK, "body", 0, len(body), "b", chance.choice((1, None)), 2]
+            if body
+            else [Action.TOUCH]
+        ),
         lambda: [
             Action.LIST_INSERT,
             "items",
@@ -218,7 +223,7 @@ def test_malformed_operations_are_invalid_and_leave_nothing(op: list[Any]) -> No
     assert document.to_value() == {}
 
 
-@pytest.mark.parametrize("op", [[18, "t", 0, 1], [99], [2, None, "t", 6]])
+@pytest.mark.parametrize("op", [[19, "t", 0, 1], [99], [2, None, "t", 66]])
 def test_operations_of_newer_versions_are_unknown(op: list[Any]) -> None:
     with pytest.raises(UnknownOperation):
         Document(NAME).apply(op, (1, ACTORS[0], 1), {})

@@ -7,6 +7,7 @@ import pytest
 import syncengine
 import transport
 from syncengine import Document, Invalid, MultiValue, NotFound, Space, Text
+from tests.wires import meet, two_members
 
 
 class Note(Document):
@@ -18,23 +19,16 @@ class Note(Document):
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Space, Space]]:
     """Two members that wrote a title at the same time, and met."""
-    async with (
-        syncengine.open(":memory:") as one,
-        syncengine.open(":memory:") as other,
-        transport.serve(one, "127.0.0.1", 0) as server,
-    ):
-        space = await one.namespace("home")
+    async with two_members() as pair:
+        space, theirs = pair
         async with space.transaction() as tx:
             tx.create(Note, "1", title="first")
-        theirs = await other.join(await space.invite("write"), name="home")
-        async with transport.connect(other, server.address) as link:
-            await link.synced()
+        await meet(*pair)
         for each, title in ((space, "mine"), (theirs, "theirs")):
             async with each.transaction() as tx:
                 tx.get(Note, "1").title = title
-        async with transport.connect(other, server.address) as link:
-            await link.synced()
-        yield space, theirs
+        await meet(*pair)
+        yield pair
 
 
 async def test_why_of_concurrent_writes_names_who_lost(

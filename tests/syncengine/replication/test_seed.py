@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import syncengine
-import transport
 from syncengine import Counter, Document, Invalid, List, Set, Space, Text
+from tests.wires import meet, two_members
 
 
 class Page(Document):
@@ -22,26 +22,8 @@ class Page(Document):
 
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Space, Space]]:
-    """Two members that have met, and are apart now."""
-    async with (
-        syncengine.open(":memory:") as one,
-        syncengine.open(":memory:") as other,
-        transport.serve(one, "127.0.0.1", 0) as server,
-    ):
-        space = await one.namespace("home")
-        theirs = await other.join(await space.invite("write"), name="home")
-        async with transport.connect(other, server.address) as link:
-            await link.synced()
-        yield space, theirs
-
-
-async def meet(space: Space, theirs: Space) -> None:
-    one, other = space._replica, theirs._replica  # pyright: ignore[reportPrivateUsage]
-    async with (
-        transport.serve(one, "127.0.0.1", 0) as server,
-        transport.connect(other, server.address) as link,
-    ):
-        await link.synced()
+    async with two_members() as pair:
+        yield pair
 
 
 async def test_two_that_ensure_offline_have_one_document(
