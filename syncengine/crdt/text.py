@@ -83,7 +83,7 @@ class TextState(Sequence):
         self, pos: int, deleted: int, content: str | OpId | None
     ) -> _Taken:
         buffer = self.buffer
-        index = buffer.index(pos)
+        index = buffer.index(pos) if self._watching else 0
         gone = buffer.anchors_in(pos, deleted)
         anchor = content if type(content) is tuple else None
         text = content if type(content) is str else ""

@@ -9,7 +9,10 @@ their own: the buffer has `ANCHOR` for each. A *position* counts them; an *index
 what a reader sees.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from operator import sub
 
 from syncengine.ids import OpId
 
@@ -32,6 +35,7 @@ class TextBuffer:
 
     __slots__ = (
         "_chunks",
+        "_ends",
         "_hot",
         "_hot_start",
         "anchors",
@@ -52,6 +56,8 @@ class TextBuffer:
         self.hidden = 0
         self._hot = 0
         self._hot_start = 0
+        # Where chunks end: (positions, indexes); None: to be counted.
+        self._ends: tuple[list[int], list[int]] | None = None
 
     @classmethod
     def of(
@@ -131,17 +137,19 @@ class TextBuffer:
         it and the next character."""
         if not self.hidden:
             return index, []
-        number = pos = 0
-        held: tuple[OpId, ...] = ()
-        for number, name in enumerate(self.names):  # it is used below
-            held = self.anchors.get(name, ())
-            shown = len(self._chunks[number]) - len(held)
-            if index <= shown:
-                break
-            index, pos = index - shown, pos + len(self._chunks[number])
-        chunk = self._chunks[number]
-        offset = _behind(chunk, index)
-        pos += offset
+        if self._ends is None:
+            held_by = self.anchors.get
+            hidden = [len(held_by(name, ())) for name in self.names]
+            sizes = list(map(len, self._chunks))
+            self._ends = (
+                list(accumulate(sizes)),
+                list(accumulate(map(sub, sizes, hidden))),
+            )
+        ends, shown = self._ends
+        number = bisect_left(shown, index)
+        chunk, held = self._chunks[number], self.anchors.get(self.names[number], ())
+        offset = _behind(chunk, index - (shown[number - 1] if number else 0))
+        pos = offset + (ends[number - 1] if number else 0)
         at = chunk.count(ANCHOR, 0, offset)
         found: list[OpId] = []
         while True:
@@ -192,6 +200,7 @@ class TextBuffer:
         the names of those in it."""
         if not text:
             return
+        self._ends = None
         self.length += len(text)
         if not self._chunks:
             self._add(0, "")
@@ -222,6 +231,7 @@ class TextBuffer:
 
     def delete(self, pos: int, n: int) -> str:
         """Delete `n` elements from `pos` on and return them."""
+        self._ends = None
         self.length -= n
         removed: list[str] = []
         while n:
@@ -273,15 +283,13 @@ class TextBuffer:
 
 
 def _behind(chunk: str, index: int) -> int:
-    """Return where in a chunk `index` characters stand before."""
-    start = 0
-    while index:
-        at = chunk.find(ANCHOR, start)
-        if at < 0 or at - start >= index:
-            return start + index
-        index -= at - start
-        start = at + 1
-    return start
+    """Return right behind how many elements of a chunk are `index` characters."""
+    at = index
+    while True:  # each anchor before moves it on by one
+        further = index + chunk.count(ANCHOR, 0, at)
+        if further == at:
+            return at
+        at = further
 
 
 def pieces(chunks: Iterable[tuple[str, tuple[OpId, ...]]]) -> Iterator[Piece]:
