@@ -48,8 +48,11 @@ from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
     from syncengine.crdt.marks import MarkRange, Span
-    from syncengine.documents.fields import Counter, List, Map, MultiValue, Set
-    from syncengine.documents.model import Document, Indexed, Whole
+    from syncengine.documents.fields import List, Map, Node, Tree
+    from syncengine.documents.leaves import Counter, MultiValue, Set
+    from syncengine.documents.model import Document
+    from syncengine.documents.record import Record
+    from syncengine.documents.shape import Indexed, Whole
     from syncengine.documents.text import Text
     from syncengine.replication.feed import Change
     from syncengine.replication.history import LostValue, Passage, Why
@@ -62,17 +65,20 @@ if TYPE_CHECKING:
     from syncengine.trust.invite import Invite
 
 _HOMES = {
-    "Counter": "syncengine.documents.fields",
+    "Counter": "syncengine.documents.leaves",
     "List": "syncengine.documents.fields",
     "Map": "syncengine.documents.fields",
-    "MultiValue": "syncengine.documents.fields",
-    "Set": "syncengine.documents.fields",
+    "MultiValue": "syncengine.documents.leaves",
+    "Node": "syncengine.documents.fields",
+    "Set": "syncengine.documents.leaves",
+    "Tree": "syncengine.documents.fields",
+    "Record": "syncengine.documents.record",
     "Text": "syncengine.documents.text",
     "MarkRange": "syncengine.crdt.marks",
     "Span": "syncengine.crdt.marks",
     "Document": "syncengine.documents.model",
-    "Indexed": "syncengine.documents.model",
-    "Whole": "syncengine.documents.model",
+    "Indexed": "syncengine.documents.shape",
+    "Whole": "syncengine.documents.shape",
     "Change": "syncengine.replication.feed",
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
@@ -109,11 +115,13 @@ __all__ = [
     "MarkRange",
     "MultiValue",
     "NewerFormat",
+    "Node",
     "NotFound",
     "NotOurs",
     "Passage",
     "ProtocolError",
     "Receipt",
+    "Record",
     "Refused",
     "Replica",
     "Set",
@@ -130,6 +138,7 @@ __all__ = [
     "Transaction",
     "TransactionClosed",
     "TransactionOpen",
+    "Tree",
     "Whole",
     "Why",
     "WrongLoop",

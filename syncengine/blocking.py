@@ -33,8 +33,10 @@ from typing import Any, Self, TypeVar, cast, overload
 
 import syncengine
 from syncengine import new_id
-from syncengine.documents.fields import Counter, List, Map, MultiValue, Set
-from syncengine.documents.model import Document, Indexed, Whole
+from syncengine.documents.fields import List, Map
+from syncengine.documents.leaves import Counter, MultiValue, Set
+from syncengine.documents.model import Document
+from syncengine.documents.shape import Indexed, Whole
 from syncengine.documents.text import Text
 from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
 from syncengine.replication import replica as _replica

@@ -75,8 +75,8 @@ def parse_document_id(text: str) -> DocumentId:
     return document_id(collection, key)
 
 
-def check_collection(name: str) -> None:
-    """Raise `Invalid` unless `name` can be a collection."""
+def check_collection(name: str) -> str:
+    """Return `name`; raises `Invalid` unless it can be a collection."""
     if not _COLLECTION.fullmatch(name):
         raise Invalid(
             "a collection is 1 to 63 of a-z, 0-9 and _, and begins with a letter (not "
@@ -84,6 +84,7 @@ def check_collection(name: str) -> None:
             path=name,
             bound=limits.COLLECTION_BYTES_MAX,
         )
+    return name
 
 
 def base32(data: bytes) -> str:
@@ -106,6 +107,24 @@ def parse_device_id(text: str) -> DeviceId:
     if len(device) != DEVICE_BYTES:
         raise Invalid(f"a device is named by the 52 characters of its id, not {text!r}")
     return DeviceId(device)
+
+
+def node_id(node: OpId) -> str:
+    """Return how an application names the node of a tree."""
+    actor, seq = node
+    return f"{base32(actor)}-{seq}"
+
+
+def parse_node_id(text: str) -> OpId:
+    """Invert `node_id`; raises `Invalid`."""
+    name, _, number = text.partition("-")
+    try:
+        actor, seq = from_base32(name), int(number)
+    except ValueError:
+        actor, seq = b"", 0
+    if len(actor) != ACTOR_BYTES or seq < 1:
+        raise Invalid(f"{text!r} names no node; node.id does")
+    return ActorId(actor), seq
 
 
 def short(data: bytes) -> str:

@@ -328,7 +328,7 @@ OPERATIONS: list[list[Any]] = [
     [5, "n", 3], [6, "tags", "x"], [7, "tags", "x"], [8, "body", 0, "enemy"],
     [9, "body", 0, 1], [10, "body", 0, 1], [11, "items", 0, [1, 2]],
     [12, "items", 0, 1], [13, "items", 0, 5], [14, "items", 0, 1], [16, "items", 0, 1],
-    [18, "body", 0, 1, "b", True, 2],
+    [18, "body", 0, 1, "b", True, 2], [21, "outline", None, None, 0],
 ]  # fmt: skip
 
 

@@ -34,10 +34,18 @@ from syncengine.crdt.operation import (
 from syncengine.crdt.register import EMPTY, Entry, Seen, Slot
 from syncengine.crdt.seeds import Seed
 from syncengine.crdt.sequence.oplog import BACK, DEL, FIRST, INS, LAST, SET
-from syncengine.crdt.sequence.state import Cell, Sequence
+from syncengine.crdt.sequence.state import (
+    HEADER,
+    LATER,
+    LOG,
+    LOG_END,
+    Cell,
+    Sequence,
+)
 from syncengine.crdt.text import TextState
+from syncengine.crdt.tree import TreeState
 from syncengine.errors import Invalid
-from syncengine.ids import ActorId, DocumentId, OpId, Stamp
+from syncengine.ids import ActorId, DocumentId, OpId, Stamp, node_id
 
 KEY, PARENT, COUNT, ELEMENT, VALUES, SEED = b"k", b"p", b"n", b"e", b"v", b"s"
 
@@ -73,7 +81,9 @@ class MultiState:
         self.slot: dict[None, Slot] = {}
 
 
-State = MapState | CounterState | SetState | ListState | TextState | MultiState
+State = (
+    MapState | CounterState | SetState | ListState | TextState | TreeState | MultiState
+)
 
 _STATES: dict[int, type[State]] = {
     Type.MAP: MapState,
@@ -81,6 +91,7 @@ _STATES: dict[int, type[State]] = {
     Type.SET: SetState,
     Type.LIST: ListState,
     Type.TEXT: TextState,
+    Type.TREE: TreeState,
     Type.MULTI: MultiState,
 }
 
@@ -110,6 +121,8 @@ class Viewer(Protocol):
         """Have all that is shown in memory."""
         ...
 
+
+_TREE_MOVE = Action.TREE_MOVE
 
 _POSITIONAL = frozenset(range(Action.TEXT_INSERT, Action.LIST_PUT + 1))
 
@@ -196,6 +209,8 @@ class Document:
                     self._apply_multi(op, stamp, seen)
                 case Action.MOVE | Action.MARK:
                     self._apply_steps(op, stamp, seen)
+                case Action.TREE_MOVE:
+                    self._apply_tree(op, stamp, seen)
                 case Action.SEED:
                     self._apply_seed(op, stamp)
                 case int() if action > 0:
@@ -217,7 +232,7 @@ class Document:
         try:
             action = op[0]
             steps = _STEPS.get(action)
-            if steps is None and action not in _POSITIONAL:
+            if steps is None and action not in _POSITIONAL and action != _TREE_MOVE:
                 return
             if seen is not None:
                 if self.seeds:
@@ -228,6 +243,12 @@ class Document:
                     self, op, stamp, seen
                 ):
                     moving.apply_void(kind, pos, 1, (at[1], at[2]), known)
+                    self.dirty.add((container, None))
+                return
+            if action == Action.TREE_MOVE:
+                container, tree, _, _, slot = self._planting(op, stamp, seen)
+                if tree is not None and slot is not None:
+                    tree.apply_void(INS, slot, 1, (stamp[1], stamp[2]), seen)
                     self.dirty.add((container, None))
                 return
             found = self._positional(op, stamp, seen)
@@ -425,6 +446,46 @@ class Document:
             self._put(state.marks, name, mark)
             state.changed_marks.add(name)
         return mark.anchors[which]
+
+    def _apply_tree(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        container, state, node, parent, at = self._planting(op, stamp, seen)
+        if state is None:
+            return
+        self._changing(container)
+        name = (stamp[1], stamp[2])
+        if at is not None:
+            state.apply(INS, at, 1, [name], stamp, seen, self.undo)
+        state.move(stamp, node, parent, None if at is None else name, self.undo)
+        if node == name:
+            self._found(name, (container, None, Type.MAP, self.depth(container) + 1))
+        self.dirty.add((container, None))
+        self._touch(container, stamp)
+
+    def _planting(
+        self, op: Operation, stamp: Stamp, seen: Seen
+    ) -> tuple[ContainerId, TreeState | None, OpId, OpId | None, int | None]:
+        """Return (container, its state, node, parent, position) of a move in a tree,
+        checked; the position is None for one that deletes, the state when the tree was
+        never made."""
+        _, raw, moved, below, *rest = op
+        actor, seq = stamp[1:]
+        container = resolve(raw, Action.TREE_MOVE, actor)
+        state = self.state(container, Type.TREE)
+        for name in (moved, below):
+            if seen is not None and name != 0:
+                _check_seen(name, stamp, seen)
+        node = (actor, seq) if moved is None else _node(moved, actor)
+        parent = None if below is None or below == 0 else _node(below, actor)
+        at: int | None = None
+        if below == 0:
+            if moved is None:
+                raise InvalidOperation("a node is made somewhere")
+        else:
+            at = rest[0]
+            if type(at) is not int or at < 0:
+                raise InvalidOperation("a position is 0 or more")
+        assert state is None or isinstance(state, TreeState)
+        return container, state, node, parent, at
 
     def _apply_seed(self, op: Operation, stamp: Stamp) -> None:
         _, raw, key, content, *_ = op
@@ -632,11 +693,10 @@ class Document:
     ) -> None:
         cells = self._cells
         if cells is not None:
-            shown = dict(cells.read(key, b"", b"l"))
-            shown.update(cells.read(key, b"m"))
-            if b"h" in shown:
-                state.load(shown, lambda: cells.read(key, b"l", b"m"))
-                return
+            shown = dict(cells.read(key, b"", LOG))
+            shown.update(cells.read(key, LOG_END, LATER))
+            if HEADER in shown:
+                state.load(shown, lambda start, stop: cells.read(key, start, stop))
 
     def _parent(self, container: ContainerId) -> Parent | None:
         parent = self._parents.get(container)
@@ -656,6 +716,14 @@ class Document:
         self._put(self._parents, container, parent)
         self._put(self._states, container, state)
         self.dirty.add((container, PARENT))
+
+    def _type_of(self, container: ContainerId) -> int:
+        if container is None:
+            return Type.MAP
+        if isinstance(container[0], str):
+            return container[1]
+        parent = self._parent(container)
+        return parent[2] if parent else 0
 
     def depth(self, container: ContainerId) -> int:
         """Return how many containers deep `container` stands; the document is 0."""
@@ -762,7 +830,10 @@ class Document:
         return "/".join([collection, values.escape(key_), *reversed(steps)])
 
     def _index(self, container: ContainerId, element: ContainerId) -> str:
-        """Return at which index of a list the element stands that holds a container."""
+        """Return at which index of a list the element stands that holds a container;
+        in a tree, the name of its node."""
+        if self._type_of(container) == Type.TREE:
+            return node_id(element)  # type: ignore[arg-type]  # no field is a node
         state = self.state(container, Type.LIST)
         assert isinstance(state, ListState)
         for index, name in enumerate(state.elements()):
@@ -783,6 +854,15 @@ class Document:
             return [self.entry_value(state.slots[name][0]) for name in state.elements()]
         if isinstance(state, MultiState):
             return multivalue.shown(state.slot.get(None, EMPTY))
+        if isinstance(state, TreeState):
+            return [
+                {
+                    "id": node_id(node),
+                    "parent": None if parent is None else node_id(parent),
+                    "value": self.to_value(node),
+                }
+                for node, parent in state.nodes()
+            ]
         return str(state)
 
     def entry_value(self, entry: Entry) -> Any:
@@ -802,6 +882,11 @@ class Document:
         if isinstance(state, ListState):
             return [
                 self._canonical_entry(state.slots[name][0]) for name in state.elements()
+            ]
+        if isinstance(state, TreeState):
+            return [
+                [node, parent, self._canonical(node, Type.MAP)]
+                for node, parent in state.nodes()
             ]
         if isinstance(state, TextState) and state.buffer.hidden:
             spans = state.spans()
@@ -898,6 +983,14 @@ _STEPS: dict[int, Callable[[Document, Operation, Stamp, Seen], Iterator[_Step]]]
 }
 
 _MISSING: Any = object()
+
+
+def _node(raw: Any, author: ActorId) -> OpId:
+    """Return the node that an operation names."""
+    named = resolve(raw, Action.TREE_MOVE, author)
+    if named is None or isinstance(named[0], str):
+        raise InvalidOperation("a node is a seq or [actor, seq]")
+    return named[0], named[1]
 
 
 def _check_seen(raw: Any, stamp: Stamp, seen: Mapping[ActorId, int]) -> None:

@@ -17,7 +17,7 @@ from syncengine import values
 from syncengine.crdt import register
 from syncengine.crdt.register import EMPTY, Entry, Seen, Slot
 from syncengine.crdt.sequence.order import Order
-from syncengine.crdt.sequence.state import Cell, Sequence, Undo
+from syncengine.crdt.sequence.state import Cell, Read, Sequence, Undo
 from syncengine.ids import ActorId, OpId
 
 ORDER, ELEMENT, PLACE = b"o", b"e", b"q"
@@ -242,7 +242,9 @@ class ListState(Sequence):
             return slot
         return (*slot, int(slot in self.order.hidden), element)
 
-    def _load_shown(self, header: Any, cells: Mapping[bytes, bytes]) -> None:
+    def _load_shown(
+        self, header: Any, cells: Mapping[bytes, bytes], read: Read
+    ) -> None:
         names, next_name = header
         blocks: list[tuple[int, list[OpId]]] = []
         for name in names:

@@ -5,6 +5,7 @@ by nil (the document itself), by text (a field of the document; the action tells
 type), by the seq of the own operation that made it, or by `[actor, seq]`.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -21,7 +22,7 @@ class Type(IntEnum):
     SET = 3
     LIST = 4
     TEXT = 5
-    TREE = 6  # reserved
+    TREE = 6
     MULTI = 7
 
 
@@ -48,7 +49,6 @@ class Action(IntEnum):
     SEED = 17
     MARK = 18
     MULTI_SET = 20
-    # Reserved for what comes later, so that no file has to change:
     TREE_MOVE = 21
 
 
@@ -71,11 +71,10 @@ TYPE_OF_ACTION: dict[int, Type] = {
     Action.MOVE: Type.LIST,
     Action.MARK: Type.TEXT,
     Action.MULTI_SET: Type.MULTI,
+    Action.TREE_MOVE: Type.TREE,
 }
 
-NESTABLE = frozenset(
-    {Type.MAP, Type.COUNTER, Type.SET, Type.LIST, Type.TEXT, Type.MULTI}
-)
+NESTABLE = frozenset(Type)
 
 Operation = list[Any]
 
@@ -149,6 +148,18 @@ def resolve(raw: Any, action: int, author: ActorId) -> ContainerId:
         if type(actor) is bytes and len(actor) == 16 and type(seq) is int and seq > 0:
             return (ActorId(actor), seq)
     raise InvalidOperation("a container is nil, a field, a seq or [actor, seq]")
+
+
+def renamed(op: Operation, name: Callable[[int], Any]) -> Operation:
+    """Return `op` with each name of what its author made itself (a seq) as `name` says.
+
+    Those are its container, and the nodes that a move in a tree is about.
+    """
+    last = 4 if op[0] == Action.TREE_MOVE else 2
+    return [
+        name(part) if 1 <= at < last and type(part) is int and part > 0 else part
+        for at, part in enumerate(op)
+    ]
 
 
 def length(op: Operation) -> int:

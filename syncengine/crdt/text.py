@@ -9,7 +9,7 @@ from syncengine.crdt import marks
 from syncengine.crdt.marks import Mark, MarkRange, Span
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.sequence.buffer import ANCHOR, TextBuffer, pieces
-from syncengine.crdt.sequence.state import Cell, Sequence, Undo
+from syncengine.crdt.sequence.state import Cell, Read, Sequence, Undo
 from syncengine.ids import ActorId, OpId
 
 ANCHORS, CHUNK, MARK = b"a", b"c", b"s"
@@ -152,7 +152,9 @@ class TextState(Sequence):
             yield MARK + actor + seq.to_bytes(8, "big"), row
         self.changed_marks.clear()
 
-    def _load_shown(self, header: Any, cells: Mapping[bytes, bytes]) -> None:
+    def _load_shown(
+        self, header: Any, cells: Mapping[bytes, bytes], read: Read
+    ) -> None:
         next_name, names = header
         keys = [(name, name.to_bytes(8, "big")) for name in names]
         chunks = [

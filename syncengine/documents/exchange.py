@@ -2,7 +2,8 @@
 
 A record is `{"path": "note/1", "value": {...}, "types": {...}}`. `types` names, by path
 inside the document, what plain JSON does not tell: text, set, counter, multi (values
-that are concurrent), datetime, bytes, and whole (a list or dict that is one value).
+that are concurrent), tree, datetime, bytes, and whole (a list or dict that is one
+value).
 A text that bears marks has them in `"marks": {path: [[start, stop, name, value]...]}`.
 """
 
@@ -16,17 +17,13 @@ from syncengine.crdt.document import Document as State
 from syncengine.crdt.marks import MarkRange, ranges
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry
-from syncengine.documents.fields import (
-    Counter,
-    FloatCounter,
-    MultiValue,
-    Single,
-    assign,
-    bound,
-)
+from syncengine.documents.fields import Tree, assign
+from syncengine.documents.leaves import Counter, FloatCounter, MultiValue
+from syncengine.documents.shape import Single
 from syncengine.documents.text import Text
 from syncengine.documents.view import View
 from syncengine.errors import Invalid
+from syncengine.ids import node_id
 
 _NAMES = {
     Type.COUNTER: "counter",
@@ -46,11 +43,15 @@ class _Notes(NamedTuple):
 class _Said(Text):
     """A text that is nowhere yet."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, marks: list[MarkRange]):
         self._said = text
+        self._marks = marks
 
     def __str__(self) -> str:
         return self._said
+
+    def marks(self) -> list[MarkRange]:
+        return self._marks
 
 
 class _Several(MultiValue[Any]):
@@ -61,6 +62,16 @@ class _Several(MultiValue[Any]):
 
     def _shown(self) -> list[Any]:
         return self._several
+
+
+class _Planted(Tree[Any]):
+    """A tree that is nowhere yet."""
+
+    def __init__(self, rows: list[dict[str, Any]]):
+        self._rows = rows
+
+    def to_list(self) -> list[dict[str, Any]]:
+        return self._rows
 
 
 def dump(document: State) -> dict[str, Any]:
@@ -98,6 +109,16 @@ def _dumped(
             key: _entry(document, entry, f"{path}/{values.escape(key)}", notes)
             for key, entry in sorted(steps.items())
         }
+    if type_ == Type.TREE:
+        types[path] = "tree"
+        state = document.state(container, Type.TREE)
+        rows: list[dict[str, Any]] = []
+        for node, parent in state.nodes():
+            name = node_id(node)
+            above = None if parent is None else node_id(parent)
+            value = _dumped(document, node, Type.MAP, f"{path}/{name}", notes)
+            rows.append({"id": name, "parent": above, "value": value})
+        return rows
     state = document.state(container, Type.LIST)
     return [
         _entry(document, state.slots[name][0], f"{path}/{index}", notes)
@@ -146,10 +167,9 @@ def load(view: View, record: Mapping[str, Any]) -> None:
     value = record.get("value")
     if not isinstance(types, dict) or not isinstance(value, dict):
         raise Invalid('a record is {"path": ..., "value": {...}, "types": {...}}')
-    built: Any = _built(value, "", types)
-    marked = _marks(record.get("marks", {}))
-    assign(view, None, Type.MAP, built)
-    _mark(view, None, Type.MAP, "", marked)
+    notes = _Notes(types, _marks(record.get("marks", {})))
+    built: Any = _built(value, "", notes)
+    assign(view, None, Type.MAP, built, view.document.name)
 
 
 def _marks(raw: Any) -> dict[str, list[MarkRange]]:
@@ -167,49 +187,35 @@ def _marks(raw: Any) -> dict[str, list[MarkRange]]:
         ) from error
 
 
-def _mark(
-    view: View,
-    container: ContainerId,
-    type_: int,
-    path: str,
-    marked: dict[str, list[MarkRange]],
-) -> None:
-    """Make the marks of all texts what a record says."""
-    if type_ == Type.TEXT:
-        text = bound(Text(), view, container)
-        if path in marked or text.marks():
-            text.restyle(marked.get(path, []))
-        return
-    entries: list[tuple[str, Entry]] = []
-    if type_ == Type.MAP:
-        keys = view.keys(container)
-        entries = [(values.escape(key), view.slot(container, key)[0]) for key in keys]
-    elif type_ == Type.LIST:
-        entries = [(str(i), e) for i, e in enumerate(view.entries(container))]
-    for step, entry in entries:
-        if entry.type:
-            _mark(view, entry.container, entry.type, f"{path}/{step}", marked)
-
-
-def _built(value: Any, path: str, types: Any) -> Any:
+def _built(value: Any, path: str, notes: _Notes) -> Any:
     """Return what is to be written: containers as what they were."""
-    kind = types.get(path)
+    kind = notes.types.get(path)
     try:
         match kind:
             case None:
                 pass
             case "text":
-                return _Said(_of(str, value))
+                return _Said(_of(str, value), notes.marks.get(path, []))
             case "counter":
                 number = _of((int, float), value)
                 made = Counter if isinstance(number, int) else FloatCounter
                 return made(number)
             case "set" | "multi":
                 items = [
-                    _built(item, f"{path}/{index}", types)
+                    _built(item, f"{path}/{index}", notes)
                     for index, item in enumerate(_of(list, value))
                 ]
                 return set(items) if kind == "set" else _Several(items)
+            case "tree":
+                return _Planted(
+                    [
+                        {
+                            **row,
+                            "value": _built(row["value"], f"{path}/{row['id']}", notes),
+                        }
+                        for row in _of(list, value)
+                    ]
+                )
             case "datetime":
                 return datetime.fromisoformat(_of(str, value))
             case "bytes":
@@ -218,7 +224,7 @@ def _built(value: Any, path: str, types: Any) -> Any:
                 return Single(value)
             case _:
                 raise Invalid(f"{kind!r} is no type of this version", path=path)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, Invalid):
             raise
         raise Invalid(f"not a {kind}: {error}", path=path) from error
@@ -226,11 +232,11 @@ def _built(value: Any, path: str, types: Any) -> Any:
         for name in cast(dict[object, Any], value):
             values.check_key(name, path)
         return {
-            key: _built(item, f"{path}/{values.escape(key)}", types)
+            key: _built(item, f"{path}/{values.escape(key)}", notes)
             for key, item in cast(dict[str, Any], value).items()
         }
     if values.is_list(value):
-        return [_built(item, f"{path}/{i}", types) for i, item in enumerate(value)]
+        return [_built(item, f"{path}/{i}", notes) for i, item in enumerate(value)]
     return value
 
 

@@ -1,4 +1,5 @@
-"""The containers an application edits: Counter, Set, List, Text, and untyped maps.
+"""The containers that hold others: List, Map, Tree; and what becomes of a value that
+is written into one.
 
 The same classes stand in a `Document`'s annotations, where an empty one is the
 default. In a draft they write operations; in a snapshot a write raises
@@ -15,20 +16,36 @@ from collections.abc import (
     Mapping,
     MutableMapping,
     MutableSequence,
-    MutableSet,
 )
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, cast, overload
 
 from syncengine import values
-from syncengine.crdt.document import element_key
-from syncengine.crdt.operation import Action, ContainerId, Type
+from syncengine.crdt.operation import Action, ContainerId, Type, reference
 from syncengine.crdt.register import EMPTY, Entry
 from syncengine.crdt.sequence.difference import splices
-from syncengine.documents.bound import Bound
+from syncengine.crdt.tree import TreeState
+from syncengine.documents.bound import Bound, Name, Shaped
+from syncengine.documents.leaves import (
+    Counter,
+    FloatCounter,
+    MultiValue,
+    Set,
+    bound_counter,
+    increment,
+)
+from syncengine.documents.shape import (
+    Single,
+    checked,
+    container_of,
+    converted,
+    item_of,
+    record_of,
+)
 from syncengine.documents.text import Text
-from syncengine.documents.view import View, own_copy
+from syncengine.documents.view import Unmade, View
 from syncengine.errors import Invalid, NotFound
+from syncengine.ids import OpId, node_id, parse_node_id
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -45,181 +62,10 @@ K = TypeVar("K", bound=str, default=str)
 V = TypeVar("V", default=Any)
 
 
-class Counter(int):
-    """An int to which many can add at once: `likes += 1`, or `increment()`.
-
-    Nothing overwrites it: an assignment adds the difference to what you see.
-    """
-
-    _view: View
-    _container: ContainerId
-
-    def __get__(self, instance: object, owner: type | None = None) -> "Counter":
-        return self
-
-    def __set__(self, instance: object, value: int) -> None:
-        raise AssertionError("typed fields are replaced when their class is made")
-
-    def increment(self, by: int | float = 1) -> None:
-        """Add `by`, which may be negative."""
-        increment(self._view, self._container, by)
-
-    def decrement(self, by: int | float = 1) -> None:
-        """Subtract `by`."""
-        increment(self._view, self._container, -by)
-
-
-class FloatCounter(float):
-    """A counter to which a float was added."""
-
-    _view: View
-    _container: ContainerId
-
-    def increment(self, by: int | float = 1) -> None:
-        """Add `by`, which may be negative."""
-        increment(self._view, self._container, by)
-
-    def decrement(self, by: int | float = 1) -> None:
-        """Subtract `by`."""
-        increment(self._view, self._container, -by)
-
-
-def increment(view: View, container: ContainerId, by: int | float) -> None:
-    if type(by) not in (int, float):
-        raise Invalid(
-            f"a counter counts in int or float, not {type(by).__name__}",
-            path=view.path(container),
-        )
-    values.check(by, view.path(container))
-    if by:
-        view.emit(Action.INCREMENT, container, by)
-    else:
-        view.writable()
-
-
-def bound_counter(view: View, container: ContainerId) -> Counter | FloatCounter:
-    number = view.number(container)
-    counter: Counter | FloatCounter
-    counter = Counter(number) if isinstance(number, int) else FloatCounter(number)
-    counter._view, counter._container = view, container
-    return counter
-
-
-class Set(Bound, MutableSet[T], Generic[T]):
-    """A set where a concurrent add wins over a remove that did not see it."""
-
-    def __get__(self, instance: object, owner: type | None = None) -> "Set[T]":
-        return self
-
-    def __set__(self, instance: object, value: Iterable[T]) -> None:
-        raise AssertionError("typed fields are replaced when their class is made")
-
-    def _elements(self) -> dict[bytes, Any]:
-        return {} if self._view is None else self._view.elements(self._container)
-
-    def add(self, value: T) -> None:
-        view = self._bound()
-        element_key(value, view.path(self._container))
-        view.emit(Action.ADD, self._container, value)
-
-    def discard(self, value: T) -> None:
-        view = self._bound()
-        if element_key(value, view.path(self._container)) in self._elements():
-            view.emit(Action.REMOVE, self._container, value)
-        else:
-            view.writable()
-
-    def replace(self, new: Iterable[T]) -> None:
-        """Make this the set of `new` by adding and removing the difference."""
-        view = self._bound()
-        path = view.path(self._container)
-        wanted = {element_key(value, path): value for value in new}
-        with view.writable().whole():
-            # In order, not as a set has them: that differs from process to process.
-            here = dict.fromkeys(sorted(self._elements()))
-            for element in here:
-                if element not in wanted:
-                    view.emit(Action.REMOVE, self._container, values.decode(element))
-            for element, value in wanted.items():
-                if element not in here:
-                    view.emit(Action.ADD, self._container, value)
-
-    def clear(self) -> None:
-        self.replace(())
-
-    def __contains__(self, value: object) -> bool:
-        try:
-            return element_key(value, "") in self._elements()
-        except Invalid:
-            return False
-
-    def __iter__(self) -> Iterator[T]:
-        for element in sorted(self._elements()):
-            yield values.decode(element)
-
-    def __len__(self) -> int:
-        return len(self._elements())
-
-    def __repr__(self) -> str:
-        return f"Set({list(self)!r})"
-
-    @classmethod
-    def _from_iterable(cls, it: Iterable[Any]) -> Any:
-        return set(it)
-
-
-class MultiValue(Bound, Generic[T]):
-    """A field where nobody wins: concurrent values all show, until somebody decides.
-
-    `note.status = "done"` replaces those that you see; iterate to see them, the latest
-    first.
-    """
-
-    def __get__(self, instance: object, owner: type | None = None) -> "MultiValue[T]":
-        return self
-
-    def __set__(self, instance: object, value: "T | MultiValue[T]") -> None:
-        raise AssertionError("typed fields are replaced when their class is made")
-
-    def set(self, *several: T) -> None:
-        """Replace all that is seen by one value, or by several; none: by nothing."""
-        view = self._bound()
-        path = view.path(self._container)
-        for value in several:
-            values.check(value, path)
-        view.emit(Action.MULTI_SET, self._container, list(several))
-
-    def clear(self) -> None:
-        """Replace all that is seen by nothing."""
-        self.set()
-
-    def _shown(self) -> list[T]:
-        return [] if self._view is None else self._view.several(self._container)
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._shown())
-
-    def __len__(self) -> int:
-        return len(self._shown())
-
-    def __contains__(self, value: object) -> bool:
-        return any(_exact(value) == _exact(shown) for shown in self._shown())
-
-    def __eq__(self, other: object) -> bool:
-        """Equal to what shows the same values, whichever is the latest."""
-        if isinstance(other, MultiValue | list | tuple | set | frozenset):
-            theirs = list(cast(Iterable[Any], other))
-            return len(theirs) == len(self) and all(value in self for value in theirs)
-        return NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # a draft's values change
-
-    def __repr__(self) -> str:
-        return f"MultiValue({self._shown()!r})"
-
-
 class List(Bound, MutableSequence[T], Generic[T]):
     """A list that many can edit at once."""
+
+    _type = Type.LIST
 
     def __get__(self, instance: object, owner: type | None = None) -> "List[T]":
         return self
@@ -240,13 +86,14 @@ class List(Bound, MutableSequence[T], Generic[T]):
     def __getitem__(self, index: int | slice) -> Any:
         view = self._bound()
         if isinstance(index, slice):
-            return [wrap(view, entry) for entry in self._shown()[index]]
-        return wrap(view, view.entry_at(self._container, self._index(index)))
+            return [wrap(view, entry, self._item) for entry in self._shown()[index]]
+        entry = view.entry_at(self._container, self._index(index))
+        return wrap(view, entry, self._item)
 
     def __iter__(self) -> Iterator[T]:
         if self._view is not None:
             for entry in self._shown():
-                yield wrap(self._view, entry)
+                yield wrap(self._view, entry, self._item)
 
     @overload
     def __setitem__(self, index: int, value: T) -> None: ...
@@ -261,13 +108,15 @@ class List(Bound, MutableSequence[T], Generic[T]):
         view = self._bound()
         at = self._at(self._index(index), 1)
         path = f"{view.path(self._container)}/{index}"
-        type_ = container_type(value, path)
+        type_ = container_type(value, path, self._item)
         if type_:
             with view.writable().whole():
                 seq = view.emit(Action.LIST_PUT, self._container, at, type_)
-                fill(view, (view.writable().actor, seq), type_, value, path)
+                made = (view.writable().actor, seq)
+                fill(view, made, type_, value, path, self._item)
         else:
-            view.emit(Action.LIST_SET, self._container, at, value)
+            plain = plain_of(value, path, self._item)
+            view.emit(Action.LIST_SET, self._container, at, plain)
 
     @overload
     def __delitem__(self, index: int) -> None: ...
@@ -317,17 +166,17 @@ class List(Bound, MutableSequence[T], Generic[T]):
         with view.writable().whole():
             for offset, value in enumerate(new):
                 where = f"{path}/{at + offset}"
-                type_ = container_type(value, where)
+                type_ = container_type(value, where, self._item)
                 if not type_:
-                    one: Any = value
-                    plain.append(one.value if isinstance(one, Single) else one)
+                    plain.append(plain_of(value, where, self._item))
                     continue
                 self._insert_plain(at + offset - len(plain), plain)
                 plain = []
                 seq = view.emit(
                     Action.LIST_MAKE, self._container, self._at(at + offset), type_
                 )
-                fill(view, (view.writable().actor, seq), type_, value, where)
+                made = (view.writable().actor, seq)
+                fill(view, made, type_, value, where, self._item)
             self._insert_plain(at + len(new) - len(plain), plain)
 
     def _insert_plain(self, at: int, plain: list[Any]) -> None:
@@ -352,12 +201,26 @@ class List(Bound, MutableSequence[T], Generic[T]):
         items = list(new)
         before: list[Any] = [_exact(item) for item in self]
         after: list[Any] = [_exact(item) for item in items]
-        with self._bound().writable().whole():
+        view = self._bound()
+        with view.writable().whole():
             for start, deleted, end in splices(before, after):
+                put = items[end]
+                # A map in the place of a map is that one, edited.
+                while deleted and put and self._assigned(start, put[0]):
+                    start, deleted, put = start + 1, deleted - 1, put[1:]
                 if deleted:
                     del self[start : start + deleted]
-                if end.stop > end.start:
-                    self.insert_all(start, items[end])
+                if put:
+                    self.insert_all(start, put)
+
+    def _assigned(self, index: int, value: Any) -> bool:
+        view = self._bound()
+        entry = view.entry_at(self._container, index)
+        if entry.type != Type.MAP or not isinstance(value, dict | Map | Shaped):
+            return False
+        path = f"{view.path(self._container)}/{index}"
+        assign(view, entry.container, Type.MAP, value, path, self._item)
+        return True
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, list | List):
@@ -381,6 +244,8 @@ class Map(Bound, MutableMapping[K, V], Generic[K, V]):
     `set()`, `list()` and `map()` name a container of that type, made by first use.
     """
 
+    _type = Type.MAP
+
     def __get__(self, instance: object, owner: type | None = None) -> "Map[K, V]":
         return self
 
@@ -392,20 +257,21 @@ class Map(Bound, MutableMapping[K, V], Generic[K, V]):
         slot = view.slot(self._container, key) if view.shows(self._container) else ()
         if not slot:
             raise KeyError(key)
-        return wrap(view, slot[0])  # type: ignore[no-any-return]  # what was declared
+        return wrap(view, slot[0], self._item)  # type: ignore[no-any-return]  # what was declared
 
     def __setitem__(self, key: str, value: V) -> None:
         view = self._bound()
         try:
             values.check_key(key, "")
-            type_ = container_type(value, "")
+            type_ = container_type(value, "", self._item)
+            if not type_:
+                value = plain_of(value, "", self._item)
         except Invalid:
             # Paths are made only for those who read them.
             values.check_key(key, view.path(self._container))
-            container_type(value, view.path(self._container, key))
+            container_type(value, view.path(self._container, key), self._item)
+            plain_of(value, view.path(self._container, key), self._item)
             raise
-        if isinstance(value, Single):
-            value = value.value
         number = type(value) is int or type(value) is float
         if not type_ and not number:
             view.emit(Action.SET, self._container, key, value)
@@ -428,14 +294,15 @@ class Map(Bound, MutableMapping[K, V], Generic[K, V]):
             return  # assigned to itself: nothing to add
         with view.writable().whole():
             if slot and shown == type_:
-                assign(view, slot[0].container, type_, value)
+                assign(view, slot[0].container, type_, value, path, self._item)
             elif self._container is None:
                 if slot:
                     view.emit(Action.DELETE, None, key)
-                fill(view, (key, type_), type_, value, path)
+                fill(view, (key, type_), type_, value, path, self._item)
             else:
                 seq = view.emit(Action.MAKE, self._container, key, type_)
-                fill(view, (view.writable().actor, seq), type_, value, path)
+                made = (view.writable().actor, seq)
+                fill(view, made, type_, value, path, self._item)
 
     def __delitem__(self, key: str) -> None:
         view = self._bound()
@@ -485,6 +352,10 @@ class Map(Bound, MutableMapping[K, V], Generic[K, V]):
         """Return the map at `key`."""
         return bound(Map[str, Any](), self._bound(), self._named(key, Type.MAP))
 
+    def tree(self, key: str) -> "Tree[Any]":
+        """Return the tree at `key`."""
+        return bound(Tree[Any](), self._bound(), self._named(key, Type.TREE))
+
     def _named(self, key: str, type_: Type) -> ContainerId:
         view = self._bound()
         values.check_key(key, view.path(self._container))
@@ -500,49 +371,297 @@ class Map(Bound, MutableMapping[K, V], Generic[K, V]):
         return (view.tx.actor, seq)
 
 
+class Node(Generic[V]):
+    """A node of a tree: what it holds, where it stands, and moving it."""
+
+    def __init__(self, tree: "Tree[V]", name: OpId):
+        self._tree = tree
+        self._name = name
+
+    @property
+    def id(self) -> str:
+        """The node's name, the same on every device."""
+        return node_id(self._name)
+
+    @property
+    def value(self) -> V:
+        """What the node holds: a Record if one was declared, else a Map."""
+        view = self._tree._bound()
+        entry = Entry(0, self._name[0], 0, None, Type.MAP, self._name)
+        return wrap(view, entry, self._tree._item)  # type: ignore[no-any-return]  # V
+
+    @property
+    def parent(self) -> "Node[V] | None":
+        """The node above; None at the top, and for one that was deleted."""
+        place = self._tree._state().place(self._name)
+        return self._tree._node(place.parent) if place and place.parent else None
+
+    @property
+    def children(self) -> "list[Node[V]]":
+        """The nodes below, in order."""
+        return [self._tree._node(n) for n in self._tree._state().children(self._name)]
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it shows no more: it was deleted, or one above it."""
+        tree, above = self._tree._state(), self._name
+        while (place := tree.place(above)) is not None:
+            if place.slot is None or place.parent is None:
+                return place.slot is None
+            above = place.parent
+        return True
+
+    def move(self, *, under: "Node[V] | None" = None, index: int | None = None) -> None:
+        """Let it stand under another (None: at the top) at an index among those there,
+        behind the last if none is given, with all that is below it.
+
+        Brings back one that was deleted. Raises `Invalid` below itself, and
+        `IndexError`.
+        """
+        self._tree._move(self._name, under, index)
+
+    def delete(self) -> None:
+        """Take it out of the tree, with all that is below it; `tree.deleted()` keeps
+        it, and `move` brings it back."""
+        view = self._tree._bound()
+        name = reference(self._name, view.writable().actor)
+        view.emit(Action.TREE_MOVE, self._tree._container, name, 0)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Node):
+            return self._name == other._name
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    def __repr__(self) -> str:
+        return f"Node({self.id!r}, {plain_value(self.value)!r})"
+
+
+class Tree(Bound, Generic[V]):
+    """Nodes under nodes, in order, that many can add and move at once.
+
+    Of concurrent moves of one node the latest counts; none makes a cycle, or a second
+    copy. Iterating yields all nodes, each before those below it.
+    """
+
+    _type = Type.TREE
+
+    def __get__(self, instance: object, owner: type | None = None) -> "Tree[V]":
+        return self
+
+    def __set__(self, instance: object, value: "Tree[V]") -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
+
+    def add(
+        self,
+        value: "V | Mapping[str, Any] | None" = None,
+        *,
+        under: Node[V] | None = None,
+        index: int | None = None,
+    ) -> Node[V]:
+        """Add a node that holds `value`, under another (None: at the top) at an index
+        among those there, behind the last if none is given.
+
+        Raises `Invalid`, and `IndexError`.
+        """
+        view = self._bound()
+        with view.writable().whole():
+            name = self._move(None, under, index)
+            if value is not None:
+                path = view.path(name)
+                fill(view, name, Type.MAP, value, path, self._item)
+            elif (record := record_of(self._item)) is not None:
+                fill(view, name, Type.MAP, record(), view.path(name), self._item)
+        return self._node(name)
+
+    def _move(
+        self, name: OpId | None, under: Node[V] | None, index: int | None
+    ) -> OpId:
+        """Place a node, a new one if it has no name; return its name."""
+        view = self._bound()
+        actor = view.writable().actor
+        container = self._container = view.made(self._container)
+        tree = cast(TreeState, view.state(container, Type.TREE))
+        parent = None if under is None else under._name
+        above = parent
+        while above is not None:
+            if above == name:
+                raise Invalid(
+                    "a node cannot be moved below itself", path=view.path(name)
+                )
+            place = tree.place(above)
+            if place is None:
+                raise NotFound(f"there is no node {node_id(above)} in this tree")
+            above = place.parent
+        siblings = [node for node in tree.children(parent) if node != name]
+        if index is None:
+            index = len(siblings)
+        elif not 0 <= index <= len(siblings):
+            raise IndexError(f"index {index} is beyond the {len(siblings)} siblings")
+        if index < len(siblings):
+            at = tree.position(siblings[index])
+        else:
+            at = tree.position(siblings[-1]) + 1 if siblings else tree.length
+        seq = view.emit(
+            Action.TREE_MOVE,
+            container,
+            None if name is None else reference(name, actor),
+            None if parent is None else reference(parent, actor),
+            tree.author_ranges(at, 0)[0][0],
+        )
+        return (actor, seq) if name is None else name
+
+    @property
+    def roots(self) -> list[Node[V]]:
+        """The nodes at the top, in order."""
+        return [self._node(name) for name in self._state().children(None)]
+
+    def deleted(self) -> list[Node[V]]:
+        """Return the nodes that were deleted, and not with one above them."""
+        return [self._node(name) for name in self._state().deleted()]
+
+    def _state(self) -> Any:
+        tree = None if self._view is None else self._view.tree(self._container)
+        return _NO_TREE if tree is None else tree
+
+    def _node(self, name: OpId) -> Node[V]:
+        return Node(self, name)
+
+    def __getitem__(self, id: str) -> Node[V]:
+        """Return the node of that id, deleted ones too; raises `NotFound`."""
+        name = parse_node_id(id)
+        if self._state().place(name) is None:
+            raise NotFound(f"there is no node {id} in this tree")
+        return self._node(name)
+
+    def __iter__(self) -> Iterator[Node[V]]:
+        for name, _ in self._state().nodes():
+            yield self._node(name)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._state().nodes())
+
+    def __contains__(self, node: object) -> bool:
+        """Whether a node is in this tree and shows."""
+        return isinstance(node, Node) and any(one == node for one in self)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return it as plain data: `{"id", "parent", "value"}` of each node, each
+        before those below it."""
+        return [] if self._view is None else self._view.plain(self._container, 6)
+
+    def replace(self, new: "Iterable[dict[str, Any]] | Tree[Any]") -> None:
+        """Make this what `to_list` of a tree says, by edits where it differs: nodes are
+        known by their id, and of another tree's by where they stand."""
+        rows = new.to_list() if isinstance(new, Tree) else list(new)
+        view = self._bound()
+        known: dict[str | None, Node[V] | None] = {None: None}
+        with view.writable().whole():
+            below: dict[str | None, list[dict[str, Any]]] = {}
+            for row in rows:
+                below.setdefault(row["parent"], []).append(row)
+            for row in rows:
+                siblings = below[row["parent"]]
+                known[row["id"]] = self._placed(
+                    row, known[row["parent"]], siblings.index(row)
+                )
+            kept = {node for node in known.values() if node}
+            for node in list(self):
+                if node not in kept and not node.is_deleted:
+                    node.delete()
+
+    def _placed(
+        self, row: dict[str, Any], under: Node[V] | None, index: int
+    ) -> Node[V]:
+        """Return the node of a row, which stands at its place now."""
+        view = self._bound()
+        there = self.roots if under is None else under.children
+        try:
+            node = self[row["id"]]
+        except (Invalid, NotFound):
+            if index >= len(there):
+                return self.add(row["value"], under=under, index=len(there))
+            node = there[index]
+        if index >= len(there) or there[index] != node:
+            node.move(under=under, index=min(index, len(there) - (node in there)))
+        path = view.path(node._name)
+        assign(view, node._name, Type.MAP, row["value"], path, self._item)
+        return node
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Tree):
+            return self.to_list() == other.to_list()
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a draft's tree changes
+
+    def __repr__(self) -> str:
+        return f"Tree({self.to_list()!r})"
+
+
+_NO_TREE = TreeState()  # of fields that nobody wrote to
+
 B = TypeVar("B", bound=Bound)
 
 
-def bound(container: B, view: View, name: ContainerId) -> B:
-    """Return `container`, bound to `name` in `view`."""
-    container._bind(view, name)
+def bound(container: B, view: View, name: Name, item: Any = None) -> B:
+    """Return `container`, bound to `name` in `view`, to hold `item`s."""
+    container._bind(view, name, item)
     return container
 
 
-def wrap(view: View, entry: Entry) -> Any:
+def wrap(view: View, entry: Entry, declared: Any = None) -> Any:
     """Return what one write shows, as an application handles it."""
-    match entry.type:
-        case 0:
-            return own_copy(entry.value)
+    if not entry.type:
+        return converted(entry.value, declared)
+    return container_at(view, entry.container, entry.type, declared)
+
+
+def container_at(view: View, name: Name, type_: int, declared: Any = None) -> Any:
+    """Return a container as an application handles it."""
+    match type_:
         case Type.COUNTER:
-            return bound_counter(view, entry.container)
+            return bound_counter(view, name)
         case Type.TEXT:
-            return bound(Text(), view, entry.container)
+            return bound(Text(), view, name)
         case Type.SET:
-            return bound(Set[Any](), view, entry.container)
+            return bound(Set[Any](), view, name, item_of(declared))
         case Type.LIST:
-            return bound(List[Any](), view, entry.container)
+            return bound(List[Any](), view, name, item_of(declared))
         case Type.MULTI:
-            return bound(MultiValue[Any](), view, entry.container)
+            return bound(MultiValue[Any](), view, name, item_of(declared))
+        case Type.TREE:
+            return bound(Tree[Any](), view, name, item_of(declared))
         case _:
-            return bound(Map[str, Any](), view, entry.container)
+            record = record_of(declared)
+            if record is not None:
+                return record._at(view, name)
+            return bound(Map[str, Any](), view, name, item_of(declared))
 
 
 def plain_value(value: Any) -> Any:
     """Return `value` without our classes."""
     if isinstance(value, Single):
         return value.value
-    if isinstance(value, Map):
-        return value.to_dict()
+    if isinstance(value, Map | Shaped):
+        return cast(Map[str, Any], value).to_dict()
+    if isinstance(value, Tree):
+        return value.to_list()
     if isinstance(value, List | Set | MultiValue):
         return list(map(plain_value, cast(Iterable[Any], value)))
     if isinstance(value, Text):
         return str(value)
+    if isinstance(value, Counter):
+        return int(value)
     return value
 
 
 def _exact(value: Any) -> Any:
     """Return what is equal only for equal values of one type: True is not 1."""
+    if isinstance(value, Text) and (marks := value.marks()):
+        return (str(value), marks)
     value = plain_value(value)
     if isinstance(value, dict):
         items = cast(dict[str, Any], value).items()
@@ -556,15 +675,10 @@ def _exact(value: Any) -> Any:
     return value
 
 
-class Single:
-    """A list or a dict that is to be one value, where it would become a container."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-
-def container_type(value: Any, path: str) -> int:
+def container_type(value: Any, path: str, declared: Any = None) -> int:
     """Return which container `value` becomes: 0 for a register's plain value."""
+    if declared is not None:
+        return container_of(declared)
     if isinstance(value, Single):
         values.check(value.value, path)
         return 0
@@ -576,67 +690,138 @@ def container_type(value: Any, path: str) -> int:
     if isinstance(value, int | float):
         values.check(value, path)
         return 0
-    if isinstance(value, dict | Map):
+    if isinstance(value, dict | Map | Shaped):
         return Type.MAP
     if isinstance(value, list | List | tuple):
         return Type.LIST
     if isinstance(value, set | frozenset | Set):
         return Type.SET
-    if isinstance(value, Text):
-        return Type.TEXT
-    if isinstance(value, MultiValue):
-        return Type.MULTI
+    if isinstance(value, Bound):
+        return type(value)._type
     values.check(value, path)
     raise AssertionError("unreachable: what is no container was checked")
+
+
+def plain_of(value: Any, path: str, declared: Any) -> Any:
+    """Return what a register is to hold; raises `Invalid`."""
+    if declared is not None:
+        return checked(value, declared, path)
+    return value.value if isinstance(value, Single) else value
 
 
 def _is_own(value: Counter | FloatCounter, view: View, path: str) -> bool:
     return getattr(value, "_view", None) is view and view.path(value._container) == path
 
 
-def fill(view: View, name: ContainerId, type_: int, value: Any, path: str) -> None:
-    """Write the content of a container that was just made."""
+def fill(
+    view: View, name: ContainerId, type_: int, value: Any, path: str, declared: Any
+) -> None:
+    """Write the content of a container that was just made; raises `Invalid`."""
+    value = _content(value, type_, path)
     match type_:
         case Type.MAP:
-            inner = bound(Map[str, Any](), view, name)
-            for key, item in value.items():
-                values.check_key(key, path)
-                inner[key] = item
+            record = record_of(declared)
+            if record is not None:
+                record._of(value, path)._write(view, name)
+            elif isinstance(value, Shaped):
+                value._write(view, name)
+            else:
+                inner = bound(Map[str, Any](), view, name, item_of(declared))
+                for key, item in value.items():
+                    values.check_key(key, path)
+                    inner[key] = item
         case Type.LIST:
-            bound(List[Any](), view, name).insert_all(0, list(value))
+            bound(List[Any](), view, name, item_of(declared)).insert_all(0, value)
         case Type.SET:
-            elements = bound(Set[Any](), view, name)
+            elements = bound(Set[Any](), view, name, item_of(declared))
             for item in value:
                 elements.add(item)
         case Type.TEXT:
-            bound(Text(), view, name).insert(0, str(value))
+            text = bound(Text(), view, name)
+            text.insert(0, str(value))
+            if isinstance(value, Text) and (marks := value.marks()):
+                text.restyle(marks)
         case Type.MULTI:
-            bound(MultiValue[Any](), view, name).set(*value)
+            bound(MultiValue[Any](), view, name, item_of(declared)).set(*value)
+        case Type.TREE:
+            bound(Tree[Any](), view, name, item_of(declared)).replace(value)
         case _:
             increment(view, name, _number(value))
 
 
-def assign(view: View, name: ContainerId, type_: int, value: Any) -> None:
-    """Make an existing container equal `value` by writing the difference."""
+def assign(
+    view: View, name: Name, type_: int, value: Any, path: str, declared: Any = None
+) -> None:
+    """Make an existing container equal `value` by writing the difference; raises
+    `Invalid`."""
+    value = _content(value, type_, path)
     match type_:
         case Type.MAP:
-            inner = bound(Map[str, Any](), view, name)
+            record = record_of(declared)
+            if record is not None:
+                record._of(value, path)._assign(view, name)
+                return
+            if isinstance(value, Shaped):
+                value._assign(view, name)
+                return
+            inner = bound(Map[str, Any](), view, name, item_of(declared))
             for key in [key for key in inner if key not in value]:
                 del inner[key]
             for key, item in value.items():
                 if key not in inner or _exact(inner[key]) != _exact(item):
                     inner[key] = item
         case Type.LIST:
-            bound(List[Any](), view, name).replace(value)
+            bound(List[Any](), view, name, item_of(declared)).replace(value)
         case Type.SET:
-            bound(Set[Any](), view, name).replace(value)
+            bound(Set[Any](), view, name, item_of(declared)).replace(value)
         case Type.TEXT:
-            bound(Text(), view, name).replace(value)
+            text = bound(Text(), view, name)
+            text.replace(value)
+            if isinstance(value, Text):
+                text.restyle(value.marks())
         case Type.MULTI:
-            bound(MultiValue[Any](), view, name).set(*value)
+            bound(MultiValue[Any](), view, name, item_of(declared)).set(*value)
+        case Type.TREE:
+            bound(Tree[Any](), view, name, item_of(declared)).replace(value)
         case _:
             increment(view, name, _number(value) - view.number(name))
 
 
+def _content(value: Any, type_: int, path: str) -> Any:
+    """Return what a container is to hold, read once; raises `Invalid`."""
+    if type_ == Type.COUNTER:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+        wrong = "a counter is set to a number"
+    elif type_ == Type.TEXT:
+        if isinstance(value, str | Text):
+            return value
+        wrong = "a text is set to a str"
+    elif type_ == Type.MAP:
+        if isinstance(value, Shaped):
+            return value
+        if isinstance(value, Mapping):
+            return dict(cast(Mapping[str, Any], value))
+        wrong = "a map is set to a mapping"
+    elif type_ == Type.MULTI:
+        several = isinstance(value, MultiValue)
+        return list(cast(Iterable[Any], value)) if several else [value]
+    elif type_ == Type.TREE:
+        if isinstance(value, Tree | list):
+            return cast(Any, value)
+        wrong = "a tree is set to a tree"
+    elif isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+        wrong = f"a {Type(type_).name.lower()} is set to an iterable"
+    else:
+        return list(value)
+    raise Invalid(f"{wrong}, not {type(value).__name__}", path=path)
+
+
 def _number(value: Any) -> int | float:
     return int(value) if isinstance(value, int) else float(value)
+
+
+def unmade(above: Name, key: str, type_: int) -> Name:
+    """Return the name of the container at a key: in the document itself its own, else
+    that of one which its first write makes."""
+    return (key, type_) if above is None else Unmade(above, key, type_)

@@ -28,6 +28,8 @@ ENDING = frozenset({"link", "comment"})
 class Text(Bound):
     """A text that many can edit at once. Positions are Unicode code points."""
 
+    _type = Type.TEXT
+
     def __get__(self, instance: object, owner: type | None = None) -> "Text":
         return self
 

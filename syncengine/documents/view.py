@@ -7,8 +7,9 @@ one; a snapshot that nobody holds any more costs nothing.
 """
 
 import copy
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from syncengine import limits, values
 from syncengine.crdt import marks, multivalue
@@ -33,14 +34,29 @@ from syncengine.crdt.operation import (
 from syncengine.crdt.register import EMPTY, Entry, Slot
 from syncengine.crdt.sequence.buffer import pieces
 from syncengine.crdt.text import TextState
+from syncengine.crdt.tree import Place, TreeState, walk
 from syncengine.errors import FrozenDocument, Invalid, TooLarge, TransactionClosed
-from syncengine.ids import ActorId, OpId
+from syncengine.ids import ActorId, OpId, node_id
 
 _MAKING = frozenset({Action.MAKE, Action.LIST_MAKE, Action.LIST_PUT})
 
 
-Place = tuple[list[OpId], int]
+Spot = tuple[list[OpId], int]
 """(the newest events of a version of a text, position of a character there)"""
+
+
+class Unmade(NamedTuple):
+    """The container at a key of a map, which may not be made yet."""
+
+    above: "ContainerId | Unmade"
+    key: str
+    type: int
+
+
+Name = ContainerId | Unmade
+
+# No operation has this name: it finds nothing.
+_NOWHERE: OpId = (ActorId(bytes(16)), 0)
 
 
 class Transaction(Protocol):
@@ -74,6 +90,25 @@ class FrozenList:
 
     def element_at(self, index: int) -> OpId:
         return self._elements[index]
+
+
+class FrozenTree:
+    """A tree at one moment."""
+
+    def __init__(self, state: TreeState):
+        self._places, self._children = state.frozen()
+
+    def children(self, parent: OpId | None = None) -> list[OpId]:
+        return self._children.get(parent, [])
+
+    def place(self, node: OpId) -> Place | None:
+        return self._places.get(node)
+
+    def nodes(self) -> Iterator[tuple[OpId, OpId | None]]:
+        return walk(self._children)
+
+    def deleted(self) -> list[OpId]:
+        return sorted(n for n, place in self._places.items() if place.slot is None)
 
 
 class FrozenText:
@@ -113,6 +148,8 @@ def _frozen(state: State) -> Any:
         several = MultiState()
         several.slot = dict(state.slot)
         return several
+    if isinstance(state, TreeState):
+        return FrozenTree(state)
     return FrozenList(state) if isinstance(state, ListState) else FrozenText(state)
 
 
@@ -195,28 +232,50 @@ class View:
 
     # --- reading ------------------------------------------------------------------
 
-    def state(self, container: ContainerId, type_: int) -> Any:
+    def state(self, container: Name, type_: int) -> Any:
         """Return a container's state, live or as captured; None: never made."""
         if self._closed:
             self._check_open()
+        container = self.found(container)
         if self._captured and (captured := self._captured.get(container)) is not None:
             return captured
         return self.document.state(container, type_)
 
-    def slot(self, container: ContainerId, key: str) -> Slot:
+    def found(self, container: Name) -> ContainerId:
+        """Return the container that shows where one may have to be made."""
+        if not isinstance(container, Unmade):
+            return container
+        for entry in self.slot(container.above, container.key)[:1]:
+            if entry.type == container.type:
+                return entry.container
+        return _NOWHERE
+
+    def made(self, container: Name) -> ContainerId:
+        """Return a container, made if it was not."""
+        if not isinstance(container, Unmade):
+            return container
+        found = self.found(container)
+        if found != _NOWHERE:
+            return found
+        above = self.made(container.above)
+        seq = self.emit(Action.MAKE, above, container.key, container.type)
+        return (self.writable().actor, seq)
+
+    def slot(self, container: Name, key: str) -> Slot:
         """Return a key's slot in a map; empty when nothing shows there."""
         state = self.state(container, Type.MAP)
         return EMPTY if state is None else state.slots.get(key, EMPTY)
 
-    def keys(self, container: ContainerId) -> list[str]:
+    def keys(self, container: Name) -> list[str]:
         """Return the keys that a map shows."""
         if not self.shows(container):
             return []
         state = self.state(container, Type.MAP)
         return [] if state is None else list(state.slots)
 
-    def shows(self, container: ContainerId) -> bool:
+    def shows(self, container: Name) -> bool:
         """Whether a container is visible: not deleted, nor another type's turn."""
+        container = self.found(container)
         if container is None:
             return self.exists
         if not isinstance(container[0], str):
@@ -226,32 +285,32 @@ class View:
         slot = self.slot(None, container[0])
         return bool(slot) and slot[0].container == container
 
-    def text(self, container: ContainerId) -> str:
+    def text(self, container: Name) -> str:
         if not self.shows(container):
             return ""
         state = self.state(container, Type.TEXT)
         return "" if state is None else str(state)
 
-    def text_length(self, container: ContainerId) -> int:
+    def text_length(self, container: Name) -> int:
         if not self.shows(container):
             return 0
         state = self.state(container, Type.TEXT)
         return 0 if state is None else state.shown_length
 
-    def text_slice(self, container: ContainerId, start: int, stop: int) -> str:
+    def text_slice(self, container: Name, start: int, stop: int) -> str:
         if not self.shows(container):
             return ""
         state = self.state(container, Type.TEXT)
         return "" if state is None else state.buffer.between(start, stop)
 
-    def spans(self, container: ContainerId) -> list[Span]:
+    def spans(self, container: Name) -> list[Span]:
         """Return a text with its marks."""
         if not self.shows(container):
             return []
         state = self.state(container, Type.TEXT)
         return [] if state is None else state.spans()
 
-    def cursor(self, container: ContainerId, index: int) -> Place:
+    def cursor(self, container: Name, index: int) -> Spot:
         """Return (the version that is shown, the position there of the character at
         `index`), by which it is found again."""
         state = self.state(container, Type.TEXT)
@@ -260,29 +319,29 @@ class View:
         pos = live.position_at(at + len(anchors), state.version)
         return live.ids(state.version.heads), pos
 
-    def follow(self, container: ContainerId, place: Place) -> tuple[int, bool] | None:
+    def follow(self, container: Name, spot: Spot) -> tuple[int, bool] | None:
         """Return at which index the character of a cursor is, or would be, and whether
         it is shown; None when this replica does not know it."""
         state = self.state(container, Type.TEXT) if self.shows(container) else None
         if state is None:
             return None
         live = state.live if isinstance(state, FrozenText) else state
-        found = live.follow(*place, state.version)
+        found = live.follow(*spot, state.version)
         return None if found is None else (state.buffer.index(found[0]), found[1])
 
-    def number(self, container: ContainerId) -> int | float:
+    def number(self, container: Name) -> int | float:
         if not self.shows(container):
             return 0
         state = self.state(container, Type.COUNTER)
         return 0 if state is None else counter_value(state.subtotals)
 
-    def elements(self, container: ContainerId) -> dict[bytes, Any]:
+    def elements(self, container: Name) -> dict[bytes, Any]:
         if not self.shows(container):
             return {}
         state = self.state(container, Type.SET)
         return {} if state is None else state.dots
 
-    def several(self, container: ContainerId) -> list[Any]:
+    def several(self, container: Name) -> list[Any]:
         """Return what a multi-value register shows, the latest first."""
         if not self.shows(container):
             return []
@@ -291,7 +350,7 @@ class View:
             return []
         return own_copy(multivalue.shown(state.slot.get(None, EMPTY)))  # type: ignore[no-any-return]  # a list
 
-    def entries(self, container: ContainerId) -> list[Entry]:
+    def entries(self, container: Name) -> list[Entry]:
         """Return what each element of a list shows."""
         if not self.shows(container):
             return []
@@ -300,18 +359,24 @@ class View:
             return []
         return [state.slots[name][0] for name in state.elements()]
 
-    def entry_at(self, container: ContainerId, index: int) -> Entry:
+    def entry_at(self, container: Name, index: int) -> Entry:
         """Return what an element of a list shows; the index is within it."""
         state = self.state(container, Type.LIST)
         return state.slots[state.element_at(index)][0]  # type: ignore[no-any-return]  # an entry
 
-    def list_length(self, container: ContainerId) -> int:
+    def list_length(self, container: Name) -> int:
         if not self.shows(container):
             return 0
         state = self.state(container, Type.LIST)
         return 0 if state is None else state.shown_length
 
-    def plain(self, container: ContainerId, type_: int) -> Any:
+    def tree(self, container: Name) -> "TreeState | FrozenTree | None":
+        """Return a tree that shows."""
+        if not self.shows(container):
+            return None
+        return self.state(container, Type.TREE)  # type: ignore[no-any-return]  # a tree
+
+    def plain(self, container: Name, type_: int) -> Any:
         """Return what a container shows as plain data."""
         match type_:
             case Type.MAP:
@@ -327,6 +392,16 @@ class View:
                 return self.several(container)
             case Type.LIST:
                 return [self.plain_entry(entry) for entry in self.entries(container)]
+            case Type.TREE:
+                tree = self.tree(container)
+                return [
+                    {
+                        "id": node_id(node),
+                        "parent": None if parent is None else node_id(parent),
+                        "value": self.plain(node, Type.MAP),
+                    }
+                    for node, parent in (tree.nodes() if tree else ())
+                ]
             case _:
                 return self.text(container)
 
@@ -350,9 +425,10 @@ class View:
             )
         return self.tx
 
-    def emit(self, action: int, container: ContainerId, *rest: Any) -> int:
+    def emit(self, action: int, container: Name, *rest: Any) -> int:
         """Write one operation in `container`."""
         tx = self.writable()
+        container = self.made(container)
         if action in _MAKING and self.document.depth(container) >= limits.DEPTH_MAX:
             raise TooLarge(
                 f"nested deeper than {limits.DEPTH_MAX}",
@@ -364,18 +440,14 @@ class View:
             self.document, [int(action), reference(container, tx.actor), *rest]
         )
 
-    def author_position(
-        self, container: ContainerId, type_: int, pos: int, n: int = 0
-    ) -> int:
+    def author_position(self, container: Name, type_: int, pos: int, n: int = 0) -> int:
         """Return how an operation names the place before what is shown at `pos`, or
         with n = 1 the element there."""
         self.writable()
         state = self.state(container, type_)
         return pos if state is None else state.author_ranges(pos, n)[0][0]
 
-    def delete_elements(
-        self, container: ContainerId, type_: int, pos: int, n: int
-    ) -> None:
+    def delete_elements(self, container: Name, type_: int, pos: int, n: int) -> None:
         """Delete `n` shown elements, or code points, from `pos` on."""
         tx = self.writable()
         state = self.state(container, type_)
@@ -411,6 +483,7 @@ class View:
 
     def _empty(self, container: ContainerId, type_: int) -> None:
         state = self.document.state(container, type_)
+        actor = self.writable().actor
         if isinstance(state, MapState):
             for key in list(state.slots):
                 self._raw(Action.DELETE, container, key)
@@ -427,6 +500,9 @@ class View:
         elif isinstance(state, ListState) and state.shown_length:
             for at, count in state.author_ranges(0, state.shown_length):
                 self._raw(Action.LIST_DELETE, container, at, count)
+        elif isinstance(state, TreeState):
+            for node in list(state.children()):
+                self._raw(Action.TREE_MOVE, container, reference(node, actor), 0)
         elif isinstance(state, TextState):
             for at, count in state.all_ranges():
                 self._raw(Action.TEXT_DELETE, container, at, count)
@@ -437,5 +513,8 @@ class View:
             rest = (reference(rest[0], tx.actor), *rest[1:])
         tx.emit(self.document, [int(action), *rest])
 
-    def path(self, container: ContainerId, key: str | None = None) -> str:
-        return self.document.path(container, key)
+    def path(self, container: Name, key: str | None = None) -> str:
+        if not isinstance(container, Unmade):
+            return self.document.path(container, key)
+        path = f"{self.path(container.above)}/{values.escape(container.key)}"
+        return path if key is None else f"{path}/{values.escape(key)}"

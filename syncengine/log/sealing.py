@@ -8,7 +8,7 @@ from typing import Any
 
 from syncengine import limits, values
 from syncengine.clock import ms_from_hlc
-from syncengine.crdt.operation import Action, Operation, join
+from syncengine.crdt.operation import Action, Operation, join, renamed
 from syncengine.ids import ActorId
 from syncengine.log.change import NO_META, Change, Touch
 
@@ -93,7 +93,4 @@ def _joined_typing(last: Operation, op: Operation) -> bool:
 
 def moved(op: Operation, before: ActorId, shift: int, first: int) -> Operation:
     """Return `op` of the old actor as one of the new: names of containers change."""
-    if len(op) < 2 or type(op[1]) is not int:
-        return op
-    container = op[1] + shift if op[1] >= first else [before, op[1]]
-    return [op[0], container, *op[2:]]
+    return renamed(op, lambda seq: seq + shift if seq >= first else [before, seq])

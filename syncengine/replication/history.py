@@ -15,11 +15,14 @@ from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry, Slot
 from syncengine.crdt.text import TextState
+from syncengine.crdt.tree import TreeState
 from syncengine.errors import NotFound
-from syncengine.ids import ActorId, DeviceId, base32
+from syncengine.ids import ActorId, DeviceId, base32, parse_node_id
 from syncengine.log.batch import ChangeHead, decode_spine, split_payload
 from syncengine.replication.feed import READ_ROWS, Change, told
 from syncengine.replication.keeper import Keeper
+
+_NESTS = frozenset({Type.MAP, Type.LIST, Type.TREE})
 
 Devices = Mapping[ActorId, DeviceId]
 """actor -> the device that wrote under it"""
@@ -57,6 +60,7 @@ _MERGES = {
     Type.TEXT: "a text: all insertions, without what somebody deleted",
     Type.LIST: "a list: all elements that nobody deleted, each in its latest place",
     Type.MAP: "a map: each key by itself",
+    Type.TREE: "a tree: each node where its latest move that made no cycle put it",
     Type.MULTI: "concurrent values all show, until somebody decides",
 }
 
@@ -104,7 +108,11 @@ def _slot(document: State, path: str, steps: list[str]) -> Slot:
     for step in steps:
         state = document.state(container, type_)
         slot = ()
-        if isinstance(state, MapState):
+        if isinstance(state, TreeState):
+            node = parse_node_id(step)
+            if state.place(node) is not None:
+                slot = (Entry(0, node[0], node[1], None, Type.MAP, node),)
+        elif isinstance(state, MapState):
             slot = state.slots.get(step, ())
         elif (
             isinstance(state, ListState)
@@ -115,7 +123,7 @@ def _slot(document: State, path: str, steps: list[str]) -> Slot:
         if not slot:
             raise NotFound(f"there is no {path}")
         container, type_ = slot[0].container, slot[0].type or -1
-        if type_ not in (Type.MAP, Type.LIST) and step is not steps[-1]:
+        if type_ not in _NESTS and step is not steps[-1]:
             raise NotFound(f"there is no {path}: {step} has no parts that are written")
     return slot
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from syncengine import limits, values
-from syncengine.crdt.operation import Action, Operation, length
+from syncengine.crdt.operation import Action, Operation, length, renamed
 from syncengine.ids import ActorId
 from syncengine.log.batch import (
     Parts,
@@ -170,10 +170,9 @@ def events(
 def _events(
     op: Operation, author: ActorId, first: ActorId, shift: int
 ) -> Iterable[list[Any]]:
+    op = renamed(op, lambda seq: [first, seq - shift])
     action, rest = op[0], op[2:]
     container: Any = op[1] if len(op) > 1 else None
-    if type(container) is int:
-        container = [first, container - shift]
     match action:
         case Action.TEXT_INSERT | Action.LIST_INSERT:
             pos, content = rest[0], rest[1]

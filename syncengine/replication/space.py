@@ -21,6 +21,7 @@ from syncengine import values
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import ContainerId, Type
+from syncengine.crdt.tree import TreeState
 from syncengine.documents import exchange, model
 from syncengine.documents.fields import Map
 from syncengine.documents.model import Document
@@ -38,6 +39,7 @@ from syncengine.ids import (
     base32,
     check_collection,
     document_id,
+    node_id,
     parse_device_id,
     parse_document_id,
 )
@@ -299,9 +301,13 @@ class Space:
                     path = document.path(container, name)
                     devices = self.engine.keeper.membership.actors
                     yield name, history.lost_value(document, path, entry, devices)
-                if entry.type in (Type.MAP, Type.LIST):
+                if entry.type in (Type.MAP, Type.LIST, Type.TREE):
                     for _, lost in self._lost(document, entry.container, entry.type):
                         yield name, lost
+        if isinstance(state, TreeState):
+            for node, _ in state.nodes():
+                for _, lost in self._lost(document, node, Type.MAP):
+                    yield node_id(node), lost
 
     async def why(
         self, kind: Any, id: str | None = None, field: str | None = None

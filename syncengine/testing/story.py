@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 from syncengine.documents.text import Text
-from syncengine.errors import SyncError
+from syncengine.errors import Invalid, SyncError
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.transaction import Receipt
 from syncengine.testing.world import Image, Invariant, Node, World, assert_converged
@@ -143,7 +143,7 @@ class _Life:
     def _edit(self, tx: Any, chance: Any, mark: str) -> None:
         page = tx[f"page/{chance.randint(1, 3)}"]
         for _ in range(chance.randint(1, 3)):
-            match chance.randint(0, 11):
+            match chance.randint(0, 12):
                 case 0:
                     page["title"] = mark
                 case 1:
@@ -171,6 +171,20 @@ class _Life:
                     page.multi("several").set(*several)
                 case 8:
                     page.map("m")[chance.choice("pq")] = {"deep": [mark, {"x": 1}]}
+                case 10:
+                    tree = page.tree("outline")
+                    nodes = [*tree, *tree.deleted(), None]
+                    node, under = chance.choice(nodes), chance.choice(nodes)
+                    try:
+                        if node is None or chance.random() < 0.3:
+                            tree.add({"n": mark}, under=under).value["x"] = 1
+                        elif chance.random() < 0.2:
+                            node.delete()
+                        else:
+                            node.move(under=under)
+                            node.value["n"] = mark
+                    except Invalid:
+                        pass  # below itself
                 case 9:
                     said = chance.choice(("one", "two"))  # the source changes
                     seeded = tx.seed("seeded/1", key="file", title=said, body=Text())

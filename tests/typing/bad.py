@@ -4,7 +4,23 @@ Never run, only read by `test_bad.py`.
 """
 
 import syncengine
-from syncengine import Counter, Document, List, MultiValue, Set, Text, Whole
+from syncengine import (
+    Counter,
+    Document,
+    List,
+    Map,
+    MultiValue,
+    Record,
+    Set,
+    Text,
+    Tree,
+    Whole,
+)
+
+
+class Line(Record):
+    text: str
+    done: bool = False
 
 
 class Note(Document, collection="note"):
@@ -16,14 +32,23 @@ class Note(Document, collection="note"):
     size: int = 0
     status: MultiValue[str] = MultiValue()
     codes: Whole[list[str]] = []
+    first: Line
+    lines: List[Line] = List()
+    by_name: Map[str, Line] = Map()
+    outline: Tree[Line] = Tree()
 
 
 async def mistakes(space: syncengine.Space) -> None:
     async with space.transaction() as tx:
-        tx.create(Note, "a")  # bad: title has no default
-        tx.create(Note, "a", title=1)  # bad: title is text
-        tx.create(Note, "a", title="x", colour="red")  # bad: no such field
-        tx.create(Note, 7, title="x")  # bad: an id is text
+        one = Line(text="x")
+        tx.create(Note, "a", first=one)  # bad: title has no default
+        tx.create(Note, "a", title=1, first=one)  # bad: title is text
+        tx.create(Note, "a", title="x", first=one, colour="red")  # bad: no such field
+        tx.create(Note, 7, title="x", first=one)  # bad: an id is text
+        tx.create(Note, "a", title="x", first="y")  # bad: it is a line
+        tx.ensure(Note, "a", title="x")  # bad: first has no default
+        Line(done=True)  # bad: a line has a text
+        Line(text="x", colour="red")  # bad: no such field
         note = tx.get(Note, "a")
         note.title = 3  # bad: title is text
         note.size = "big"  # bad: size is a number
@@ -38,6 +63,17 @@ async def mistakes(space: syncengine.Space) -> None:
         note.body.index_of(4)  # bad: a cursor is text
         note.votes += "one"  # bad: a counter counts
         print(note.headline)  # bad: no such field
+        note.headline = "x"  # bad: no such field
+        note.first.text = 5  # bad: a text is text
+        note.first.colour = "red"  # bad: no such field
+        note.lines.append("x")  # bad: it is a line
+        note.lines[0].done = "yes"  # bad: done is a bool
+        note.lines.move("x", 0)  # bad: positions are numbers
+        note.by_name["k"] = "x"  # bad: it is a line
+        note.by_name["k"].text += 1  # bad: text is text
+        note.outline.add(Line(text="x"), under="top")  # bad: under is a node
+        note.outline.roots[0].value.text = 5  # bad: text is text
+        note.outline.roots[0].move(under=note)  # bad: under is a node
     with space.transaction():  # bad: a transaction is awaited
         pass
     snapshot = await space.get(Note, "a")

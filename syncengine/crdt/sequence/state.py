@@ -28,7 +28,10 @@ Undo = list[Callable[[], None]] | None
 Cell = tuple[bytes, bytes | None]
 """(key, state) to store; None: to delete."""
 
-HEADER, LOG, VOID = b"h", b"l", b"v"
+Read = Callable[[bytes, bytes], Iterable[tuple[bytes, bytes]]]
+"""Returns (key, state) of the stored cells from one key up to another, in order."""
+
+HEADER, LOG, LOG_END, VOID, LATER = b"h", b"l", b"m", b"v", b"z"
 
 # Commits after which a walker that nobody asked for is let go: it holds some hundred
 # bytes for each piece of what was concurrent.
@@ -269,7 +272,9 @@ class Sequence(ABC):
         """Yield the changed pieces of what is shown."""
 
     @abstractmethod
-    def _load_shown(self, header: Any, cells: Mapping[bytes, bytes]) -> None:
+    def _load_shown(
+        self, header: Any, cells: Mapping[bytes, bytes], read: Read
+    ) -> None:
         """Invert the two above."""
 
     def cells(self) -> Iterable[Cell]:
@@ -286,20 +291,16 @@ class Sequence(ABC):
             self._walker = None  # nothing is concurrent any more
         yield from self._shown_cells()
 
-    def load(
-        self,
-        cells: Mapping[bytes, bytes],
-        load_log: Callable[[], Iterable[tuple[bytes, bytes]]],
-    ) -> None:
-        """Take over stored cells; `load_log` fetches those of the log, in order."""
+    def load(self, cells: Mapping[bytes, bytes], read: Read) -> None:
+        """Take over stored cells; `read` fetches those that are read when needed."""
         n, heads, ids, shown = values.decode(cells[HEADER])
         self.log.unload(
             n,
             tuple(heads),
             [(ActorId(actor), seq) for actor, seq in ids],
-            lambda: [log for key, log in load_log() if _first_lv(key) < n],
+            lambda: [log for key, log in read(LOG, LOG_END) if _first_lv(key) < n],
         )
-        self._load_shown(shown, cells)
+        self._load_shown(shown, cells, read)
         if VOID in cells:
             self.voids = [(start, end) for start, end in values.decode(cells[VOID])]
 

@@ -107,6 +107,8 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
         for entry in document.root.slots.get("m", ())
         if entry.type == 1 and entry.container == (entry.actor, entry.seq)
     ]
+    tree: Any = document.state(("outline", 6), 6)
+    nodes = [list(node) if node[0] != actor else node[1] for node in tree.places]
     choices: list[Callable[[], list[Any]]] = [
         lambda: [Action.SET, None, chance.choice("ab"), chance.randint(0, 9)],
         lambda: [Action.DELETE, None, chance.choice("abm")],
@@ -153,6 +155,22 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
                 chance.randint(0, len(items)),
             ]
             if items
+            else [Action.TOUCH]
+        ),
+        lambda: [Action.TREE_MOVE, "outline", None, None, 0],
+        lambda: (
+            [
+                Action.TREE_MOVE,
+                "outline",
+                chance.choice(nodes),
+                *chance.choice(((0,), (None, 0), (chance.choice(nodes), 0))),
+            ]
+            if nodes
+            else [Action.TOUCH]
+        ),
+        lambda: (
+            [Action.SET, chance.choice(nodes), "k", chance.randint(0, 9)]
+            if nodes
             else [Action.TOUCH]
         ),
         lambda: [

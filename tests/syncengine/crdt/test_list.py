@@ -66,7 +66,7 @@ def test_a_stored_list_goes_on_where_it_was() -> None:
     cells = {key: raw for key, raw in state.cells() if raw is not None}
     loaded = ListState()
     logs = [(k, v) for k, v in cells.items() if k[:1] == b"l"]
-    loaded.load(cells, lambda: logs)
+    loaded.load(cells, lambda _, __: logs)
     for one in (state, loaded):
         insert(one, 2, "!", B, 1, {A: 3})
 

@@ -541,7 +541,10 @@ def test_one_value_holds_nothing_that_merges() -> None:
         META(
             "Bad",
             (Document,),
-            {"__annotations__": {"x": "Whole[dict[str, List[str]]]"}},
+            {
+                "__module__": __name__,
+                "__annotations__": {"x": "Whole[dict[str, List[str]]]"},
+            },
         )
 
 
@@ -561,7 +564,11 @@ def test_an_unknown_annotation_is_named() -> None:
 
 def test_a_container_has_no_other_type_beside_it() -> None:
     with pytest.raises(TypeError, match="without `None`"):
-        META("Bad", (Document,), {"__annotations__": {"x": "List[str] | None"}})
+        META(
+            "Bad",
+            (Document,),
+            {"__module__": __name__, "__annotations__": {"x": "List[str] | None"}},
+        )
 
 
 def test_a_class_sees_the_names_around_it_and_no_callers() -> None:

@@ -209,7 +209,9 @@ class Writer:
             self.text = TextState()
             self.text.load(
                 {key: state for key, state in self.disk.items() if key[:1] != b"l"},
-                lambda: sorted((k, v) for k, v in self.disk.items() if k[:1] == b"l"),
+                lambda _, __: sorted(
+                    (k, v) for k, v in self.disk.items() if k[:1] == b"l"
+                ),
             )
 
     def receive(self, other: "Writer", one: Any, undo: bool) -> None:
@@ -419,7 +421,7 @@ def test_a_stored_text_goes_on_where_it_was() -> None:
     cells = {key: state for key, state in one.cells() if state is not None}
     loaded = TextState()
     logs = sorted((k, v) for k, v in cells.items() if k[:1] == b"l")
-    loaded.load({k: v for k, v in cells.items() if k[:1] != b"l"}, lambda: logs)
+    loaded.load({k: v for k, v in cells.items() if k[:1] != b"l"}, lambda _, __: logs)
     assert str(loaded) == str(one)
     for text in (one, loaded):
         text.apply(INS, 0, 1, "z", (0, ACTORS[4], 1), {}, None)

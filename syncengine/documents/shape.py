@@ -1,0 +1,112 @@
+"""What a field or an item was declared to be: what may be written there, and how what
+was stored is shown."""
+
+# pyright: reportPrivateUsage=false
+
+import typing
+from datetime import datetime
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import msgspec
+
+from syncengine import values
+from syncengine.documents.bound import Shaped
+from syncengine.documents.view import own_copy
+from syncengine.errors import Invalid
+
+T = TypeVar("T")
+
+
+class WholeMark:
+    """Marks a field that is one value, whatever it holds."""
+
+
+class IndexMark:
+    """Marks a field by which queries look documents up."""
+
+
+Whole = Annotated[T, WholeMark]
+"""`Whole[list[str]]` is a field of one value: the last write replaces all of it."""
+
+Indexed = Annotated[T, IndexMark]
+"""`Indexed[str]` is a field by which `space.sql` finds documents fast."""
+
+PLAIN = (type(None), bool, int, float, str, bytes, datetime)
+
+
+class Single:
+    """A list or a dict that is to be one value, where it would become a container."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def unwrapped(declared: Any) -> tuple[Any, bool]:
+    """Return a type without what it is annotated with, and whether it is `Whole`."""
+    if get_origin(declared) is not Annotated:
+        return declared, False
+    bare, *notes = get_args(declared)
+    return bare, WholeMark in notes
+
+
+def is_indexed(declared: Any) -> bool:
+    return get_origin(declared) is Annotated and IndexMark in get_args(declared)[1:]
+
+
+def container_of(declared: Any) -> int:
+    """Return which container a declared type is; 0: a plain value."""
+    bare, whole = unwrapped(declared)
+    bare = get_origin(bare) or bare
+    if whole or not isinstance(bare, type):
+        return 0
+    return int(getattr(bare, "_type", 0))
+
+
+def record_of(declared: Any) -> type[Shaped] | None:
+    """Return the declared record, or None."""
+    bare, whole = unwrapped(declared)
+    if whole or not isinstance(bare, type) or not issubclass(bare, Shaped):
+        return None
+    return bare
+
+
+def item_of(declared: Any) -> Any:
+    """Return what a declared container holds; None: anything."""
+    arguments = get_args(unwrapped(declared)[0])
+    item = arguments[-1] if arguments else None
+    return None if item is Any or isinstance(item, typing.TypeVar) else item
+
+
+def checked(value: Any, declared: Any, path: str) -> Any:
+    """Return a plain value as it is stored; raises `Invalid` at its path."""
+    try:
+        plain = msgspec.to_builtins(
+            value, builtin_types=(bytes, datetime), order="deterministic"
+        )
+        values.check(plain, path)
+        msgspec.convert(plain, declared, strict=True, builtin_types=(bytes, datetime))
+    except (msgspec.ValidationError, TypeError) as error:
+        raise Invalid(str(error), path=path) from error
+    return plain
+
+
+def converted(value: Any, declared: Any) -> Any:
+    """Return a stored value as its declared type; what does not fit, as it is: it was
+    written by another version, and is not ours to lose."""
+    if isinstance(value, PLAIN):
+        return value
+    value = own_copy(value)
+    if declared is None:
+        return value
+    try:
+        return msgspec.convert(value, declared, builtin_types=(bytes, datetime))
+    except msgspec.ValidationError:
+        return value
+
+
+def plain_item(value: Any, declared: Any, path: str) -> Any:
+    """Return an item as it is stored; raises `Invalid` at its path."""
+    if declared is not None:
+        return checked(value, declared, path)
+    values.check(value, path)
+    return value
