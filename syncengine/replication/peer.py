@@ -214,6 +214,7 @@ class Channel:
         chosen: list[Row] = []
         size = 0
         rows = self.keeper.rows_after(before, READ_ROWS)
+        assert rows, "what is committed is there"  # or this would go on for ever
         for index, (position, row) in enumerate(rows):
             if position > self.hosted.committed_position:
                 break
