@@ -48,6 +48,7 @@ from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
     from syncengine.crdt.marks import MarkRange, Span
+    from syncengine.documents.comparing import Difference
     from syncengine.documents.fields import List, Map, Node, Tree
     from syncengine.documents.leaves import Counter, MultiValue, Set
     from syncengine.documents.model import Document
@@ -58,9 +59,11 @@ if TYPE_CHECKING:
     from syncengine.replication.history import LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
+    from syncengine.replication.past import Past
     from syncengine.replication.replica import Opening, Replica
     from syncengine.replication.space import Space
     from syncengine.replication.transaction import Receipt, Transaction
+    from syncengine.replication.undo import Undoing
     from syncengine.storage.store import StorePath
     from syncengine.trust.invite import Invite
 
@@ -83,6 +86,9 @@ _HOMES = {
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
     "Live": "syncengine.replication.live",
+    "Past": "syncengine.replication.past",
+    "Undoing": "syncengine.replication.undo",
+    "Difference": "syncengine.documents.comparing",
     "LostValue": "syncengine.replication.history",
     "Why": "syncengine.replication.history",
     "Passage": "syncengine.replication.history",
@@ -99,6 +105,7 @@ __all__ = [
     "Closed",
     "ConnectionLost",
     "Counter",
+    "Difference",
     "DivergenceDetected",
     "Document",
     "FrozenDocument",
@@ -119,6 +126,7 @@ __all__ = [
     "NotFound",
     "NotOurs",
     "Passage",
+    "Past",
     "ProtocolError",
     "Receipt",
     "Record",
@@ -139,6 +147,7 @@ __all__ = [
     "TransactionClosed",
     "TransactionOpen",
     "Tree",
+    "Undoing",
     "Whole",
     "Why",
     "WrongLoop",

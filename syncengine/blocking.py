@@ -27,21 +27,24 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
 import syncengine
 from syncengine import new_id
+from syncengine.documents.comparing import Difference
 from syncengine.documents.fields import List, Map
 from syncengine.documents.leaves import Counter, MultiValue, Set
 from syncengine.documents.model import Document
 from syncengine.documents.shape import Indexed, Whole
 from syncengine.documents.text import Text
 from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
+from syncengine.replication import past as _past
 from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space
 from syncengine.replication import transaction as _transaction
+from syncengine.replication import undo as _undo
 from syncengine.replication.feed import Change
 from syncengine.replication.history import LostValue, Passage, Why
 from syncengine.replication.hub import Admit
@@ -360,6 +363,38 @@ class Space:
         """Return who wrote which part of a text. See `syncengine.Space.blame`."""
         return self._loop.run(self.inner.blame(kind, id, field))
 
+    @property
+    def version(self) -> str:
+        """What this shows now, for `at`."""
+        return self._loop.run(_call(lambda: self.inner.version))
+
+    def at(self, when: str | datetime | Change) -> "Past":
+        """Return this namespace as it was. See `syncengine.Space.at`."""
+        return Past(self._loop, self._loop.run(self.inner.at(when)))
+
+    def diff(
+        self,
+        kind: Any,
+        id: str | None = None,
+        *,
+        before: str | datetime | Change,
+        after: str | datetime | Change | None = None,
+    ) -> list[Difference]:
+        """Return how a document differs between two moments."""
+        return self._loop.run(self.inner.diff(kind, id, before=before, after=after))
+
+    def undoing(
+        self,
+        kind: Any = None,
+        id: str | None = None,
+        *,
+        since: datetime | None = None,
+    ) -> "Undoing":
+        """Return what takes back what this device did. See `syncengine.Space`."""
+        undoing = self.inner.undoing
+        made = self._loop.run(_call(lambda: undoing(kind, id, since=since)))
+        return Undoing(self._loop, made)
+
     def history(
         self, kind: Any, id: str | None = None, *, limit: int = 100
     ) -> list[Change]:
@@ -420,6 +455,49 @@ class Space:
         """Grant `ops` (read, write or admin) to a device by its id."""
         self._check_outside()
         self._loop.run(self.inner.grant_device(device, ops))
+
+
+class Past:
+    """A namespace as it was at a moment."""
+
+    def __init__(self, loop: Loop, inner: _past.Past):
+        self._loop = loop
+        self._inner = inner
+
+    @overload
+    def get(self, kind: str) -> Map[str, Any]: ...
+    @overload
+    def get(self, kind: str, *, default: Other) -> Map[str, Any] | Other: ...
+    @overload
+    def get(self, kind: Callable[..., D], id: str) -> D: ...
+    @overload
+    def get(self, kind: Callable[..., D], id: str, default: Other) -> D | Other: ...
+    def get(self, kind: Any, id: Any = None, default: Any = _MISSING) -> Any:
+        """Return a snapshot of a document as it was; raises `NotFound`."""
+        options: Any = {} if default is _MISSING else {"default": default}
+        given = (kind,) if isinstance(kind, str) else (kind, id)
+        reading: Any = self._inner.get
+        return self._loop.run(reading(*given, **options))
+
+
+class Undoing:
+    """What this device did, to be taken back and done again."""
+
+    def __init__(self, loop: Loop, inner: _undo.Undoing):
+        self._loop = loop
+        self._inner = inner
+
+    def undo(self) -> bool:
+        """Take back the last change; tell whether there was one."""
+        return self._loop.run(self._inner.undo())
+
+    def redo(self) -> bool:
+        """Do again what was undone last."""
+        return self._loop.run(self._inner.redo())
+
+    def depth(self) -> tuple[int, int]:
+        """Return how many changes can be undone, and redone."""
+        return self._loop.run(self._inner.depth())
 
 
 class Transaction(_transaction.Transaction):

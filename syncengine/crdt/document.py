@@ -539,6 +539,10 @@ class Document:
         """Return the seed of a key that is to show, of those that are known."""
         return seeds.first(self.seeds, self._seeds_of[key])
 
+    def shown_seeds(self) -> dict[str, ActorId]:
+        """Return which seed of each key shows."""
+        return {seed.key: name for name, seed in self.seeds.items() if seed.shows}
+
     def has_seed(self, key: str) -> bool:
         """Whether content was brought in under a key."""
         return key in self._seeds_of

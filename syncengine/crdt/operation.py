@@ -188,6 +188,22 @@ def length(op: Operation) -> int:
     return 1
 
 
+def first_part(op: Operation, n: int) -> Operation | None:
+    """Return what the first `n` seqs of an operation do, that takes more; None where
+    that is no operation."""
+    if n <= 0:
+        return None
+    match op[0]:
+        case Action.TEXT_INSERT | Action.LIST_INSERT:
+            return [*op[:3], op[3][:n]]
+        case Action.TEXT_DELETE | Action.LIST_DELETE:
+            return [*op[:3], n]
+        case Action.TEXT_BACKSPACE:
+            return [*op[:2], op[2] + op[3] - n, n]
+        case _:
+            return None
+
+
 def join(last: Operation, op: Operation) -> bool:
     """Make one operation of two insertions that touch; tell whether it was done."""
     if (

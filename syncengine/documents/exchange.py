@@ -17,10 +17,10 @@ from syncengine.crdt.document import Document as State
 from syncengine.crdt.marks import MarkRange, ranges
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry
-from syncengine.documents.fields import Tree, assign
-from syncengine.documents.leaves import Counter, FloatCounter, MultiValue
+from syncengine.documents.copies import Planted, Said, Several
+from syncengine.documents.fields import assign
+from syncengine.documents.leaves import Counter, FloatCounter
 from syncengine.documents.shape import Single
-from syncengine.documents.text import Text
 from syncengine.documents.view import View
 from syncengine.errors import Invalid
 from syncengine.ids import node_id
@@ -38,40 +38,6 @@ class _Notes(NamedTuple):
 
     types: dict[str, str]
     marks: dict[str, Any]
-
-
-class _Said(Text):
-    """A text that is nowhere yet."""
-
-    def __init__(self, text: str, marks: list[MarkRange]):
-        self._said = text
-        self._marks = marks
-
-    def __str__(self) -> str:
-        return self._said
-
-    def marks(self) -> list[MarkRange]:
-        return self._marks
-
-
-class _Several(MultiValue[Any]):
-    """Concurrent values that are nowhere yet."""
-
-    def __init__(self, several: list[Any]):
-        self._several = several
-
-    def _shown(self) -> list[Any]:
-        return self._several
-
-
-class _Planted(Tree[Any]):
-    """A tree that is nowhere yet."""
-
-    def __init__(self, rows: list[dict[str, Any]]):
-        self._rows = rows
-
-    def to_list(self) -> list[dict[str, Any]]:
-        return self._rows
 
 
 def dump(document: State) -> dict[str, Any]:
@@ -195,7 +161,7 @@ def _built(value: Any, path: str, notes: _Notes) -> Any:
             case None:
                 pass
             case "text":
-                return _Said(_of(str, value), notes.marks.get(path, []))
+                return Said(_of(str, value), notes.marks.get(path, []))
             case "counter":
                 number = _of((int, float), value)
                 made = Counter if isinstance(number, int) else FloatCounter
@@ -205,9 +171,9 @@ def _built(value: Any, path: str, notes: _Notes) -> Any:
                     _built(item, f"{path}/{index}", notes)
                     for index, item in enumerate(_of(list, value))
                 ]
-                return set(items) if kind == "set" else _Several(items)
+                return set(items) if kind == "set" else Several(items)
             case "tree":
-                return _Planted(
+                return Planted(
                     [
                         {
                             **row,

@@ -199,8 +199,8 @@ class List(Bound, MutableSequence[T], Generic[T]):
         """Make this the list of `new` by edits where it differs: elements that stay
         keep what others do to them."""
         items = list(new)
-        before: list[Any] = [_exact(item) for item in self]
-        after: list[Any] = [_exact(item) for item in items]
+        before: list[Any] = [exact(item) for item in self]
+        after: list[Any] = [exact(item) for item in items]
         view = self._bound()
         with view.writable().whole():
             for start, deleted, end in splices(before, after):
@@ -658,16 +658,16 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def _exact(value: Any) -> Any:
+def exact(value: Any) -> Any:
     """Return what is equal only for equal values of one type: True is not 1."""
     if isinstance(value, Text) and (marks := value.marks()):
         return (str(value), marks)
     value = plain_value(value)
     if isinstance(value, dict):
         items = cast(dict[str, Any], value).items()
-        return {key: _exact(item) for key, item in items}
+        return {key: exact(item) for key, item in items}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_exact(item) for item in cast(Iterable[Any], value)]
+        return [exact(item) for item in cast(Iterable[Any], value)]
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, float):
@@ -768,7 +768,7 @@ def assign(
             for key in [key for key in inner if key not in value]:
                 del inner[key]
             for key, item in value.items():
-                if key not in inner or _exact(inner[key]) != _exact(item):
+                if key not in inner or exact(inner[key]) != exact(item):
                     inner[key] = item
         case Type.LIST:
             bound(List[Any](), view, name, item_of(declared)).replace(value)

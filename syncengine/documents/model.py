@@ -24,7 +24,9 @@ from syncengine.crdt.operation import Action, Operation, Type, join, length
 from syncengine.documents.bound import Name
 from syncengine.documents.fields import Map, assign, bound, plain_value
 from syncengine.documents.record import Declared, DeclaredMeta, check_given
+from syncengine.documents.versions import encode_version
 from syncengine.documents.view import View
+from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, check_collection
 
 
@@ -38,6 +40,11 @@ class Meta:
     def pending(self) -> bool:
         """Whether a change of this device was in no batch yet."""
         return self._view.pending
+
+    @property
+    def version(self) -> str:
+        """What is shown, for `space.at`: of a draft, what it began with."""
+        return encode_version(self._view.version)
 
     @property
     def updated_at(self) -> datetime | None:
@@ -146,6 +153,14 @@ def typed(kind: type[D], view: View) -> D:
     document = object.__new__(kind)
     object.__setattr__(document, "_view", view)
     return document
+
+
+def view_of(snapshot: "Document | Map[str, Any]") -> View:
+    """Return the view of a document that an application holds; raises `Invalid`."""
+    view = getattr(snapshot, "_view", None)
+    if view is None or snapshot._container is not None:
+        raise Invalid("this is no document that was read or made here")
+    return view  # type: ignore[no-any-return]  # a view
 
 
 def create(kind: type[Document], view: View, fields: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ from syncengine.crdt.register import EMPTY, Entry, Slot
 from syncengine.crdt.sequence.buffer import pieces
 from syncengine.crdt.text import TextState
 from syncengine.crdt.tree import Place, TreeState, walk
+from syncengine.documents.versions import NO_VERSION, Version
 from syncengine.errors import FrozenDocument, Invalid, TooLarge, TransactionClosed
 from syncengine.ids import ActorId, OpId, node_id
 
@@ -165,25 +166,33 @@ class View:
         "document",
         "pending",
         "tx",
+        "version",
     )
 
     def __init__(
-        self, document: Document, tx: Transaction | None, *, pending: bool = False
+        self,
+        document: Document,
+        tx: Transaction | None,
+        *,
+        pending: bool = False,
+        version: Version = NO_VERSION,
     ):
         self.document = document
         self._captured: dict[ContainerId, Any] = {}
         self._closed = False
+        self.version = version
         if tx is None:
-            self.freeze(pending=pending)
+            self.freeze(pending=pending, version=version)
         else:
             self.tx: Transaction | None = tx
             self.pending = pending
 
     # --- life ---------------------------------------------------------------------
 
-    def freeze(self, *, pending: bool) -> None:
-        """From now on this is a snapshot."""
+    def freeze(self, *, pending: bool, version: Version) -> None:
+        """From now on this is a snapshot of the document at a version."""
         self.tx = None
+        self.version = version
         self.pending = pending
         self._exists = self.document.visible
         self._newest = self.document.newest

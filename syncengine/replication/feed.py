@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from syncengine.clock import ms_from_hlc
 from syncengine.errors import Closed, Invalid
-from syncengine.ids import DeviceId, base32
+from syncengine.ids import DeviceId, base32, node_id
 from syncengine.log.batch import Batch, UndecodableBatch, decode_spine, split_payload
 from syncengine.log.run import Row
 from syncengine.replication.host import Bell
@@ -30,6 +30,8 @@ class Change:
 
     cursor: str
     """Where to go on after this change; it is of this file, and of no other."""
+    id: str
+    """Its name, the same on every device: for `space.at`, say."""
     author: str
     """The device that wrote it."""
     at: datetime
@@ -114,6 +116,7 @@ def told(keeper: Keeper, before: int, position: int, row: Row) -> list[Change]:
         found.append(
             Change(
                 f"{before}-{number}-{chain}" if number < len(heads) else here,
+                node_id((row.header.actor, head.seq)),
                 base32(author or DeviceId(row.header.actor)),
                 datetime.fromtimestamp(ms_from_hlc(head.hlc) / 1000, tz=UTC),
                 tuple(names),

@@ -3,7 +3,7 @@ made a document."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +19,10 @@ from syncengine.crdt.tree import TreeState
 from syncengine.errors import NotFound
 from syncengine.ids import ActorId, DeviceId, base32, parse_node_id
 from syncengine.log.batch import ChangeHead, decode_spine, split_payload
+from syncengine.log.run import Row
 from syncengine.replication.feed import READ_ROWS, Change, told
 from syncengine.replication.keeper import Keeper
+from syncengine.replication.past import Index
 
 _NESTS = frozenset({Type.MAP, Type.LIST, Type.TREE})
 
@@ -30,13 +32,16 @@ Devices = Mapping[ActorId, DeviceId]
 
 @dataclass(frozen=True)
 class LostValue:
-    """A value that lost to a concurrent write. Restoring it is a write."""
+    """A value that lost to a concurrent write; `tx.restore` writes it again."""
 
     value: Any
     author: str
     """The device that wrote it."""
     at: datetime
     path: str
+    """`collection/id/field/...`"""
+    type: int = field(default=0, repr=False)
+    """That of its container; 0: a plain value"""
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,8 @@ class _Times:
 def lost_value(document: State, path: str, entry: Entry, devices: Devices) -> LostValue:
     """Return a write that lost, as it is told."""
     value = document.entry_value(entry)
-    return LostValue(value, _device(entry.actor, devices), _when(entry), path)
+    author = _device(entry.actor, devices)
+    return LostValue(value, author, _when(entry), path, entry.type)
 
 
 def _device(actor: ActorId, devices: Devices) -> str:
@@ -207,20 +213,37 @@ def _when(entry: Entry) -> datetime:
 
 def newest(keeper: Keeper, position: int, path: str | None, count: int) -> list[Change]:
     """Return up to `count` changes of a log up to a position, the newest first: all, or
-    those of a document (collection/id) or a collection."""
+    those of a document (collection/id) or a collection. It reads the log backwards."""
     found: list[Change] = []
     while position > 0 and len(found) < count:
         before = max(0, position - READ_ROWS)
         rows = [r for r in keeper.rows_after(before, READ_ROWS) if r[0] <= position]
         for at, row in reversed(rows):
-            for change in reversed(told(keeper, at - 1, at, row)):
-                if path is None or any(
-                    touched == path or touched.startswith(f"{path}/")
-                    for touched in change.documents
-                ):
-                    found.append(change)
+            found += _of_row(keeper, at, row, path)
         position = before
     return found[:count]
+
+
+def newest_of(keeper: Keeper, index: Index, path: str, count: int) -> list[Change]:
+    """Return the same of a document or a collection, by the index of the log."""
+    found: list[Change] = []
+    for at in reversed(index.positions(path if "/" in path else f"{path}/")):
+        found += _of_row(keeper, at, index.row_at(at), path)
+        if len(found) >= count:
+            break
+    return found[:count]
+
+
+def _of_row(keeper: Keeper, at: int, row: Row, path: str | None) -> list[Change]:
+    return [
+        change
+        for change in reversed(told(keeper, at - 1, at, row))
+        if path is None
+        or any(
+            touched == path or touched.startswith(f"{path}/")
+            for touched in change.documents
+        )
+    ]
 
 
 def steps_of(path: str) -> tuple[str, list[str]]:

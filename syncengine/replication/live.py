@@ -89,7 +89,8 @@ class Live(Generic[D]):
         for shown in self._fields.values():
             self._sequence(shown).unwatch(shown.edits)
         on_disk = engine.flush()
-        self._view.freeze(pending=self._space.is_pending(self._view.document))
+        pending = self._space.is_pending(self._view.document)
+        self._view.freeze(pending=pending, version=engine.version)
         await on_disk
 
     # --- editing ------------------------------------------------------------------

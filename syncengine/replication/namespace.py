@@ -188,6 +188,7 @@ class Namespace:
 
     def _reset(self) -> None:
         self.delivery = Delivery(self.keeper)
+        self._version: dict[ActorId, int] | None = None
         self._grown: set[ActorId] = set()
         self._changed_actors: set[ActorId] = set()
         self._branch_tips: dict[ActorId, tuple[ActorId, BatchId]] = {}
@@ -389,8 +390,16 @@ class Namespace:
             self._document_changed(document, draft.hlc)
         return change
 
+    @property
+    def version(self) -> dict[ActorId, int]:
+        """The applied frontier; not to be changed."""
+        if self._version is None:
+            self._version = self.delivery.version()
+        return self._version
+
     def _accept(self, change: Change, encoded: bytes) -> None:
         """Count an own change that has taken effect."""
+        self._version = None
         own = self.delivery.applied.setdefault(change.actor, Applied())
         own.seq, own.hlc = change.end, change.hlc
         if change.deps:
@@ -627,6 +636,7 @@ class Namespace:
     def apply(self, ready: Ready) -> Generator[None, None, bool]:
         """Give a change its effect, or none, in steps; tell whether to rebuild."""
         actor, head = ready.actor, ready.head
+        self._version = None
         self.clock.observe(head.hlc)
         ms = ms_from_hlc(head.hlc)
         author = self.keeper.membership.actors[ready.batch.header.actor]
@@ -873,6 +883,7 @@ class Namespace:
                 seen[on] = max(dep.seq, seen.get(on, 0))
         state.seen = seen = {**seen, change.actor: change.seq - 1}
         state.seq, state.hlc = change.end, change.hlc
+        self._version = None
         self._changed_actors.add(change.actor)
         origin, seq = change.meta.origin, change.seq
         key = origin and key_of(origin, change.actor, seq, change.touches)

@@ -23,8 +23,10 @@ from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.tree import TreeState
 from syncengine.documents import exchange, model
+from syncengine.documents.comparing import Difference, differences
 from syncengine.documents.fields import Map
-from syncengine.documents.model import Document
+from syncengine.documents.model import Document, view_of
+from syncengine.documents.versions import encode_version
 from syncengine.documents.view import View
 from syncengine.errors import (
     DivergenceDetected,
@@ -51,7 +53,9 @@ from syncengine.replication.history import LostValue, Passage, Why
 from syncengine.replication.host import sealed
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
+from syncengine.replication.past import Index, Past
 from syncengine.replication.transaction import Transaction
+from syncengine.replication.undo import Undoing
 from syncengine.storage.store import SqlRow
 from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
 from syncengine.trust.membership import (
@@ -100,6 +104,7 @@ class Space:
         self._replica = replica
         self.engine = engine
         self.name = name
+        self._index: Index | None = None
 
     def __repr__(self) -> str:
         return f"<Space {self.name or self.id[:8]}>"
@@ -116,6 +121,13 @@ class Space:
         Write it down, keep it apart from the device, then delete that file.
         """
         return self._replica.identity.read_secret(f"recovery-{self.id[:8]}.txt")
+
+    @property
+    def index(self) -> Index:
+        """The index of the log, by which the past is read."""
+        if self._index is None:
+            self._index = Index(self.engine, self._replica.writer)
+        return self._index
 
     # --- checks -------------------------------------------------------------------
 
@@ -219,7 +231,8 @@ class Space:
                     views.append(None)
                 else:
                     pending = self.is_pending(document)
-                    views.append(View(document, None, pending=pending))
+                    version = self.engine.version
+                    views.append(View(document, None, pending=pending, version=version))
         return views
 
     def is_pending(self, document: State) -> bool:
@@ -309,6 +322,83 @@ class Space:
                 for _, lost in self._lost(document, node, Type.MAP):
                     yield node_id(node), lost
 
+    @property
+    def version(self) -> str:
+        """What this shows now, for `at`: the changes that it knows."""
+        self.check_usable()
+        return encode_version(self.engine.version)
+
+    async def at(self, when: str | datetime | Change) -> Past:
+        """Return this namespace as it was: at a version (`space.version`,
+        `note.meta.version`), right after a change (what its author saw), or at a time
+        by the clocks of the authors.
+
+        `old = await (await space.at(version)).get(Note, "groceries")`. What was written
+        here is signed with it; the first time the log is indexed, then the history of
+        each document that is asked for is read, and nothing else. Raises `Invalid`,
+        and `NotFound` for a change that is not here. Safe to cancel.
+        """
+        self.check_usable()
+        self._check_outside()
+        await self.index.ready()
+        return Past(self, self.index, when.id if isinstance(when, Change) else when)
+
+    async def diff(
+        self,
+        kind: Any,
+        id: str | None = None,
+        *,
+        before: str | datetime | Change,
+        after: str | datetime | Change | None = None,
+    ) -> list[Difference]:
+        """Return how a document differs between two moments (None: now).
+
+        `await space.diff(Note, "groceries", before=version)`. Raises as `at` does.
+        """
+        views: list[View | None] = []
+        for when in (before, after):
+            if when is None:
+                seen = await self._snapshot(kind, id)
+            else:
+                seen = await self._past_snapshot(await self.at(when), kind, id)
+            views.append(None if seen is None else view_of(seen))
+        return differences(views[0], views[1])
+
+    async def _snapshot(self, kind: Any, id: str | None) -> Any:
+        if isinstance(kind, str):
+            return await self.get(kind, default=None)
+        return await self.get(kind, id or "", None)
+
+    async def _past_snapshot(self, past: Past, kind: Any, id: str | None) -> Any:
+        if isinstance(kind, str):
+            return await past.get(kind, default=None)
+        return await past.get(kind, id or "", None)
+
+    def undoing(
+        self,
+        kind: Any = None,
+        id: str | None = None,
+        *,
+        since: datetime | None = None,
+    ) -> Undoing:
+        """Return what takes back, and does again, what this device did: to a document,
+        or (without one) anywhere, from a moment on (None: ever).
+
+        `history = space.undoing(Note, "groceries")`, then `await history.undo()` and
+        `await history.redo()`. Typing of one second is one step. It goes on after a
+        restart, and takes back nothing of what others did.
+        """
+        self.check_usable()
+        name: DocumentId | None = None
+        if isinstance(kind, str):
+            name = parse_document_id(kind)
+        elif kind is not None:
+            name = document_id(self.collection_of(kind), id or "")
+        if since is not None and since.tzinfo is None:
+            raise Invalid("a moment has a time zone: datetime.now(UTC), say")
+        since_ms = 0 if since is None else int(since.timestamp() * 1000)
+        return Undoing(self, name, since_ms)
+
     async def why(
         self, kind: Any, id: str | None = None, field: str | None = None
     ) -> Why:
@@ -359,17 +449,16 @@ class Space:
         """Return up to `limit` changes of a document, the newest first.
 
         `history(Note, "groceries")`, `history("note/groceries")`, or of a collection:
-        `history("note")`. It reads the log backwards, as far as it must; what was
-        written here is signed with it, so that it is in the log.
+        `history("note")`. It reads what touched these and nothing else, once the log is
+        indexed; what was written here is signed with it, so that it is in the log.
         """
         self.check_usable()
         self._check_outside()
         if not isinstance(kind, str):
             kind = document_id(model.collection_of(kind), id or "")
         path: str = kind
-        engine = self.engine
-        await sealed(engine)
-        return history.newest(engine.keeper, engine.committed_position, path, limit)
+        await self.index.ready()
+        return history.newest_of(self.engine.keeper, self.index, path, limit)
 
     async def sql(self, query: str, *params: Any) -> list[SqlRow]:
         """Return the rows of a query over the typed collections of this namespace.

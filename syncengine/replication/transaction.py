@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from weakref import ref
 
 from syncengine.crdt.document import Document as State
-from syncengine.crdt.operation import Action, Operation
+from syncengine.crdt.operation import Action, Operation, Type
 from syncengine.documents import exchange, model
-from syncengine.documents.fields import Map
+from syncengine.documents.copies import copy_of, copy_of_plain
+from syncengine.documents.fields import List, Map, Tree, assign
+from syncengine.documents.merging import merge
 from syncengine.documents.model import Document
 from syncengine.documents.view import View
 from syncengine.errors import (
@@ -29,6 +31,7 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.replication.draft import Draft
+from syncengine.replication.history import LostValue, steps_of
 from syncengine.replication.writer import Flush
 
 if TYPE_CHECKING:
@@ -173,7 +176,8 @@ class Transaction:
         finally:
             for view in self._views.values():
                 if done:
-                    view.freeze(pending=self._space.is_pending(view.document))
+                    pending = self._space.is_pending(view.document)
+                    view.freeze(pending=pending, version=engine.version)
                 else:
                     view.close()
             self._release()
@@ -245,7 +249,8 @@ class Transaction:
         view = self._views.get(name)
         if view is None:
             document = self._engine.draft_document(self._draft, name)
-            view = self._views[name] = View(document, self)
+            version = self._engine.version
+            view = self._views[name] = View(document, self, version=version)
         return view
 
     # --- documents ----------------------------------------------------------------
@@ -361,6 +366,56 @@ class Transaction:
             exchange.load(view, record)
         return model.untyped(view)
 
+    @overload
+    def revert(self, snapshot: D) -> D: ...
+    @overload
+    def revert(self, snapshot: Map[str, Any]) -> Map[str, Any]: ...
+    def revert(self, snapshot: Any) -> Any:
+        """Make a document what a snapshot of it shows, by edits where it differs;
+        return its draft. `tx.revert(await past.get(Note, "groceries"))`.
+
+        What others do to it at the same time merges with that. Raises `Invalid`.
+        """
+        shown = model.view_of(snapshot)
+        view = self._view(shown.document.name)
+        with self.whole():
+            if not view.exists:
+                view.emit(Action.TOUCH, None)
+            wanted = copy_of(shown, None, Type.MAP)
+            assign(view, None, Type.MAP, wanted, view.document.name)
+        if isinstance(snapshot, Map):
+            return model.untyped(view)
+        return model.typed(snapshot.__class__, view)
+
+    def restore(self, lost: LostValue) -> None:
+        """Write a value again that lost to a concurrent write: where it stood, over
+        what shows there. Raises `NotFound` where there is no such place any more."""
+        name, steps = steps_of(lost.path)
+        inside: Any = model.untyped(self._view(parse_document_id(name)))
+        try:
+            for step in steps[:-1]:
+                inside = _inside(inside, step)
+            value = copy_of_plain(lost.value, lost.type)
+            if isinstance(inside, List):
+                inside[int(steps[-1])] = value
+            else:
+                if lost.type:  # else it would be lost still, beside what it is now
+                    inside.pop(steps[-1], None)
+                inside[steps[-1]] = value
+        except (LookupError, TypeError, ValueError) as error:
+            if isinstance(error, Invalid):
+                raise
+            raise NotFound(f"there is no {lost.path} any more") from error
+
+    def merge(self, before: View, after: View) -> None:
+        """Do to a document what makes one of two snapshots of it of the other: see
+        `documents.merging`."""
+        actors = self._engine.keeper.membership.actors
+        own = self._engine.key.public
+        with self.whole():
+            view = self._view(before.document.name)
+            merge(before, after, view, lambda actor: actors.get(actor) == own)
+
     def delete(self, kind: Any, id: str | None = None) -> None:
         """Delete a document: `tx.delete(Note, "old")` or `tx.delete("notes/old")`.
 
@@ -385,6 +440,15 @@ class Transaction:
         """Return a document as a map; it is made by its first write."""
         view = self._views.get(cast(DocumentId, path))
         return model.untyped(view or self._view(self._engine.documents.name(path)))
+
+
+def _inside(container: Any, step: str) -> Any:
+    """Return what is at one step of a path: of a node, what it holds."""
+    if isinstance(container, Tree):
+        tree: Tree[Any] = container
+        return tree[step].value
+    at: Any = int(step) if isinstance(container, List) else step
+    return container[at]
 
 
 def _class(kind: Any) -> type[Document]:

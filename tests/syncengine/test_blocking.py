@@ -59,6 +59,7 @@ MISSING = {
     "Space": {
         "check_may_write", "collection_of", "check_usable", "grant", "is_member", "is_new", "is_pending",
         "live",  # for editors, which live in the loop
+        "index",
     },
 }  # fmt: skip
 
@@ -84,6 +85,24 @@ def test_what_documents_are_made_of_is_here_too() -> None:
         "Whole",
     }
     assert all(getattr(blocking, n) is getattr(syncengine, n) for n in shared)
+
+
+def test_the_past_is_read_and_undone(space: Space) -> None:
+    with space.transaction() as tx:
+        tx.create(Note, "1", title="Milk")
+    before = space.version
+    with space.transaction() as tx:
+        tx.get(Note, "1").title = "Eggs"
+
+    assert space.at(before).get(Note, "1").title == "Milk"
+    assert space.at(before).get("note/2", default=None) is None
+    assert [d.path for d in space.diff(Note, "1", before=before)] == ["title"]
+    undoing = space.undoing(Note, "1")
+    assert undoing.undo()
+    assert undoing.depth() == (1, 1)
+    assert space.get(Note, "1").title == "Milk"
+    assert undoing.redo()
+    assert space.get(Note, "1").title == "Eggs"
 
 
 def test_a_note_is_written_and_read(space: Space) -> None:

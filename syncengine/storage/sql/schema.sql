@@ -143,3 +143,21 @@ CREATE TABLE _sync_table (
     columns    TEXT NOT NULL,        -- [[name, type, default, is indexed]...], JSON
     filled     INTEGER NOT NULL      -- 1: it holds every document of the collection
 ) WITHOUT ROWID;
+
+-- Which rows of the log touch which documents, and how what authors had seen grew: an
+-- index of the log, continued when somebody asks for the past.
+CREATE TABLE _sync_past (
+    ns       INTEGER NOT NULL,
+    name     TEXT NOT NULL,          -- a document; '': how far the log was looked at
+    position INTEGER NOT NULL,
+    PRIMARY KEY (ns, name, position)
+) WITHOUT ROWID;
+
+CREATE TABLE _sync_seen (
+    ns       INTEGER NOT NULL,
+    actor    BLOB NOT NULL,
+    seq      INTEGER NOT NULL,
+    position INTEGER NOT NULL,       -- of the batch: a forked actor has several
+    deps     BLOB NOT NULL,
+    PRIMARY KEY (ns, actor, seq, position)
+) WITHOUT ROWID;

@@ -5,14 +5,21 @@ from importlib.resources import files
 SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
 
 APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
-FORMAT = 2  # PRAGMA user_version
+FORMAT = 3  # PRAGMA user_version
 
 # What makes of a file the next format's, by the format that it has.
 MIGRATIONS = {
     1: (
         "CREATE TABLE _sync_table (collection TEXT PRIMARY KEY, columns TEXT NOT NULL, "
         "filled INTEGER NOT NULL) WITHOUT ROWID",
-    )
+    ),
+    2: (
+        "CREATE TABLE _sync_past (ns INTEGER NOT NULL, name TEXT NOT NULL, "
+        "position INTEGER NOT NULL, PRIMARY KEY (ns, name, position)) WITHOUT ROWID",
+        "CREATE TABLE _sync_seen (ns INTEGER NOT NULL, actor BLOB NOT NULL, "
+        "seq INTEGER NOT NULL, position INTEGER NOT NULL, deps BLOB NOT NULL, "
+        "PRIMARY KEY (ns, actor, seq, position)) WITHOUT ROWID",
+    ),
 }
 
 # A commit that was acknowledged survives power loss only with FULL: measured.
@@ -67,6 +74,9 @@ PUT_CELL = (
     "ON CONFLICT (document, container, key) DO UPDATE SET state = excluded.state"
 )
 DROP_CELL = "DELETE FROM _sync_cell WHERE document = ? AND container = ? AND key = ?"
+PUT_PAST = "INSERT OR IGNORE INTO _sync_past VALUES (?, ?, ?)"
+DROP_PAST = "DELETE FROM _sync_past WHERE ns = ? AND name = ''"
+PUT_SEEN = "INSERT OR IGNORE INTO _sync_seen VALUES (?, ?, ?, ?, ?)"
 PUT_TABLE = "INSERT OR REPLACE INTO _sync_table VALUES (?, ?, ?)"
 PUT_CONFLICT = "INSERT OR IGNORE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -85,6 +95,8 @@ CLEAR_LOG = (
     "DELETE FROM _sync_log WHERE ns = ?",
     "DELETE FROM _sync_head WHERE ns = ?",
     "DELETE FROM _sync_peer WHERE ns = ?",
+    "DELETE FROM _sync_past WHERE ns = ?",
+    "DELETE FROM _sync_seen WHERE ns = ?",
 )
 CLEAR_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ?"
 

@@ -126,3 +126,49 @@ async def test_blame_of_a_seed_has_no_time() -> None:
         assert (seeded.text, seeded.at) == ("seeded", None)
         assert (typed.text, typed.author) == (" and typed", replica.id)
         assert typed.at is not None
+
+
+async def test_a_lost_value_is_restored(pair: tuple[Space, Space]) -> None:
+    space, theirs = pair
+    (lost,) = await space.lost_values(Note, "1", "title")
+    async with space.transaction() as tx:
+        tx.restore(lost)
+    await meet(*pair)
+
+    assert [(await one.get(Note, "1")).title for one in pair] == [lost.value] * 2
+    assert await theirs.lost_values(Note, "1") == []
+
+
+async def test_lost_values_in_containers_are_restored() -> None:
+    async with two_members() as pair:
+        async with pair[0].transaction() as tx:
+            page = tx["page/1"]
+            page["m"] = {"k": "old"}
+            page["l"] = ["old"]
+            node = page.tree("t").add({"n": "old"})
+        await meet(*pair)
+        for number, space in enumerate(pair):
+            async with space.transaction() as tx:
+                page = tx["page/1"]
+                page["m"]["k"] = [{"whole": number}]
+                page["l"][0] = f"of {number}"
+                page["t"][node.id].value["n"] = number
+        await meet(*pair)
+        space = pair[0]
+        lost = await space.lost_values("page/1")
+        assert len(lost) == 3
+        async with space.transaction() as tx:
+            for one in lost:
+                tx.restore(one)
+        shown = (await space.get("page/1")).to_dict()
+        by_path = {one.path: one.value for one in lost}
+
+        assert shown["m"]["k"] == by_path["page/1/m/k"]
+        assert shown["l"] == [by_path["page/1/l/0"]]
+        assert shown["t"][0]["value"] == {"n": by_path[f"page/1/t/{node.id}/n"]}
+        assert await space.lost_values("page/1") == []
+        async with space.transaction() as tx:
+            del tx["page/1"]["m"]
+        with pytest.raises(NotFound, match="any more"):
+            async with space.transaction() as tx:
+                tx.restore(next(one for one in lost if one.path.endswith("m/k")))

@@ -335,6 +335,8 @@ async def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
             tx["note/n"]["title"] = "old"
     plain = sqlite3.connect(path)
     plain.execute("DROP TABLE _sync_table")
+    plain.execute("DROP TABLE _sync_past")
+    plain.execute("DROP TABLE _sync_seen")
     plain.execute("PRAGMA user_version = 1")
     plain.commit()
     plain.close()
