@@ -12,7 +12,7 @@ from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import Action, Operation, Type
 from syncengine.documents import exchange, model
 from syncengine.documents.copies import copy_of, copy_of_plain
-from syncengine.documents.fields import List, Map, Tree, assign
+from syncengine.documents.fields import List, Map, Node, assign
 from syncengine.documents.merging import merge
 from syncengine.documents.model import Document
 from syncengine.documents.view import View
@@ -444,11 +444,10 @@ class Transaction:
 
 def _inside(container: Any, step: str) -> Any:
     """Return what is at one step of a path: of a node, what it holds."""
-    if isinstance(container, Tree):
-        tree: Tree[Any] = container
-        return tree[step].value
-    at: Any = int(step) if isinstance(container, List) else step
-    return container[at]
+    kind: type = container.__class__
+    found: Any = container[int(step) if issubclass(kind, List) else step]
+    kind = found.__class__
+    return found.value if issubclass(kind, Node) else found
 
 
 def _class(kind: Any) -> type[Document]:
