@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from syncengine.documents.leaves import Counter, MultiValue, Set
     from syncengine.documents.model import Document
     from syncengine.documents.record import Record
-    from syncengine.documents.shape import Indexed, Whole
+    from syncengine.documents.shape import Indexed, Searchable, Whole
     from syncengine.documents.text import Text
     from syncengine.replication.feed import Change
     from syncengine.replication.history import LostValue, Passage, Why
@@ -61,9 +61,10 @@ if TYPE_CHECKING:
     from syncengine.replication.live import Live
     from syncengine.replication.past import Past
     from syncengine.replication.replica import Opening, Replica
-    from syncengine.replication.space import Space
+    from syncengine.replication.space import Found, Space
     from syncengine.replication.transaction import Receipt, Transaction
     from syncengine.replication.undo import Undoing
+    from syncengine.replication.watch import Subscription
     from syncengine.storage.store import StorePath
     from syncengine.trust.invite import Invite
 
@@ -81,6 +82,9 @@ _HOMES = {
     "Span": "syncengine.crdt.marks",
     "Document": "syncengine.documents.model",
     "Indexed": "syncengine.documents.shape",
+    "Searchable": "syncengine.documents.shape",
+    "Found": "syncengine.replication.space",
+    "Subscription": "syncengine.replication.watch",
     "Whole": "syncengine.documents.shape",
     "Change": "syncengine.replication.feed",
     "Hub": "syncengine.replication.hub",
@@ -108,6 +112,7 @@ __all__ = [
     "Difference",
     "DivergenceDetected",
     "Document",
+    "Found",
     "FrozenDocument",
     "Hub",
     "Indexed",
@@ -132,6 +137,7 @@ __all__ = [
     "Record",
     "Refused",
     "Replica",
+    "Searchable",
     "Set",
     "Space",
     "Span",
@@ -140,6 +146,7 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreReadOnly",
+    "Subscription",
     "SyncError",
     "Text",
     "TooLarge",

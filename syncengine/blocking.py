@@ -417,6 +417,16 @@ class Space:
         """Return the rows of a query. See `syncengine.Space.sql`."""
         return self._loop.run(self.inner.sql(query, *params))
 
+    def search(
+        self, kind: type[Document], words: str, *, limit: int = 20
+    ) -> list[_space.Found]:
+        """Return documents in which words stand. See `syncengine.Space.search`."""
+        return self._loop.run(self.inner.search(kind, words, limit=limit))
+
+    def watch_sql(self, query: str, *params: Any) -> Iterator[list[SqlRow]]:
+        """Yield the rows of a query, now and whenever they are others."""
+        return self._loop.each(lambda: self.inner.watch_sql(query, *params))
+
     def lost_values(
         self, kind: Any, id: str | None = None, field: str | None = None
     ) -> list[LostValue]:

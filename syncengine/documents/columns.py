@@ -18,19 +18,21 @@ _json = msgspec.json.Encoder(order="sorted")
 
 class Column(NamedTuple):
     """One field. `type` is that of its container, 0 for a register; `default` what an
-    unwritten one shows; `indexed` whether queries look documents up by it."""
+    unwritten one shows; `indexed` whether queries look documents up by it, `searched`
+    whether they look for words in it."""
 
     name: str
     type: int
     default: Any
     indexed: bool
+    searched: bool = False
 
 
 def columns_of(kind: type[model.Document]) -> list[Column]:
     """Return the columns of a class's documents, in the order of its fields."""
     return [
-        Column(name, type_, None if type_ else cell(default), indexed)
-        for name, type_, default, indexed in model.declared(kind)
+        Column(name, type_, None if type_ else cell(default), indexed, searched)
+        for name, type_, default, indexed, searched in model.declared(kind)
     ]
 
 

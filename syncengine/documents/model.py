@@ -133,8 +133,9 @@ def collection_of(kind: type[Document]) -> str:
     return kind._collection
 
 
-def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool]]:
-    """Return (name, type of its container or 0, default, is indexed) of each field."""
+def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool, bool]]:
+    """Return (name, type of its container or 0, default, is indexed, is searched) of
+    each field."""
     return [
         (
             name,
@@ -143,6 +144,7 @@ def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool]]:
             if field.is_required or field.type
             else msgspec.to_builtins(field.default, builtin_types=(bytes, datetime)),
             field.is_indexed,
+            field.is_searched,
         )
         for name, field in kind._fields.items()
     ]

@@ -39,10 +39,12 @@ from syncengine.documents.fields import (
     unmade,
 )
 from syncengine.documents.shape import (
+    IndexMark,
+    SearchMark,
     checked,
     container_of,
     converted,
-    is_indexed,
+    is_marked,
     record_of,
     unwrapped,
 )
@@ -71,7 +73,8 @@ class Field:
         self.name = name
         self.default = default
         self.declared = declared
-        self.is_indexed = is_indexed(declared)
+        self.is_indexed = is_marked(declared, IndexMark)
+        self.is_searched = is_marked(declared, SearchMark)
         self.type = container_of(declared)
         """The type of its container; 0: a register"""
         self.container: ContainerId = (name, self.type) if self.type else None
@@ -209,6 +212,10 @@ def _names_around(qualname: str, frame: types.FrameType) -> dict[str, Any]:
 
 def _check_declared(name: str, declared: Any, *, inside: bool = False) -> None:
     """Raise `TypeError` for a field that could mean two things, or is no value."""
+    if is_marked(declared, SearchMark):
+        bare = unwrapped(declared)[0]
+        if bare is not str and container_of(bare) != Type.TEXT:
+            raise TypeError(f"{name}: what is searched is a str or a Text")
     declared, whole = unwrapped(declared)
     if whole:
         if inner := _container_in(declared):

@@ -25,11 +25,18 @@ class IndexMark:
     """Marks a field by which queries look documents up."""
 
 
+class SearchMark:
+    """Marks a field whose words queries look for."""
+
+
 Whole = Annotated[T, WholeMark]
 """`Whole[list[str]]` is a field of one value: the last write replaces all of it."""
 
 Indexed = Annotated[T, IndexMark]
 """`Indexed[str]` is a field by which `space.sql` finds documents fast."""
+
+Searchable = Annotated[T, SearchMark]
+"""`Searchable[Text]` is a field in whose words `space.search` looks."""
 
 PLAIN = (type(None), bool, int, float, str, bytes, datetime)
 
@@ -49,8 +56,8 @@ def unwrapped(declared: Any) -> tuple[Any, bool]:
     return bare, WholeMark in notes
 
 
-def is_indexed(declared: Any) -> bool:
-    return get_origin(declared) is Annotated and IndexMark in get_args(declared)[1:]
+def is_marked(declared: Any, mark: type) -> bool:
+    return get_origin(declared) is Annotated and mark in get_args(declared)[1:]
 
 
 def container_of(declared: Any) -> int:

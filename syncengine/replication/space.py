@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -33,6 +34,7 @@ from syncengine.errors import (
     Invalid,
     NotFound,
     Refused,
+    StoreError,
     TransactionOpen,
 )
 from syncengine.ids import (
@@ -56,6 +58,7 @@ from syncengine.replication.namespace import Namespace
 from syncengine.replication.past import Index, Past
 from syncengine.replication.transaction import Transaction
 from syncengine.replication.undo import Undoing
+from syncengine.replication.watch import Subscription
 from syncengine.storage.store import SqlRow
 from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
 from syncengine.trust.membership import (
@@ -77,6 +80,8 @@ D = TypeVar("D", bound=Document)
 Other = TypeVar("Other")
 _MISSING: Any = object()
 
+_WORD = re.compile(r"[a-z_][a-z0-9_]*")
+
 # Documents of a collection that are looked at in one step.
 PAGE_DOCUMENTS = 256
 
@@ -94,6 +99,15 @@ class PeerStatus:
     last_contact: datetime | None
 
 
+@dataclass(frozen=True)
+class Found:
+    """A document in which words were found."""
+
+    id: str
+    extract: str
+    """Where they stand, in brackets"""
+
+
 class Space:
     """One namespace: its documents, its members, its history.
 
@@ -105,6 +119,7 @@ class Space:
         self.engine = engine
         self.name = name
         self._index: Index | None = None
+        self._subscriptions: set[Subscription] = set()
 
     def __repr__(self) -> str:
         return f"<Space {self.name or self.id[:8]}>"
@@ -479,6 +494,79 @@ class Space:
         if len(params) == 1 and isinstance(params[0], Mapping):
             (given,) = params
         return await replica.store.query(replica.tables.views(engine.ns), query, given)
+
+    async def search(
+        self, kind: type[Document], words: str, *, limit: int = 20
+    ) -> list[Found]:
+        """Return up to `limit` documents in whose `Searchable` fields the words stand,
+        the best first.
+
+        `await space.search(Note, "milk eggs")`; words in the syntax of SQLite's FTS5
+        (`"whole phrase"`, `mil*`, `milk OR eggs`, `milk NOT eggs`). It shows what is on
+        disk, as `sql` does. Raises `Invalid`.
+        """
+        self.check_usable()
+        self._check_outside()
+        collection = self.collection_of(kind)
+        replica, engine = self._replica, self.engine
+        await replica.tables.ready()
+        if not engine.all_on_disk:
+            await engine.flush()
+        table = replica.tables.find(collection)
+        if table is None or table.search is None:
+            raise Invalid(
+                f"{kind.__name__} has no Searchable field: declare body: "
+                "Searchable[Text], say"
+            )
+        try:
+            rows = replica.store.read(table.searching(), words, engine.ns, limit)
+        except StoreError as error:
+            said = str(error)
+            if not any(w in said for w in ("fts5", "unterminated", "no such column")):
+                raise
+            raise Invalid(f"{words!r:.60}: {error}") from error
+        return [Found(id, extract) for id, extract in rows]
+
+    async def watch_sql(
+        self, query: str, *params: Any
+    ) -> AsyncGenerator[list[SqlRow], None]:
+        """Yield the rows of a query as they are, then whenever they are others.
+
+        As `sql` does it; who is slow sees the latest. It asks again when a document
+        of a collection that the query names has changed. Ends when the replica is
+        closed. Raises `Invalid`.
+        """
+        self.check_usable()
+        named = set(_WORD.findall(query.lower()))
+        async for rows in watch.query(self, named, lambda: self.sql(query, *params)):
+            yield rows
+
+    def subscribe(
+        self,
+        tell: Callable[[Any], Any],
+        kind: Any,
+        id: str | None = None,
+        *,
+        prefix: str = "",
+    ) -> Subscription:
+        """Call `tell` with what `watch` would yield, until it is cancelled or the
+        replica is closed.
+
+        `space.subscribe(show, Note, "groceries")`. Nobody has to hold what is returned.
+        What `tell` raises is logged, and it is called again with the next change; if it
+        is a coroutine function it is awaited, and changes meanwhile come as one.
+        """
+        watching: Any = self.watch
+        if isinstance(kind, str) or id is None:
+            steps = watching(kind, prefix=prefix)
+        else:
+            steps = watching(kind, id)
+        subscription = Subscription(steps, tell)
+        self._subscriptions.add(subscription)
+        subscription.task.add_done_callback(
+            lambda _: self._subscriptions.discard(subscription)
+        )
+        return subscription
 
     # --- what goes on -------------------------------------------------------------
 

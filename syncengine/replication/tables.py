@@ -54,6 +54,8 @@ class Table:
         own = {column.name.lower() for column in made_of}
         if "id" not in own:
             shown.insert(0, 't."id" AS "id"')
+        self._searched = [_column(i) for i, c in enumerate(made_of) if c.searched]
+        self.search = f"_sync_search_{collection}" if self._searched else None
         self._shown = ", ".join(shown)
         self._has_namespace = "namespace" in own
 
@@ -73,7 +75,45 @@ class Table:
             if column.indexed:
                 name = f"_sync_index_{i}_of_{self.collection}"
                 found.append(f"CREATE INDEX {name} ON {self.name} (ns, c{i})")
+        return found + self._search_definitions()
+
+    def _search_definitions(self) -> list[str]:
+        """Return the statements that make the index of words: it holds no text of its
+        own. No triggers keep it: a file that trusts no schema lets none write to it."""
+        found = [f"DROP TABLE IF EXISTS _sync_search_{self.collection}"]
+        if self.search:
+            names = ", ".join(self._searched)
+            found.append(
+                f"CREATE VIRTUAL TABLE {self.search} USING fts5({names}, "
+                f"content='{self.name}', content_rowid='document')"
+            )
         return found
+
+    def write_words(self, writes: Writes, number: int) -> None:
+        """Take the words of a row, as it is on disk, out of the index, and put in those
+        that it has after this commit."""
+        names = ", ".join(self._searched)
+        row = f"document, {names} FROM {self.name} WHERE document = ?"
+        writes.clear(
+            f"INSERT INTO {self.search} ({self.search}, rowid, {names}) "
+            f"SELECT 'delete', {row}",
+            number,
+        )
+        writes.finish(
+            f"INSERT INTO {self.search} (rowid, {names}) SELECT {row}", number
+        )
+
+    def write_all_words(self, writes: Writes) -> None:
+        """Make the index of words anew, of what the table holds after this commit."""
+        writes.finish(f"INSERT INTO {self.search} ({self.search}) VALUES ('rebuild')")
+
+    def searching(self) -> str:
+        """Return the query of who looks for words."""
+        return (
+            f"SELECT t.\"id\", snippet({self.search}, -1, '[', ']', '...', 16) "
+            f"FROM {self.search} s JOIN {self.name} t ON t.document = s.rowid "
+            f"WHERE {self.search} MATCH ? AND t.ns = ? ORDER BY rank LIMIT ?"
+        )
 
     def view(self) -> str:
         """Return the statement that shows it to whoever opens the file."""
@@ -110,6 +150,8 @@ class Tables:
         self._views: dict[int, dict[str, str]] = {}
         self._taken = {name for (name,) in store.read("PRAGMA module_list")}
         self._is_cleared = False
+        self._cleared_in: Writes | None = None
+        """The commit that makes the rows of a namespace, and all words, anew"""
         self._load()
         if any(not table.filled for table in self._tables.values()):
             writer.flush(self)
@@ -146,6 +188,10 @@ class Tables:
         self._whole.clear()
         self._writer.flush(self)
 
+    def find(self, collection: str) -> Table | None:
+        """Return a collection's table."""
+        return self._tables.get(collection)
+
     def views(self, ns: int) -> dict[str, str]:
         """Return what a query of a namespace may read: the same object until it is
         something else."""
@@ -168,6 +214,9 @@ class Tables:
         if table is None:
             return
         self._define(writes)
+        by_row = table.search and table.filled and self._cleared_in is not writes
+        if by_row and (document not in self._whole or self._has_words(table, document)):
+            table.write_words(writes, number)
         if not document.visible:
             self._whole.discard(document)
             writes.add(table.drop, number)
@@ -185,13 +234,21 @@ class Tables:
                         number,
                     )
 
+    def _has_words(self, table: Table, document: State) -> bool:
+        fields = document.changed_fields()
+        searched = (c.name for c in table.columns if c.searched)
+        return not document.visible or any(name in fields for name in searched)
+
     def clear(self, writes: Writes, ns: int) -> None:
         """Before a rebuild: forget a namespace's rows."""
         self._define(writes)
         self._is_cleared = True
+        self._cleared_in = writes
         self._whole.clear()
         for table in self._tables.values():
             writes.clear(table.clear, ns)
+            if table.search is not None and table.filled:
+                table.write_all_words(writes)
 
     def _define(self, writes: Writes) -> None:
         """Make what was declared, before anything is written to it."""
@@ -233,6 +290,8 @@ class Tables:
         if len(rows) < FILL_DOCUMENTS:
             table.filled = True
             writes.define(table.view())
+            if table.search is not None:
+                table.write_all_words(writes)
             writes.clear(
                 sql.PUT_TABLE, table.collection, columns.encode(table.columns), 1
             )

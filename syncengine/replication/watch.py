@@ -4,7 +4,11 @@ A watcher holds no queue: whoever is slow skips what was in between, and its mem
 the names of what changed.
 """
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from syncengine.crdt.document import Document as State
@@ -14,6 +18,8 @@ from syncengine.replication.host import Bell
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
+
+log = logging.getLogger("syncengine")
 
 Shown = Callable[[DocumentId], Any]
 """Returns a snapshot of a document, or None."""
@@ -105,3 +111,47 @@ async def collection(
             yield step
             if not await watcher.more():
                 return
+
+
+async def query(
+    space: "Space", named: set[str], ask: Callable[[], Awaitable[list[Any]]]
+) -> AsyncGenerator[list[Any], None]:
+    """Yield the rows of a query now, then when they are others; `named` are the words
+    of it, collections among them."""
+
+    def wanted(name: DocumentId) -> bool:
+        return name.partition("/")[0] in named
+
+    before: list[tuple[Any, ...]] | None = None
+    with _Watcher(space, wanted) as watcher:
+        while True:
+            watcher.changed.clear()
+            rows = await ask()
+            shown = [tuple(row) for row in rows]
+            if shown != before:
+                before = shown
+                yield rows
+            if not await watcher.more():
+                return
+
+
+class Subscription:
+    """A callback that is told of changes: see `Space.subscribe`."""
+
+    def __init__(self, steps: AsyncGenerator[Any, None], tell: Callable[[Any], Any]):
+        self._tell = tell
+        self.task = asyncio.create_task(self._run(steps))
+
+    async def _run(self, steps: AsyncGenerator[Any, None]) -> None:
+        async with contextlib.aclosing(steps):
+            async for seen in steps:
+                try:
+                    told = self._tell(seen)
+                    if inspect.isawaitable(told):
+                        await told
+                except Exception:
+                    log.exception("a subscriber failed; it is told of the next change")
+
+    def cancel(self) -> None:
+        """Call no more; what is being told is cancelled."""
+        self.task.cancel()

@@ -32,14 +32,16 @@ StorePath = str | Path
 
 
 class Writes:
-    """Statements with their rows: what clears first, the rest in order of asking."""
+    """Statements with their rows: what clears first, what finishes last, the rest in
+    order of asking."""
 
-    __slots__ = ("_clearing", "_statements", "definitions")
+    __slots__ = ("_clearing", "_finishing", "_statements", "definitions")
 
     def __init__(self) -> None:
         self.definitions: dict[str, None] = {}
         self._clearing: dict[str, list[Params]] = {}
         self._statements: dict[str, list[Params]] = {}
+        self._finishing: dict[str, list[Params]] = {}
 
     def define(self, statement: str) -> None:
         """Run a `CREATE` or `DROP` before everything else, once."""
@@ -48,6 +50,10 @@ class Writes:
     def clear(self, statement: str, *params: Any) -> None:
         """Run `statement` before everything that `add` was given."""
         self._clearing.setdefault(statement, []).append(params)
+
+    def finish(self, statement: str, *params: Any) -> None:
+        """Run `statement` after everything that `add` was given."""
+        self._finishing.setdefault(statement, []).append(params)
 
     def add(self, statement: str, *params: Any) -> None:
         """Run `statement` with `params` in this commit."""
@@ -58,7 +64,11 @@ class Writes:
 
     def items(self) -> list[tuple[str, list[Params]]]:
         """Return (statement, its rows), in the order of execution."""
-        return [*self._clearing.items(), *self._statements.items()]
+        return [
+            *self._clearing.items(),
+            *self._statements.items(),
+            *self._finishing.items(),
+        ]
 
     def __bool__(self) -> bool:
         return bool(self._statements or self._clearing or self.definitions)

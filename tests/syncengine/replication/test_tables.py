@@ -22,6 +22,7 @@ from syncengine import (
     Map,
     MultiValue,
     Replica,
+    Searchable,
     Set,
     Space,
     StoreFull,
@@ -437,3 +438,85 @@ async def test_a_disk_that_fails_with_the_table_is_asked_again(
             tx.create(Note, "n", title="kept")
         assert (await rows(space))["n"][0] == "kept"
         assert await rows(space) == await from_documents(space)
+
+
+# --- words ----------------------------------------------------------------------------
+
+
+META: Any = type(Document)
+
+
+class Recipe(Document):
+    title: Searchable[str] = ""
+    body: Searchable[Text] = Text()
+    secret: str = ""
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_words_are_found_where_they_stand(seed: int) -> None:
+    chance = random.Random(seed)
+    words = ["milk", "eggs", "flour", "salt", "butter"]
+    async with syncengine.open(":memory:") as replica:
+        space, other = await replica.namespace("a"), await replica.namespace("b")
+        async with other.transaction() as tx:
+            tx.create(Recipe, "hidden", title=" ".join(words))
+        for _ in range(60):
+            async with space.transaction() as tx:
+                id = str(chance.randint(0, 9))
+                recipe = tx.ensure(Recipe, id, secret="milk")
+                match chance.randint(0, 3):
+                    case 0:
+                        recipe.title = chance.choice(words)
+                    case 1:
+                        recipe.body.insert(0, chance.choice(words) + " ")
+                    case 2:
+                        recipe.body = chance.choice(words)
+                    case _:
+                        tx.delete(Recipe, id)
+            if chance.random() < 0.1:
+                async with space.engine.turn:
+                    await space.engine.rebuild()
+            if chance.random() < 0.3:
+                word = chance.choice(words)
+                found = await space.search(Recipe, word)
+                expected = [
+                    recipe.id
+                    async for recipe in space.documents(Recipe)
+                    if word in f"{recipe.title} {recipe.body}"
+                ]
+                assert sorted(one.id for one in found) == expected
+                assert all(f"[{word}]" in one.extract for one in found)
+
+
+async def test_what_is_no_search_is_refused() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Recipe, "1", title="milk and eggs")
+        for wrong in ('"', "AND", "milk AND", "nothing: x", "("):
+            with pytest.raises(Invalid):
+                await space.search(Recipe, wrong)
+        with pytest.raises(Invalid, match="Searchable"):
+            await space.search(Note, "x")
+        (found,) = await space.search(Recipe, "mil* NOT salt")
+        assert found.extract == "[milk] and eggs"
+    with pytest.raises(TypeError, match="str or a Text"):
+        META("Bad", (Document,), {"__module__": __name__, "__annotations__": {"x": "Searchable[int]"}})  # fmt: skip
+
+
+async def test_a_field_may_become_searchable_later(tmp_path: Path) -> None:
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+
+        class Plain(Document, collection="recipe"):
+            title: str = ""
+
+        async with space.transaction() as tx:
+            tx.create(Plain, "1", title="milk")
+        await space.sql("SELECT * FROM recipe")
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        assert [one.id for one in await space.search(Recipe, "milk")] == ["1"]
+    plain = sqlite3.connect(tmp_path / "a.db")
+    assert plain.execute("SELECT rowid FROM _sync_search_recipe('milk')").fetchall()
+    plain.close()

@@ -1,6 +1,7 @@
 """Watching: now, then the latest; nothing in between is owed, nothing at the end lost."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -218,3 +219,95 @@ def test_a_wrong_name_is_told_at_once(name: str) -> None:
                 space.watch(name)
 
     asyncio.run(ask())
+
+
+# --- queries --------------------------------------------------------------------------
+
+
+async def test_a_query_is_answered_again_when_its_rows_are_others(space: Space) -> None:
+    await write(space, "1", "a")
+    space.collection_of(Note)
+    watching = space.watch_sql("SELECT title FROM note ORDER BY title LIMIT ?", 2)
+    assert [row["title"] for row in await anext(watching)] == ["a"]
+    later = asyncio.ensure_future(anext(watching))
+    async with space.transaction() as tx:
+        tx["page/1"]["title"] = "of another collection"
+    await write(space, "9", "z")
+    assert [tuple(row) for row in await later] == [("a",), ("z",)]
+    later = asyncio.ensure_future(anext(watching))
+    await write(space, "8", "zz")  # beyond the limit: the same rows
+    await asyncio.sleep(0.05)
+    assert not later.done()
+    await delete(space, "1")
+    assert [tuple(row) for row in await later] == [("z",), ("zz",)]
+
+
+async def test_a_query_that_is_none_is_refused(space: Space) -> None:
+    with pytest.raises(Invalid):
+        await anext(space.watch_sql("DELETE FROM note"))
+
+
+async def test_watching_a_query_ends_with_the_replica(replica: Replica) -> None:
+    space = replica.spaces()[0]
+    space.collection_of(Note)
+    watching = space.watch_sql("SELECT count(*) FROM note")
+    await anext(watching)
+    later = asyncio.ensure_future(anext(watching))
+    await asyncio.sleep(0)
+    await replica.close()
+    with pytest.raises(StopAsyncIteration):
+        await later
+
+
+# --- callbacks ------------------------------------------------------------------------
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_subscriber_is_told_until_it_is_cancelled(space: Space) -> None:
+    told: list[Any] = []
+    subscription = space.subscribe(lambda note: told.append(note and note.title), Note, "1")  # fmt: skip
+    await settled()
+    await write(space, "1", "a")
+    await settled()
+    assert told == [None, "a"]
+    subscription.cancel()
+    await write(space, "1", "b")
+    await settled()
+    assert told == [None, "a"]
+
+
+async def test_nobody_has_to_hold_a_subscription(space: Space) -> None:
+    told: list[Any] = []
+    space.subscribe(lambda notes: told.append(sorted(notes)), Note, prefix="2026-")
+    gc.collect()
+    await settled()
+    await write(space, "2026-1", "a")
+    await write(space, "1999-1", "b")
+    await settled()
+
+    assert told == [[], ["2026-1"]]
+
+
+async def test_a_subscriber_that_fails_is_told_of_the_next(
+    space: Space, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Any] = []
+
+    async def tell(page: Any) -> None:
+        await asyncio.sleep(0)
+        told.append(page and page.to_dict())
+        if len(told) == 1:
+            raise RuntimeError("a bug of the window")
+
+    space.subscribe(tell, "page/1")
+    await settled()
+    async with space.transaction() as tx:
+        tx["page/1"]["n"] = 1
+    await settled()
+
+    assert told == [None, {"n": 1}]
+    assert "a bug of the window" in caplog.text
