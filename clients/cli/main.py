@@ -33,7 +33,6 @@ from clients.cli.output import (
     stderr,
     table,
 )
-from syncengine.crdt.sequence.difference import rebased
 from syncengine.errors import Invalid, NotFound, StoreLocked, SyncError
 from syncengine.ids import base32, document_id, parse_document_id
 from syncengine.system import SystemEntropy
@@ -579,16 +578,19 @@ def _cell(value: Any) -> str:
 async def edit(context: Context, path: str) -> None:
     """Edit a text (collection/id/field) in $EDITOR.
 
-    The file is not kept open meanwhile: what you change is written as changes to what
-    the text is by then.
+    Bold, links and the like are Markdown there. The file is not kept open meanwhile:
+    what you change is written as changes to what the text is by then.
     """
+    from syncengine.bridges.markdown import to_markdown, write_markdown
+
     collection, key, field = (path.split("/") + [""] * 3)[:3]
     if path.count("/") != 2 or not field:
         raise Invalid("name a text as collection/id/field", path=path)
     name, field = document_id(collection, unescape(key)), unescape(field)
     async with context.open() as replica:
-        before = await _text(await context.space(replica), name, field)
-    edited = await asyncio.to_thread(click.edit, before, extension=".txt")
+        text = await _text(await context.space(replica), name, field)
+        before = to_markdown(text)
+    edited = await asyncio.to_thread(click.edit, before, extension=".md")
     if edited is not None and not before.endswith("\n"):
         edited = edited.removesuffix("\n")  # given to the last line for the editor
     if edited is None or edited == before:
@@ -596,30 +598,26 @@ async def edit(context: Context, path: str) -> None:
         return
     async with context.open() as replica:
         space = await context.space(replica)
-        now = await _text(space, name, field)
-        made = rebased(before, edited, now)
+        await _text(space, name, field)
         async with space.transaction() as tx:
-            text = tx[name].text(field)
-            for at, deleted, inserted in made:
-                if deleted:
-                    text.delete(at, deleted)
-                if inserted:
-                    text.insert(at, inserted)
-        data = {"path": path, "changes": len(made), "pending": space.pending}
-        context.out.result(data, f"Written: {len(made)} changes.")
+            made = write_markdown(tx[name].text(field), edited, before)
+        data = {"path": path, "changes": made, "pending": space.pending}
+        context.out.result(data, f"Written: {made} changes.")
         context.note_outsider(space)
 
 
-async def _text(space: "syncengine.Space", name: str, field: str) -> str:
+async def _text(
+    space: "syncengine.Space", name: str, field: str
+) -> list[syncengine.Span]:
     found = await space.get(name, default=None)
-    value = "" if found is None else found.get(field, "")
+    value: Any = "" if found is None else found.get(field, "")
     if not isinstance(value, str | syncengine.Text) or (
         isinstance(value, str) and value
     ):
         raise Invalid(
             f"{name}/{field} is no text that merges; `put` writes it", path=name
         )
-    return str(value)
+    return value.spans() if isinstance(value, syncengine.Text) else []
 
 
 @cli.command()

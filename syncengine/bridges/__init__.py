@@ -1,0 +1,1 @@
+"""Other formats: Markdown, and documents of Yjs. Each needs its extra."""
