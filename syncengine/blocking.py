@@ -253,6 +253,10 @@ class Replica(Closing):
         found = self._loop.run(self.inner.recover(key, namespace_id, name=name))
         return Space(self._loop, found)
 
+    def unarchive(self, path: StorePath, name: str | None = None) -> "Space":
+        """Take in a namespace from a file that `space.archive` wrote."""
+        return Space(self._loop, self._loop.run(self.inner.unarchive(path, name)))
+
     def backup(self, path: StorePath) -> None:
         """Write the replica into one file, without the device's key."""
         self._loop.run(self.inner.backup(path))
@@ -408,6 +412,10 @@ class Space:
     def dump(self, prefix: str = "") -> Iterator[dict[str, Any]]:
         """Yield a record for each document. See `syncengine.Space.dump`."""
         return self._loop.each(lambda: self.inner.dump(prefix))
+
+    def archive(self, path: StorePath) -> int:
+        """Write this namespace with all of its history to a new file."""
+        return self._loop.run(self.inner.archive(path))
 
     def load(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Make documents what records say. See `syncengine.Space.load`."""

@@ -12,7 +12,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import syncengine
 import transport
@@ -379,7 +380,8 @@ async def sync(
         link = transport.connect(replica, address, namespaces=[only] if only else None)
         async with link:
             if not watch:
-                await _within(link.synced(), link, seconds)
+                with _catching_up(link):
+                    await _within(link.synced(), link, seconds)
                 await replica.remember(link.hub)
                 pending = sum(space.pending for space in replica.spaces())
                 data = {"state": "synced", "pending": pending, "hub": link.hub}
@@ -395,6 +397,36 @@ async def sync(
                     await replica.remember(link.hub)
             if link.error is not None:
                 raise link.error
+
+
+@contextlib.contextmanager
+def _catching_up(link: Any) -> Generator[None, None, None]:
+    """Show how far it is, on stderr, where somebody looks."""
+    if not stderr.is_terminal:
+        yield
+        return
+    shown = Progress(
+        TextColumn("Catching up"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+    )
+    task = shown.add_task("", total=1)
+
+    async def follow() -> None:
+        while True:
+            passed, there = link.progress
+            shown.update(task, completed=passed, total=max(there, 1))
+            await asyncio.sleep(0.1)
+
+    with shown:
+        following = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            following.cancel()
 
 
 def _check_seconds(seconds: float) -> None:
@@ -643,6 +675,28 @@ async def export(context: Context, prefix: str, out: str | None) -> None:
         reader.close()
     if out:
         context.out.result({"documents": count, "file": out}, f"{count} documents.")
+
+
+@cli.command()
+@click.argument("file", type=click.Path())
+@command
+async def archive(context: Context, file: str) -> None:
+    """Write the namespace with all of its history to FILE, which is not there yet."""
+    async with context.open() as replica:
+        space = await context.space(replica)
+        count = await space.archive(file)
+        context.out.result({"rows": count, "file": file}, f"Written: {count} rows.")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(exists=True))
+@command
+async def unarchive(context: Context, file: str) -> None:
+    """Take in a namespace from FILE, as `archive` wrote it; named by -n."""
+    async with context.open(create=True) as replica:
+        space = await replica.unarchive(file, context.settings.namespace)
+        data = {"namespace": space.name, "id": space.id}
+        context.out.result(data, f"It is here, as {space.name or space.id[:8]}.")
 
 
 @cli.command("import")

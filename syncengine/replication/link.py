@@ -137,6 +137,17 @@ class Link:
             self._check()
             await self._changed.wait()
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How far catching up has come: rows of the peer's logs that were passed, of
+        how many there were when the link began; (0, 0) while there is no link."""
+        conversation = self._conversation
+        channels = [] if conversation is None else list(conversation.channels.values())
+        passed = sum(
+            min(c.received.position, c.their_position) for c in channels if c.received
+        )
+        return passed, sum(channel.their_position for channel in channels)
+
     async def synced(self) -> None:
         """Wait until what was ours and theirs at this moment is on both disks.
 

@@ -23,6 +23,7 @@ from syncengine.errors import (
 from syncengine.ids import HASH_BYTES, DeviceId, NamespaceId, base32, from_base32
 from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Open
+from syncengine.replication import archive
 from syncengine.replication.address import parse_address
 from syncengine.replication.host import Hosted
 from syncengine.replication.keeper import Keeper
@@ -460,6 +461,27 @@ class Replica:
             writes.add(sql.REMEMBER_ADDRESS, address, space.engine.ns)
         if writes:
             await self.store.commit(writes)
+
+    async def unarchive(self, path: StorePath, name: str | None = None) -> Space:
+        """Take in a namespace from a file that `space.archive` wrote; return it.
+
+        `name` is how this replica will call it. What is here already stays, so that an
+        archive brings what is missing, as a link would. Each row is checked; this
+        device can show it, and takes part when let in by an invite. Raises `Invalid`
+        for a file that is none or was damaged, and `AlreadyExists` for the name.
+        """
+        self.check_usable()
+        path = os.fspath(path)
+        namespace = archive.namespace_of(path)
+        space = self._spaces.get(namespace)
+        if space is None:
+            if name is not None:
+                _check_name(name)
+                if any(other.name == name for other in self._spaces.values()):
+                    raise AlreadyExists(f"a namespace {name!r} is here already")
+            space = await self._new(namespace, name, None)
+        await archive.read(space, path)
+        return space
 
     async def backup(self, path: StorePath) -> None:
         """Write one consistent file, without the device's key.

@@ -48,7 +48,7 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
-from syncengine.replication import feed, history, watch
+from syncengine.replication import archive, feed, history, watch
 from syncengine.replication.address import parse_address
 from syncengine.replication.feed import Change
 from syncengine.replication.history import LostValue, Passage, Why
@@ -59,7 +59,7 @@ from syncengine.replication.past import Index, Past
 from syncengine.replication.transaction import Transaction
 from syncengine.replication.undo import Undoing
 from syncengine.replication.watch import Subscription
-from syncengine.storage.store import SqlRow
+from syncengine.storage.store import SqlRow, StorePath
 from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
 from syncengine.trust.membership import (
     OPS_BY_NAME,
@@ -156,6 +156,13 @@ class Space:
         written until then waits in it.
         """
         grant = self.grant
+        if grant is None and self.engine.actor is None:
+            raise Refused(
+                Code.NOT_GRANTED,
+                f"this device was never let in to {self.name or self.id[:8]}; join it "
+                "by an invite",
+                retry="after_action",
+            )
         if grant is None:
             return
         if not grant.ops & Ops.WRITE:
@@ -648,6 +655,18 @@ class Space:
                             continue
                         record = exchange.dump(document)
                     yield record
+
+    async def archive(self, path: StorePath) -> int:
+        """Write this namespace with all of its history to a new file; return how many
+        rows. `replica.unarchive` reads it, on any device.
+
+        It holds no key: who reads it can show it, and takes part when let in by an
+        invite. Raises `AlreadyExists`, and `OSError` from the disk.
+        """
+        self.check_usable()
+        self._check_outside()
+        name = path if isinstance(path, str) else path.__fspath__()
+        return await archive.write(self, name)
 
     async def load(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Make documents what their records say, by edits where they differ; return

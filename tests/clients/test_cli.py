@@ -409,6 +409,41 @@ def test_edit_writes_the_difference_to_what_the_text_is_by_then(shell: Shell) ->
     shell.run("edit", "notes/1", code=2)
 
 
+def test_edit_shows_marks_as_markdown(shell: Shell) -> None:
+    async def mark() -> None:
+        async with syncengine.open(shell.folder / "a.db") as replica:
+            space = replica.spaces()[0]
+            async with space.transaction() as tx:
+                body = tx["notes/1"].text("body")
+                body.insert(0, "milk and eggs")
+                body.mark(0, 4, "bold")
+
+    shell.run("init", "family")
+    asyncio.run(mark())
+    editor = shell.folder / "editor.py"
+    editor.write_text(
+        "import sys\n"
+        "text = open(sys.argv[1]).read()\n"
+        "assert text == '**milk** and eggs\\n', text\n"
+        "open(sys.argv[1], 'w').write('**milk** and *eggs*')\n"
+    )
+    shell.environment["EDITOR"] = f"{sys.executable} {editor}"
+    assert shell.json("edit", "notes/1/body")["changes"] == 1
+    record = json.loads(shell.run("export"))
+    assert record["marks"] == {"/body": [[0, 4, "bold", True], [9, 13, "italic", True]]}
+
+
+def test_a_namespace_is_archived_and_taken_in(shell: Shell) -> None:
+    shell.run("init", "family")
+    shell.run("put", "notes/1", "title=Milk")
+    assert shell.json("archive", "family.archive")["rows"] > 3
+    shell.run("archive", "family.archive", code=2)
+    shell.run("-n", "copy", "unarchive", "family.archive", db="b.db")
+    assert shell.json("get", "notes/1", db="b.db")["value"] == {"title": "Milk"}
+    (shell.folder / "bad").write_text("no archive")
+    shell.run("unarchive", "bad", db="b.db", code=2)
+
+
 def test_watch_prints_what_is_and_what_comes(shell: Shell) -> None:
     shell.run("init", "family")
     shell.run("put", "notes/1", "x=1")
