@@ -48,6 +48,7 @@ from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
     from syncengine.crdt.marks import MarkRange, Span
+    from syncengine.crdt.sequence.state import Edit
     from syncengine.documents.comparing import Difference
     from syncengine.documents.fields import List, Map, Node, Tree
     from syncengine.documents.leaves import Counter, MultiValue, Set
@@ -78,6 +79,7 @@ _HOMES = {
     "Tree": "syncengine.documents.fields",
     "Record": "syncengine.documents.record",
     "Text": "syncengine.documents.text",
+    "Edit": "syncengine.crdt.sequence.state",
     "MarkRange": "syncengine.crdt.marks",
     "Span": "syncengine.crdt.marks",
     "Document": "syncengine.documents.model",
@@ -112,6 +114,7 @@ __all__ = [
     "Difference",
     "DivergenceDetected",
     "Document",
+    "Edit",
     "Found",
     "FrozenDocument",
     "Hub",

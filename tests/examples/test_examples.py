@@ -1,0 +1,119 @@
+"""The examples do what they say, and other programs read the file meanwhile."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import syncengine
+from syncengine import Counter, Document, Set, Text
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(example: str, *words: str, folder: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / example), *words],
+        cwd=folder, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_task_list(tmp_path: Path) -> None:
+    assert run("tasks.py", folder=tmp_path) == []
+    run("tasks.py", "add", "Buy milk", "shop", folder=tmp_path)
+    run("tasks.py", "add", "Call Ann", folder=tmp_path)
+    run("tasks.py", "done", "1", folder=tmp_path)
+    shown = run("tasks.py", "first", "2", folder=tmp_path)
+    assert shown == ["1. [ ] Call Ann", "2. [x] Buy milk #shop"]
+    assert run("tasks.py", "undo", folder=tmp_path) == ["1. [x] Buy milk #shop", "2. [ ] Call Ann"]  # fmt: skip
+
+
+def test_the_shared_note(tmp_path: Path) -> None:
+    shown = run("shared_note.py", folder=tmp_path)
+    assert shown[0] == "# Trip"
+    assert shown[2] == "We leave on **Saturday** morning at *nine*."
+    assert "patches" in shown[3]
+
+
+def test_the_analytics(tmp_path: Path) -> None:
+    shown = run("analytics.py", folder=tmp_path)
+    assert shown[:3] == ["s0|50|13.0", "s1|50|12.96", "s2|50|13.04"]
+    assert shown[3] == "['a [bird] sat on it']"
+    if shutil.which("sqlite3"):
+        assert shown[5:] == shown[:3]
+
+
+async def test_the_editor(tmp_path: Path) -> None:
+    pytest.importorskip("textual", reason="the extra examples is not installed")
+    spec = importlib.util.spec_from_file_location("editor", ROOT / "examples/editor.py")
+    assert spec is not None
+    assert spec.loader is not None
+    editor: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(editor)
+    app = editor.Editor(str(tmp_path / "notes.db"))
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        for key in "hi":
+            await pilot.press(key)
+        await pilot.pause()
+        async with app.space.transaction(operation_id="elsewhere") as tx:
+            tx.get(editor.Note, "note").body.insert(0, "> ")
+        await pilot.pause()
+        assert app.area.text == "> hi"
+        assert app.area.cursor_location == (0, 4)
+        await pilot.press("!")
+        await pilot.pause()
+        assert app.area.text == str(app.live.doc.body) == "> hi!"
+        await pilot.press("ctrl+z")
+        await pilot.pause()
+        assert app.area.text == str(app.live.doc.body) == "> hi"
+        await pilot.press("ctrl+y")
+        await pilot.pause()
+        assert app.area.text == "> hi!"
+    async with syncengine.open(tmp_path / "notes.db") as replica:
+        note = await (await replica.namespace("notes")).get(editor.Note, "note")
+        assert str(note.body) == "> hi!"
+
+
+class Note(Document):
+    title: str = ""
+    likes: Counter = Counter()
+    tags: Set[str] = Set()
+    body: Text = Text()
+
+
+async def test_datasette_and_the_sqlite3_shell_read_an_open_file(tmp_path: Path) -> None:  # fmt: skip
+    path = tmp_path / "notes.db"
+    async with syncengine.open(path) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            note = tx.create(Note, "1", title="Milk", tags={"a", "b"}, body="text")
+            note.likes += 2
+        await space.sql("SELECT 1 FROM note")  # the table is there
+        query = "SELECT namespace, id, title, likes, tags, body FROM note"
+        expected = ["home", "1", "Milk", 2, '["a","b"]', "text"]
+        if shell := shutil.which("sqlite3"):
+            asked = subprocess.run(  # noqa: ASYNC221  # it is what is tested
+                [shell, "-readonly", "-json", str(path), query],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            assert [list(row.values()) for row in json.loads(asked.stdout)] == [expected]  # fmt: skip
+        app_module = pytest.importorskip("datasette.app", reason="Datasette is not installed")  # fmt: skip
+        app = app_module.Datasette([str(path)], settings={"num_sql_threads": 0})
+        answer = await app.client.get("/notes.json", params={"sql": query, "_shape": "arrays"})  # fmt: skip
+        assert answer.json()["rows"] == [expected] if isinstance(answer.json(), dict) else answer.json() == [expected]  # fmt: skip
+        page = await app.client.get("/notes/note")
+        assert page.status_code == 200
+        assert "Milk" in page.text
+        async with space.transaction() as tx:
+            tx.get(Note, "1").title = "Eggs"
+        page = await app.client.get("/notes/note")
+        assert "Eggs" in page.text
