@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from syncengine.documents.comparing import Difference
     from syncengine.documents.fields import List, Map, Node, Tree
     from syncengine.documents.leaves import Counter, MultiValue, Set
+    from syncengine.documents.lenses import Converted, Renamed
     from syncengine.documents.model import Document
     from syncengine.documents.record import Record
     from syncengine.documents.shape import Indexed, Searchable, Whole
@@ -82,6 +83,8 @@ _HOMES = {
     "Edit": "syncengine.crdt.sequence.state",
     "MarkRange": "syncengine.crdt.marks",
     "Span": "syncengine.crdt.marks",
+    "Converted": "syncengine.documents.lenses",
+    "Renamed": "syncengine.documents.lenses",
     "Document": "syncengine.documents.model",
     "Indexed": "syncengine.documents.shape",
     "Searchable": "syncengine.documents.shape",
@@ -110,6 +113,7 @@ __all__ = [
     "ClockSuspect",
     "Closed",
     "ConnectionLost",
+    "Converted",
     "Counter",
     "Difference",
     "DivergenceDetected",
@@ -139,6 +143,7 @@ __all__ = [
     "Receipt",
     "Record",
     "Refused",
+    "Renamed",
     "Replica",
     "Searchable",
     "Set",

@@ -19,20 +19,32 @@ _json = msgspec.json.Encoder(order="sorted")
 class Column(NamedTuple):
     """One field. `type` is that of its container, 0 for a register; `default` what an
     unwritten one shows; `indexed` whether queries look documents up by it, `searched`
-    whether they look for words in it."""
+    whether they look for words in it; `key` what it is called where it is stored."""
 
     name: str
     type: int
     default: Any
     indexed: bool
     searched: bool = False
+    key: str = ""
+
+    @property
+    def stored(self) -> str:
+        return self.key or self.name
 
 
 def columns_of(kind: type[model.Document]) -> list[Column]:
     """Return the columns of a class's documents, in the order of its fields."""
     return [
-        Column(name, type_, None if type_ else cell(default), indexed, searched)
-        for name, type_, default, indexed, searched in model.declared(kind)
+        Column(
+            name,
+            type_,
+            None if type_ else cell(default),
+            indexed,
+            searched,
+            "" if key == name else key,
+        )
+        for name, type_, default, indexed, searched, key in model.declared(kind)
     ]
 
 
@@ -68,13 +80,13 @@ def cell(value: Any) -> Any:
 
 def value_of(document: State, column: Column) -> Any:
     """Return what a field shows, as SQL has it."""
-    slot = document.root.slots.get(column.name, ())
+    slot = document.root.slots.get(column.stored, ())
     if not column.type:
         for entry in slot:
             if not entry.type:
                 return cell(entry.value)
         return column.default
-    container = (column.name, column.type)
+    container = (column.stored, column.type)
     shows = bool(slot) and slot[0].container == container
     if not shows:
         return {Type.COUNTER: 0, Type.TEXT: "", Type.MAP: "{}"}.get(

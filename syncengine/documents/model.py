@@ -12,7 +12,7 @@ import contextlib
 import re
 import sys
 import typing
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -23,6 +23,7 @@ from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import Action, Operation, Type, join, length
 from syncengine.documents.bound import Name
 from syncengine.documents.fields import Map, assign, bound, plain_value
+from syncengine.documents.lenses import Lens
 from syncengine.documents.record import Declared, DeclaredMeta, check_given
 from syncengine.documents.versions import encode_version
 from syncengine.documents.view import View
@@ -63,8 +64,9 @@ class Meta:
 
     @property
     def needs_upgrade(self) -> bool:
-        """Whether a newer version wrote what this one cannot read."""
-        return self._view.document.needs_upgrade
+        """Whether a newer version wrote what this one cannot read, or must not write
+        to: then it is read-only here."""
+        return self._view.document.needs_upgrade or self._view.refusal is not None
 
 
 @dataclass_transform(kw_only_default=True)
@@ -76,20 +78,30 @@ class _DocumentMeta(DeclaredMeta):
         namespace: dict[str, Any],
         *,
         collection: str | None = None,
+        version: int = 1,
+        since: int = 1,
+        lenses: Iterable[Lens] = (),
     ) -> "_DocumentMeta":
         cls = super().__new__(mcls, name, bases, namespace)
         if bases != (Declared,):
+            if not 1 <= since <= version:
+                raise TypeError(f"{name}: since is a version from 1 to {version}")
             cls._collection = check_collection(collection or _snake_case(name))
-            cls._declare(sys._getframe(1))
+            cls._version, cls._since = version, since
+            cls._declare(sys._getframe(1), lenses)
         return cls
 
     _collection: str
+    _version: int
+    _since: int
 
 
 class Document(Declared, metaclass=_DocumentMeta):
     """The base of typed documents: `class Note(Document, collection="note")`."""
 
     _collection: ClassVar[str] = ""
+    _version: ClassVar[int] = 1
+    _since: ClassVar[int] = 1
     _container: ClassVar[Name] = None
 
     def __new__(cls, *args: Any, **fields: Any) -> "Document":
@@ -133,9 +145,9 @@ def collection_of(kind: type[Document]) -> str:
     return kind._collection
 
 
-def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool, bool]]:
-    """Return (name, type of its container or 0, default, is indexed, is searched) of
-    each field."""
+def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool, bool, str]]:
+    """Return (name, type of its container or 0, default, is indexed, is searched, name
+    where it is stored) of each field."""
     return [
         (
             name,
@@ -145,13 +157,21 @@ def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool, bool]]:
             else msgspec.to_builtins(field.default, builtin_types=(bytes, datetime)),
             field.is_indexed,
             field.is_searched,
+            field.key,
         )
         for name, field in kind._fields.items()
     ]
 
 
+def stored_name(kind: type[Document], field: str) -> str:
+    """Return what a field is called where it is stored."""
+    declared_ = kind._fields.get(field)
+    return field if declared_ is None else declared_.key
+
+
 def typed(kind: type[D], view: View) -> D:
     """Return a document as a `kind`: a draft or a snapshot, as its view is."""
+    view.understand(kind.__name__, kind._version, kind._since)
     document = object.__new__(kind)
     object.__setattr__(document, "_view", view)
     return document
@@ -168,6 +188,7 @@ def view_of(snapshot: "Document | Map[str, Any]") -> View:
 def create(kind: type[Document], view: View, fields: dict[str, Any]) -> None:
     """Write the first values of a new document; raises `Invalid`."""
     check_given(kind, fields, view.document.name)
+    view.understand(kind.__name__, kind._version, kind._since)
     view.emit(Action.TOUCH, None)
     for name, value in fields.items():
         kind._fields[name].write_first(view, None, value)

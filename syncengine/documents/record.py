@@ -14,7 +14,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import (
     Any,
@@ -28,7 +28,9 @@ from typing import (
 
 import msgspec
 
+from syncengine import values
 from syncengine.crdt.operation import Action, ContainerId, Type
+from syncengine.crdt.register import Entry
 from syncengine.documents.bound import Bound, Name, Shaped
 from syncengine.documents.fields import (
     Tree,
@@ -38,6 +40,7 @@ from syncengine.documents.fields import (
     plain_value,
     unmade,
 )
+from syncengine.documents.lenses import Converted, Lens, keys
 from syncengine.documents.shape import (
     IndexMark,
     SearchMark,
@@ -48,7 +51,7 @@ from syncengine.documents.shape import (
     record_of,
     unwrapped,
 )
-from syncengine.documents.view import View
+from syncengine.documents.view import View, own_copy
 from syncengine.errors import Invalid
 
 RESERVED = frozenset({"id", "meta", "to_dict"})
@@ -69,15 +72,25 @@ _INSTEAD: dict[Any, tuple[str, str]] = {
 class Field:
     """One declared field, as a descriptor."""
 
-    def __init__(self, name: str, declared: Any, default: Any):
+    def __init__(
+        self,
+        name: str,
+        declared: Any,
+        default: Any,
+        key: str,
+        lens: Converted | None = None,
+    ):
         self.name = name
+        self.key = key
+        """What it is called where it is stored"""
+        self.lens = lens
         self.default = default
         self.declared = declared
         self.is_indexed = is_marked(declared, IndexMark)
         self.is_searched = is_marked(declared, SearchMark)
         self.type = container_of(declared)
         """The type of its container; 0: a register"""
-        self.container: ContainerId = (name, self.type) if self.type else None
+        self.container: ContainerId = (key, self.type) if self.type else None
         """Its container in a document"""
         if isinstance(default, Record) and default._given:
             raise TypeError(
@@ -103,12 +116,14 @@ class Field:
         if view is None:
             return instance._given.get(self.name, self._empty())
         if self.type:
-            name = unmade(at, self.name, self.type)
+            name = unmade(at, self.key, self.type)
             return container_at(view, name, self.type, self.declared)
-        for entry in view.slot(at, self.name) if view.shows(at) else ():
-            if not entry.type:
-                return converted(entry.value, self.declared)
-        return self._empty()
+        entry = _plain_entry(view, at, self.key)
+        if self.lens is not None:
+            older = _plain_entry(view, at, self.lens.old)
+            if older is not None and (entry is None or older[:3] > entry[:3]):
+                return converted(self.lens.up(own_copy(older.value)), self.declared)
+        return self._empty() if entry is None else converted(entry.value, self.declared)
 
     def _empty(self) -> Any:
         """Return what shows where nobody wrote."""
@@ -126,30 +141,40 @@ class Field:
                 checked(value, self.declared, self.name)
             instance._given[self.name] = value
             return
-        path = view.path(at, self.name)
+        path = view.path(at, self.key)
         view.writable()
         if not self.type:
-            view.emit(Action.SET, at, self.name, checked(value, self.declared, path))
+            self._write(view, at, value, path)
             return
-        name = unmade(at, self.name, self.type)
+        name = unmade(at, self.key, self.type)
         own = isinstance(value, Bound) and value._view is view
         if own and value._container == name:
             return  # `note.body += "x"` has done its work already
         with view.writable().whole():
             assign(view, name, self.type, value, path, self.declared)
 
+    def _write(self, view: View, at: Name, value: Any, path: str) -> None:
+        plain = checked(value, self.declared, path)
+        if self.lens is None:
+            view.emit(Action.SET, at, self.key, plain)
+            return
+        older = self.lens.down(value)
+        values.check(older, path)
+        with view.writable().whole():
+            view.emit(Action.SET, at, self.lens.old, older)
+            view.emit(Action.SET, at, self.key, plain)  # the later of the two
+
     def write_first(self, view: View, at: ContainerId, value: Any) -> None:
         """Write the first value into what was just made; `MISSING`: nothing."""
-        path = view.path(at, self.name)
+        path = view.path(at, self.key)
         if not self.type:
             if value is not MISSING:
-                plain = checked(value, self.declared, path)
-                view.emit(Action.SET, at, self.name, plain)
+                self._write(view, at, value, path)
             return
         made = self.container
         if at is not None:
             # Made with the record, so that all who write to it write to the same.
-            seq = view.emit(Action.MAKE, at, self.name, self.type)
+            seq = view.emit(Action.MAKE, at, self.key, self.type)
             made = (view.writable().actor, seq)
             record = record_of(self.declared)
             if value is MISSING and record is not None and not self.is_required:
@@ -158,12 +183,17 @@ class Field:
             fill(view, made, self.type, value, path, self.declared)
 
 
+def _plain_entry(view: View, at: Name, key: str) -> Entry | None:
+    slot = view.slot(at, key) if view.shows(at) else ()
+    return next((entry for entry in slot if not entry.type), None)
+
+
 class DeclaredMeta(type):
     """Makes fields of a class's annotations."""
 
     _fields: dict[str, Field]
 
-    def _declare(cls, frame: types.FrameType) -> None:
+    def _declare(cls, frame: types.FrameType, lenses: Iterable[Lens]) -> None:
         own: dict[str, Any] = inspect.get_annotations(cls)
         local = _names_around(cls.__qualname__, frame)
         try:
@@ -174,6 +204,7 @@ class DeclaredMeta(type):
                 "the class is made"
             ) from error
         fields: dict[str, Field] = dict(getattr(cls, "_fields", {}))
+        stored, converted_ = keys(lenses)
         for key in own:
             declared = hints[key]
             if key.startswith("_") or ClassVar in (declared, get_origin(declared)):
@@ -181,9 +212,23 @@ class DeclaredMeta(type):
             if key in RESERVED:
                 raise TypeError(f"{cls.__name__}.{key}: the name is reserved")
             _check_declared(f"{cls.__name__}.{key}", declared)
-            field = Field(key, declared, cls.__dict__.get(key, MISSING))
+            default = cls.__dict__.get(key, MISSING)
+            lens = converted_.pop(key, None)
+            field = Field(key, declared, default, stored.pop(key, key), lens)
+            if lens is not None and (field.type or not callable(lens.up)):
+                raise TypeError(
+                    f"{cls.__name__}.{key}: what is converted is a field of one value"
+                )
             fields[key] = field
             setattr(cls, key, field)
+        if left := sorted(stored.keys() | converted_.keys()):
+            raise TypeError(
+                f"{cls.__name__}: a lens names {', '.join(left)}, which is no field"
+            )
+        used = [field.key for field in fields.values()]
+        used += [field.lens.old for field in fields.values() if field.lens]
+        if len(set(used)) < len(used):
+            raise TypeError(f"{cls.__name__}: two fields would be stored as one")
         if len({name.lower() for name in fields}) < len(fields):
             raise TypeError(
                 f"{cls.__name__}: two fields differ only in case, and a table's "
@@ -305,11 +350,16 @@ def check_given(kind: type[Declared], given: Mapping[str, Any], path: str) -> No
 @dataclass_transform(kw_only_default=True)
 class _RecordMeta(DeclaredMeta):
     def __new__(
-        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        lenses: Iterable[Lens] = (),
     ) -> "_RecordMeta":
         cls = super().__new__(mcls, name, bases, namespace)
         if Shaped not in bases:
-            cls._declare(sys._getframe(1))
+            cls._declare(sys._getframe(1), lenses)
         return cls
 
 

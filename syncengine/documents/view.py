@@ -35,6 +35,7 @@ from syncengine.crdt.register import EMPTY, Entry, Slot
 from syncengine.crdt.sequence.buffer import pieces
 from syncengine.crdt.text import TextState
 from syncengine.crdt.tree import Place, TreeState, walk
+from syncengine.documents.lenses import SCHEMA
 from syncengine.documents.versions import NO_VERSION, Version
 from syncengine.errors import FrozenDocument, Invalid, TooLarge, TransactionClosed
 from syncengine.ids import ActorId, OpId, node_id
@@ -163,8 +164,10 @@ class View:
         "_closed",
         "_exists",
         "_newest",
+        "_since",
         "document",
         "pending",
+        "refusal",
         "tx",
         "version",
     )
@@ -180,6 +183,9 @@ class View:
         self.document = document
         self._captured: dict[ContainerId, Any] = {}
         self._closed = False
+        self._since = 1
+        self.refusal: str | None = None
+        """Why this program must not write to it, though it can read it"""
         self.version = version
         if tx is None:
             self.freeze(pending=pending, version=version)
@@ -432,11 +438,35 @@ class View:
                 "was written by a newer version and is read-only here; update first",
                 path=self.document.name,
             )
+        if self.refusal is not None:
+            raise Invalid(self.refusal, path=self.document.name)
         return self.tx
+
+    def understand(self, kind: str, version: int, since: int) -> None:
+        """Read it as a version of a class does, whose writes are for those from `since`
+        on."""
+        needed = self._schema()
+        if needed > version:
+            self.refusal = (
+                f"was written for version {needed} of {kind} and this is {version}, so "
+                "it is read-only here; update first"
+            )
+        self._since = max(self._since, since)
+
+    def _schema(self) -> int:
+        """Return which version of its class may write a document."""
+        slot = self.slot(None, SCHEMA) if self.exists else ()
+        said = [entry.value for entry in slot]
+        return max((one for one in said if type(one) is int), default=1)
 
     def emit(self, action: int, container: Name, *rest: Any) -> int:
         """Write one operation in `container`."""
         tx = self.writable()
+        if self._since > 1:
+            since, self._since = self._since, 1
+            if self._schema() < since:
+                self.uncover(None)
+                self._raw(Action.SET, None, SCHEMA, since)
         container = self.made(container)
         if action in _MAKING and self.document.depth(container) >= limits.DEPTH_MAX:
             raise TooLarge(

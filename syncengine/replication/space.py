@@ -306,11 +306,11 @@ class Space:
         for all fields. The same on every replica.
         """
         self.check_usable()
-        name = (
-            parse_document_id(kind)
-            if isinstance(kind, str)
-            else document_id(model.collection_of(kind), id or "")
-        )
+        if isinstance(kind, str):
+            name = parse_document_id(kind)
+        else:
+            name = document_id(model.collection_of(kind), id or "")
+            field = None if field is None else model.stored_name(kind, field)
         await self.engine.whole()
         with self.engine.as_before([name]):
             document = self.engine.documents.find(name)
@@ -823,7 +823,8 @@ def _field_path(kind: Any, id: str | None, field: str | None) -> str:
     """Return the path that a class, an id and a field mean; a path as it is."""
     if isinstance(kind, str):
         return kind
-    steps = (model.collection_of(kind), id or "", field or "")
+    stored = model.stored_name(kind, field or "")
+    steps = (model.collection_of(kind), id or "", stored)
     return "/".join(map(values.escape, steps))
 
 

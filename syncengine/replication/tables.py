@@ -226,7 +226,7 @@ class Tables:
         else:
             fields = document.changed_fields()
             for i, column in enumerate(table.columns):
-                if column.name in fields:
+                if column.stored in fields:
                     value = columns.value_of(document, column)
                     writes.add(
                         f"UPDATE {table.name} SET c{i} = ? WHERE document = ?",
@@ -236,7 +236,7 @@ class Tables:
 
     def _has_words(self, table: Table, document: State) -> bool:
         fields = document.changed_fields()
-        searched = (c.name for c in table.columns if c.searched)
+        searched = (c.stored for c in table.columns if c.searched)
         return not document.visible or any(name in fields for name in searched)
 
     def clear(self, writes: Writes, ns: int) -> None:
