@@ -548,6 +548,19 @@ class Document:
         return key in self._seeds_of
 
     def _apply_positional(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
+        if op[0] == 8 and type(op[1]) is str:  # typing in a field that is open
+            _, field, pos, what, *_ = op
+            container: ContainerId = (field, 5)
+            text = self._states.get(container)
+            plain = type(what) is str and what and what.isascii()
+            if plain and text is not None and type(pos) is int and pos >= 0:
+                if self._viewers:
+                    self._changing(container)
+                n = len(what)
+                text.apply(INS, pos, n, what, stamp, seen, self.undo)  # type: ignore[union-attr]  # a text, by its name
+                self.dirty.add((container, None))
+                self._touch(container, stamp)
+                return
         found = self._positional(op, stamp, seen)
         if found is None:
             return
@@ -743,6 +756,30 @@ class Document:
     def _touch(self, container: ContainerId, stamp: Stamp) -> None:
         """Let an operation in `container` keep everything above it alive."""
         hlc, actor, seq = stamp
+        if container is not None and type(container[0]) is str and not self._viewers:
+            # A field that one author goes on editing: what the rest comes to.
+            slots, field = self.root.slots, container[0]
+            slot = slots.get(field, EMPTY)
+            if len(slot) == 1 and slot[0][5] == container:
+                touches = slot[0][6]
+                last = touches.get(actor) if touches and len(touches) == 1 else None
+                if last is not None and last[0] < seq:
+                    if self.undo is not None:
+                        self.undo.append((slots, field, slot))
+                    own = (seq, hlc)
+                    fields = (
+                        hlc,
+                        actor,
+                        seq,
+                        None,
+                        container[1],
+                        container,
+                        {actor: own},
+                    )
+                    slots[field] = (_new_entry(Entry, fields),)
+                    self.dirty.add((None, field))
+                    self._put(self.touches, actor, own)
+                    return
         while container is not None:
             if isinstance(container[0], str):
                 above: ContainerId = None
@@ -987,6 +1024,9 @@ _STEPS: dict[int, Callable[[Document, Operation, Stamp, Seen], Iterator[_Step]]]
 }
 
 _MISSING: Any = object()
+
+# An entry without the call that names its fields: each keystroke makes one.
+_new_entry: Any = tuple.__new__
 
 
 def _node(raw: Any, author: ActorId) -> OpId:
