@@ -767,16 +767,9 @@ class Document:
                     if self.undo is not None:
                         self.undo.append((slots, field, slot))
                     own = (seq, hlc)
-                    fields = (
-                        hlc,
-                        actor,
-                        seq,
-                        None,
-                        container[1],
-                        container,
-                        {actor: own},
-                    )
-                    slots[field] = (_new_entry(Entry, fields),)
+                    type_, one = container[1], {actor: own}
+                    entry = Entry(hlc, actor, seq, None, type_, container, one)
+                    slots[field] = (entry,)
                     self.dirty.add((None, field))
                     self._put(self.touches, actor, own)
                     return
@@ -1024,9 +1017,6 @@ _STEPS: dict[int, Callable[[Document, Operation, Stamp, Seen], Iterator[_Step]]]
 }
 
 _MISSING: Any = object()
-
-# An entry without the call that names its fields: each keystroke makes one.
-_new_entry: Any = tuple.__new__
 
 
 def _node(raw: Any, author: ActorId) -> OpId:
