@@ -622,7 +622,10 @@ async def edit(context: Context, path: str) -> None:
     async with context.open() as replica:
         text = await _text(await context.space(replica), name, field)
         before = to_markdown(text)
-    edited = await asyncio.to_thread(click.edit, before, extension=".md")
+    try:
+        edited = await asyncio.to_thread(click.edit, before, extension=".md")
+    except UnicodeDecodeError:
+        raise Invalid("the editor saved no UTF-8; nothing was changed") from None
     if edited is not None and not before.endswith("\n"):
         edited = edited.removesuffix("\n")  # given to the last line for the editor
     if edited is None or edited == before:

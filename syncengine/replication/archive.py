@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, BinaryIO
 from syncengine import limits
 from syncengine.errors import AlreadyExists, Invalid
 from syncengine.ids import NamespaceId
-from syncengine.log.run import decode_rows, encode_rows
+from syncengine.log.batch import Batch
+from syncengine.log.run import RUN_BATCHES_MAX, Row, decode_rows, encode_rows
 from syncengine.replication.host import sealed
+from syncengine.trust.membership import Entry, entry_id
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
 
 _MAGIC = b"sync1:archive\0"
 
-# Rows of a piece, at least: a megabyte or so, most of which is compressed away.
-PIECE_ROWS = 200
+# A piece ends when it has this much, and a run of batches is complete.
+PIECE_BYTES = 1 << 20
 
-# A piece is read as a whole; a change has 8 MiB at most, a run of them 16.
-PIECE_BYTES_MAX = 16 * limits.BATCH_BYTES_MAX
+# So a piece has at most that, and the largest run there can be.
+PIECE_BYTES_MAX = PIECE_BYTES + (RUN_BATCHES_MAX + 1) * limits.BATCH_BYTES_MAX
 
 
 async def write(space: "Space", path: str) -> int:
@@ -45,11 +47,16 @@ async def write(space: "Space", path: str) -> int:
 
         put(_MAGIC + engine.keeper.namespace)
         while done < until:
-            rows = engine.keeper.rows_after(done, PIECE_ROWS)
-            piece = zlib.compress(encode_rows(row for _, row in rows), 6)
+            rows: list[Row] = []
+            size = 0
+            while size < PIECE_BYTES and done < until:
+                for at, row in engine.keeper.rows_after(done, 1):
+                    rows.append(row)
+                    size += len(row.payload if isinstance(row, Batch) else row.body)
+                    done = at
+            piece = zlib.compress(encode_rows(rows), 6)
             put(len(piece).to_bytes(4, "big"))
             put(piece)
-            done = rows[-1][0]
             count += len(rows)
             await engine.whole()
         put(bytes(4))
@@ -58,18 +65,38 @@ async def write(space: "Space", path: str) -> int:
 
 
 def namespace_of(path: str) -> NamespaceId:
-    """Return whose archive a file is; raises `Invalid` for one that is none, or that is
-    not whole."""
+    """Return whose archive a file is; raises `Invalid` for one that is none, that is
+    not whole, or that holds no beginning of what it says it is."""
     with Path(path).open("rb") as file:
         head = file.read(len(_MAGIC) + 32)
         if not head.startswith(_MAGIC) or len(head) != len(_MAGIC) + 32:
             raise Invalid(f"{path} is no archive of a namespace")
         digest = hashlib.sha256(head)
+        namespace = NamespaceId(head[len(_MAGIC) :])
+        begins = False
         for size, piece in _pieces(file, path):
             digest.update(size + piece)
+            rows = _rows(namespace, piece, path) if piece else []
+            begins |= any(
+                isinstance(row, Entry) and bytes(entry_id(row)) == head[len(_MAGIC) :]
+                for row in rows
+            )
         if file.read(33) != digest.digest():
             raise Invalid(f"{path} was damaged: it is not what was written")
-        return NamespaceId(head[len(_MAGIC) :])
+        if not begins:
+            raise Invalid(f"{path} holds no namespace")
+        return namespace
+
+
+def _rows(namespace: NamespaceId, piece: bytes, path: str) -> list[Row]:
+    unpacking = zlib.decompressobj()
+    try:
+        body = unpacking.decompress(piece, PIECE_BYTES_MAX)
+        if not unpacking.eof:
+            raise ValueError("a piece is too large")
+        return decode_rows(namespace, body)
+    except (ValueError, zlib.error) as error:
+        raise Invalid(f"{path} holds what is no row: {error}") from error
 
 
 def _pieces(file: BinaryIO, path: str) -> Iterator[tuple[bytes, bytes]]:
@@ -96,11 +123,7 @@ async def read(space: "Space", path: str) -> int:
         for _, piece in _pieces(file, path):
             if not piece:
                 break
-            try:
-                body = zlib.decompress(piece)
-                rows = decode_rows(space.engine.keeper.namespace, body)
-            except (ValueError, zlib.error) as error:
-                raise Invalid(f"{path} holds what is no row: {error}") from error
+            rows = _rows(space.engine.keeper.namespace, piece, path)
             admission = await space.engine.take_in(rows)
             if admission.refused or admission.missing:
                 raise Invalid(

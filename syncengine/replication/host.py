@@ -155,3 +155,5 @@ async def sealed(hosted: Hosted) -> None:
             break
         hosted.seal_now(ahead=True)
         await hosted.flush()
+    if hosted.committed_position != hosted.keeper.position:
+        await hosted.flush()  # sealed, and on its way

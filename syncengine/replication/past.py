@@ -62,6 +62,9 @@ _MISSING: Any = object()
 # Rows of the log that are indexed in one commit: some milliseconds of the loop.
 INDEX_ROWS = 100
 
+# Under this name the index has what undid and redid; a document's has a slash.
+UNDOS = "undo"
+
 # Operations that are done again between two pauses.
 REPLAY_OPERATIONS = 1_024
 
@@ -119,6 +122,8 @@ class Index:
             for name, _ in payload.parts:
                 writes.add(sql.PUT_PAST, ns, name, position)
             for head in heads_of(row):
+                if is_undo(head):
+                    writes.add(sql.PUT_PAST, ns, UNDOS, position)
                 if head.deps:
                     deps = values.encode([list(dep) for dep in head.deps])
                     actor = row.header.actor
@@ -249,6 +254,11 @@ class Index:
             step.seen = seen
 
 
+def is_undo(head: ChangeHead) -> bool:
+    """Whether a change says that it undid or redid others."""
+    return (head.meta.operation_id or "").startswith(("undo ", "redo "))
+
+
 def heads_of(batch: Batch) -> list[ChangeHead]:
     """Return the changes of a batch, without what they did."""
     try:
@@ -364,7 +374,13 @@ def moment(index: Index, when: str | datetime) -> tuple[Includes, Version]:
         until = int(when.astimezone(UTC).timestamp() * 1000)
         return lambda _, head: head.end if ms_from_hlc(head.hlc) <= until else 0, {}
     if not is_version(when):
-        actor, seq = parse_node_id(when)
+        try:
+            actor, seq = parse_node_id(when)
+        except Invalid:
+            raise Invalid(
+                f"{when!r:.60} is no moment: space.version, snapshot.meta.version, the "
+                "id of a change and a datetime are"
+            ) from None
         version: Version = {
             **index.seen_at(actor, seq),
             actor: index.end_of(actor, seq),

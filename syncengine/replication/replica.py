@@ -474,6 +474,11 @@ class Replica:
         path = os.fspath(path)
         namespace = archive.namespace_of(path)
         space = self._spaces.get(namespace)
+        if space is not None and name not in (None, space.name):
+            raise AlreadyExists(
+                f"this namespace is here already, as {space.name!r}; take it in under "
+                "that name"
+            )
         if space is None:
             if name is not None:
                 _check_name(name)

@@ -80,6 +80,9 @@ D = TypeVar("D", bound=Document)
 Other = TypeVar("Other")
 _MISSING: Any = object()
 
+# Documents that one search returns at most: each with an extract.
+SEARCH_MAX = 1_000
+
 _WORD = re.compile(r"[a-z_][a-z0-9_]*")
 
 # Documents of a collection that are looked at in one step.
@@ -120,6 +123,7 @@ class Space:
         self.name = name
         self._index: Index | None = None
         self._subscriptions: set[Subscription] = set()
+        self.undo_turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Space {self.name or self.id[:8]}>"
@@ -361,7 +365,7 @@ class Space:
         and `NotFound` for a change that is not here. Safe to cancel.
         """
         self.check_usable()
-        self._check_outside()
+        self.check_outside()
         await self.index.ready()
         return Past(self, self.index, when.id if isinstance(when, Change) else when)
 
@@ -445,7 +449,7 @@ class Space:
         that text's history; what was written here is signed with it. Raises `NotFound`.
         """
         self.check_usable()
-        self._check_outside()
+        self.check_outside()
         path = _field_path(kind, id, field)
         await sealed(self.engine)
         await self.engine.whole()
@@ -475,7 +479,7 @@ class Space:
         indexed; what was written here is signed with it, so that it is in the log.
         """
         self.check_usable()
-        self._check_outside()
+        self.check_outside()
         if not isinstance(kind, str):
             kind = document_id(model.collection_of(kind), id or "")
         path: str = kind
@@ -492,7 +496,7 @@ class Space:
         and only this namespace; raises `Invalid`. Safe to cancel.
         """
         self.check_usable()
-        self._check_outside()
+        self.check_outside()
         replica, engine = self._replica, self.engine
         await replica.tables.ready()
         if not engine.all_on_disk:
@@ -513,7 +517,7 @@ class Space:
         disk, as `sql` does. Raises `Invalid`.
         """
         self.check_usable()
-        self._check_outside()
+        self.check_outside()
         collection = self.collection_of(kind)
         replica, engine = self._replica, self.engine
         await replica.tables.ready()
@@ -525,13 +529,15 @@ class Space:
                 f"{kind.__name__} has no Searchable field: declare body: "
                 "Searchable[Text], say"
             )
+        if type(limit) is not int or not 1 <= limit <= SEARCH_MAX:
+            raise Invalid(f"a search finds 1 to {SEARCH_MAX} documents")
         try:
             rows = replica.store.read(table.searching(), words, engine.ns, limit)
         except StoreError as error:
-            said = str(error)
-            if not any(w in said for w in ("fts5", "unterminated", "no such column")):
+            said = error.__cause__
+            if getattr(said, "sqlite_errorname", "") != "SQLITE_ERROR":
                 raise
-            raise Invalid(f"{words!r:.60}: {error}") from error
+            raise Invalid(f"{words!r:.60} is no search: {said}") from None
         return [Found(id, extract) for id, extract in rows]
 
     async def watch_sql(
@@ -545,8 +551,10 @@ class Space:
         """
         self.check_usable()
         named = set(_WORD.findall(query.lower()))
-        async for rows in watch.query(self, named, lambda: self.sql(query, *params)):
-            yield rows
+        steps = watch.query(self, named, lambda: self.sql(query, *params))
+        async with contextlib.aclosing(steps):
+            async for rows in steps:
+                yield rows
 
     def subscribe(
         self,
@@ -664,7 +672,7 @@ class Space:
         invite. Raises `AlreadyExists`, and `OSError` from the disk.
         """
         self.check_usable()
-        self._check_outside()
+        self.check_outside()
         name = path if isinstance(path, str) else path.__fspath__()
         return await archive.write(self, name)
 
@@ -712,7 +720,7 @@ class Space:
             raise Invalid("an invite has at least one use")
         if not timedelta(0) < expires <= INVITE_LIFETIME_MAX:
             raise Invalid(f"an invite expires within {INVITE_LIFETIME_MAX.days} days")
-        self._check_outside()
+        self.check_outside()
         replica, engine = self._replica, self.engine
         address = parse_address(hub).without_ticket if hub else ""
         accept_by = replica.clock.now_ms() + int(expires.total_seconds() * 1000)
@@ -739,12 +747,12 @@ class Space:
         subject = parse_device_id(device)
         if not self._replica.scheme.is_good_key(subject):
             raise Invalid(f"no device has the id {device!r}")
-        self._check_outside()
+        self.check_outside()
         async with self.engine.turn:
             self._issue(subject, ops)
         await self.engine.flush()
 
-    def _check_outside(self) -> None:
+    def check_outside(self) -> None:
         """Raise `TransactionOpen` where waiting for the turn would wait for oneself."""
         owner = self.engine.owner
         if owner is not None and owner is asyncio.current_task():

@@ -54,6 +54,9 @@ class Table:
         own = {column.name.lower() for column in made_of}
         if "id" not in own:
             shown.insert(0, 't."id" AS "id"')
+        self.words_made_in: Writes | None = None
+        """The commit that makes all of the index of words anew: it has to be told of no
+        row besides"""
         self._searched = [_column(i) for i, c in enumerate(made_of) if c.searched]
         self.search = f"_sync_search_{collection}" if self._searched else None
         self._shown = ", ".join(shown)
@@ -105,6 +108,7 @@ class Table:
 
     def write_all_words(self, writes: Writes) -> None:
         """Make the index of words anew, of what the table holds after this commit."""
+        self.words_made_in = writes
         writes.finish(f"INSERT INTO {self.search} ({self.search}) VALUES ('rebuild')")
 
     def searching(self) -> str:
@@ -150,8 +154,6 @@ class Tables:
         self._views: dict[int, dict[str, str]] = {}
         self._taken = {name for (name,) in store.read("PRAGMA module_list")}
         self._is_cleared = False
-        self._cleared_in: Writes | None = None
-        """The commit that makes the rows of a namespace, and all words, anew"""
         self._load()
         if any(not table.filled for table in self._tables.values()):
             writer.flush(self)
@@ -214,7 +216,7 @@ class Tables:
         if table is None:
             return
         self._define(writes)
-        by_row = table.search and table.filled and self._cleared_in is not writes
+        by_row = table.search and table.filled and table.words_made_in is not writes
         if by_row and (document not in self._whole or self._has_words(table, document)):
             table.write_words(writes, number)
         if not document.visible:
@@ -243,7 +245,6 @@ class Tables:
         """Before a rebuild: forget a namespace's rows."""
         self._define(writes)
         self._is_cleared = True
-        self._cleared_in = writes
         self._whole.clear()
         for table in self._tables.values():
             writes.clear(table.clear, ns)

@@ -407,6 +407,11 @@ class Transaction:
                 raise
             raise NotFound(f"there is no {lost.path} any more") from error
 
+    @property
+    def has_written(self) -> bool:
+        """Whether anything was written in this block so far."""
+        return self._draft is not None and bool(self._draft.touches)
+
     def merge(self, before: View, after: View) -> None:
         """Do to a document what makes one of two snapshots of it of the other: see
         `documents.merging`."""

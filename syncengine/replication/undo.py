@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from syncengine.clock import ms_from_hlc
 from syncengine.crdt.document import Document as State
+from syncengine.documents.comparing import differences
 from syncengine.documents.view import View
 from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, OpId, node_id, parse_node_id
 from syncengine.log.batch import Batch, ChangeHead, split_payload
 from syncengine.replication.pace import Pace
-from syncengine.replication.past import heads_of, replay
+from syncengine.replication.past import UNDOS, heads_of, is_undo, replay
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
 _UNDO, _REDO = "undo", "redo"
 
 # Changes without visible effect that one step may pass over: they are named in it.
-GROUP_MAX = 64
+GROUP_MAX = 10_000
 
 Group = tuple[OpId, ...]
 """Changes that are undone as one, the latest first: the last is one that shows, those
 before it wrote what was there already, or what others wrote over"""
+
+
+_Views = list[tuple[View, View]]
+"""(before, after) of each document"""
 
 
 @dataclass
@@ -64,21 +69,28 @@ class Undoing:
         this disk when this returns. It reads the history of what the change touched.
         Safe to cancel: it happens or not, as a whole.
         """
-        done = await self._done()
-        return await self._take_back(done.undo, done, _UNDO)
+        return await self._step(_UNDO)
 
     async def redo(self) -> bool:
         """Do again what was undone last, unless something else was done since."""
-        done = await self._done()
-        return await self._take_back(done.redo, done, _REDO)
+        return await self._step(_REDO)
 
     async def depth(self) -> tuple[int, int]:
         """Return how many changes can be undone, and redone."""
         done = await self._done()
         return len(done.undo), len(done.redo)
 
+    async def _step(self, how: str) -> bool:
+        self._space.check_usable()
+        self._space.check_outside()
+        async with self._space.undo_turn:  # or two would take back the same
+            done = await self._done()
+            groups = done.undo if how == _UNDO else done.redo
+            return await self._take_back(groups, done, how)
+
     async def _done(self) -> _Done:
         self._space.check_usable()
+        self._space.check_outside()
         await self._space.index.ready()
         done = _Done()
         own = sorted(self._own(), key=lambda one: (one[1].hlc, one[0]))
@@ -91,13 +103,16 @@ class Undoing:
                     done.redo.clear()
                 continue
             done.steps.add(name)
-            done.undone ^= set(what)
-            taken, given = (
-                (done.undo, done.redo) if how == _UNDO else (done.redo, done.undo)
-            )
-            group: list[OpId] = []
-            while taken and set(taken[-1]) <= set(what):
-                group += taken.pop()
+            names = set(what)
+            taken, given = done.undo, done.redo
+            if how == _REDO:
+                taken, given = given, taken
+                done.undone -= names
+            else:
+                done.undone |= names
+            # Wherever they stand: another scope may have another order.
+            group = [name for one in taken[::-1] if set(one) <= names for name in one]
+            taken[:] = [one for one in taken if not set(one) <= names]
             if group:
                 given.append(tuple(group))
         return done
@@ -109,7 +124,8 @@ class Undoing:
         own = {a for a, d in keeper.membership.actors.items() if d == engine.key.public}
         voids = index.voids()
         if self._document is not None:
-            rows = [index.row_at(at) for at in index.positions(self._document)]
+            places = {*index.positions(self._document), *index.positions(UNDOS)}
+            rows = [index.row_at(at) for at in sorted(places)]
         else:
             rows = [row for actor in sorted(own) for row in keeper.batches_of(actor, 1)]
         return [
@@ -118,33 +134,69 @@ class Undoing:
             if isinstance(row, Batch) and row.header.actor in own
             for head in heads_of(row)
             if (row.header.actor, head.seq, row.id) not in voids
-            and (self._document is None or self._document in _documents(row, head))
+            and (
+                self._document is None
+                or is_undo(head)
+                or self._document in _documents(row, head)
+            )
         ]
 
     async def _take_back(self, groups: list[Group], done: _Done, how: str) -> bool:
-        space = self._space
-        names: list[OpId] = []
-        for group in reversed(groups):
-            names += group
-            if len(names) > GROUP_MAX:
+        space, passed = self._space, 0
+        while True:
+            found = await self._first_that_shows(groups, passed, done, how)
+            if found is None:
                 return False
-            without = done.undone | done.steps
-            documents = dict.fromkeys(d for name in names for d in self._touched(name))
-            views = [
-                (
-                    await self._replayed(document, without),
-                    await self._replayed(document, without ^ set(names)),
-                )
-                for document in documents
-            ]
-            first = space.engine.next_seq
+            passed, names, views = found
             said = "+".join(map(node_id, names))
-            async with space.transaction(f"{how} {said} {first}") as tx:
+            operation = f"{how} {said} {space.engine.next_seq}"
+            async with space.transaction(operation) as tx:
                 for before, after in views:
                     tx.merge(before, after)
-            if space.engine.next_seq != first:
+                wrote = tx.has_written
+            if wrote:
                 return True
-        return False
+
+    async def _first_that_shows(
+        self, groups: list[Group], passed: int, done: _Done, how: str
+    ) -> tuple[int, list[OpId], _Views] | None:
+        """Return how many groups, more than `passed`, have to be taken together for
+        something to be different, with their names and what differs; None: nothing is,
+        with all of them."""
+        best: tuple[int, list[OpId], _Views] | None = None
+
+        async def shows(count: int) -> bool:
+            nonlocal best
+            names = [name for group in groups[::-1][:count] for name in group]
+            if len(names) > GROUP_MAX:
+                return False
+            views = await self._views(names, done, how)
+            differs = any(_differ(before, after) for before, after in views)
+            if differs:
+                best = (count, names, views)
+            return differs
+
+        low, high = passed, passed + 1
+        while high <= len(groups) and not await shows(high):
+            low, high = high, high + (high - passed)  # twice as many
+        if best is None and low < len(groups) and not await shows(len(groups)):
+            return None
+        while best is not None and best[0] - low > 1:
+            middle = (low + best[0]) // 2
+            if not await shows(middle):
+                low = middle
+        return best
+
+    async def _views(self, names: list[OpId], done: _Done, how: str) -> _Views:
+        """Return each document that changes touched, as it would be without what was
+        undone, and then."""
+        without = done.undone | done.steps
+        then = without | set(names) if how == _UNDO else without - set(names)
+        found: _Views = []
+        for document in dict.fromkeys(d for name in names for d in self._touched(name)):
+            before = await self._replayed(document, without)
+            found.append((before, await self._replayed(document, then)))
+        return found
 
     def _touched(self, name: OpId) -> list[DocumentId]:
         return [
@@ -166,6 +218,12 @@ class Undoing:
             document.preferred = shown.shown_seeds()
         await replay(document, steps, Pace())
         return View(document, None)
+
+
+def _differ(before: View, after: View) -> bool:
+    if before.exists != after.exists:
+        return True
+    return before.exists and bool(differences(before, after))
 
 
 def _said(head: ChangeHead) -> tuple[str | None, Group]:

@@ -1,5 +1,7 @@
 """Archives: all of a namespace, history and signatures, in a file."""
 
+import hashlib
+import zlib
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,31 @@ async def test_a_damaged_archive_is_refused_before_anything_is_taken(
             with pytest.raises(Refused):
                 async with copy.transaction() as tx:
                     tx.create(Note, "2")
+
+
+async def test_large_changes_are_archived(tmp_path: Path) -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        for number in range(6):
+            async with space.transaction() as tx:
+                tx[f"page/{number}"]["x"] = bytes([number]) * 4_000_000
+        await space.archive(tmp_path / "large")
+        async with syncengine.open(":memory:") as other:
+            copy = await other.unarchive(tmp_path / "large", name="home")
+            assert (await copy.get("page/5"))["x"] == bytes([5]) * 4_000_000
+            with pytest.raises(AlreadyExists, match="is here already, as 'home'"):
+                await other.unarchive(tmp_path / "large", name="another")
+
+
+async def test_an_archive_that_says_too_much_leaves_nothing(tmp_path: Path) -> None:
+    for number, piece in enumerate(
+        (zlib.compress(bytes(200 << 20), 9), zlib.compress(b"\x90"), b"none")
+    ):
+        head = b"sync1:archive\0" + bytes(32)
+        body = head + len(piece).to_bytes(4, "big") + piece + bytes(4)
+        path = tmp_path / str(number)
+        path.write_bytes(body + hashlib.sha256(body).digest())
+        async with syncengine.open(":memory:") as other:
+            with pytest.raises(Invalid):
+                await other.unarchive(path, name="home")
+            assert other.spaces() == []

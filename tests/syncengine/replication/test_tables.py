@@ -488,14 +488,43 @@ async def test_words_are_found_where_they_stand(seed: int) -> None:
                 assert all(f"[{word}]" in one.extract for one in found)
 
 
+@pytest.mark.parametrize("count", [30, 500])
+async def test_editing_while_words_are_brought_in(count: int, tmp_path: Path) -> None:
+    class Plain(Document, collection="recipe"):
+        body: Text = Text()
+
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            for number in range(count):
+                tx.create(Plain, f"{number:03}", body=f"alpha {number}")
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = replica.spaces()[0]
+        for number in range(20):
+            async with space.transaction() as tx:
+                tx.get(Recipe, f"{number:03}").body.replace("beta")
+        assert len(await space.search(Recipe, "beta", limit=100)) == 20
+        assert len(await space.search(Recipe, "alpha", limit=1000)) == count - 20
+        await asyncio.gather(*(delete(space, number) for number in range(5)))
+        assert len(await space.search(Recipe, "beta", limit=100)) == 15
+
+
+async def delete(space: Space, number: int) -> None:
+    async with space.transaction() as tx:
+        tx.delete(Recipe, f"{number:03}")
+
+
 async def test_what_is_no_search_is_refused() -> None:
     async with syncengine.open(":memory:") as replica:
         space = await replica.namespace("home")
         async with space.transaction() as tx:
             tx.create(Recipe, "1", title="milk and eggs")
-        for wrong in ('"', "AND", "milk AND", "nothing: x", "("):
-            with pytest.raises(Invalid):
+        for wrong in ('"', "AND", "milk AND", "nothing: x", "(", "*milk", "locked:x"):
+            with pytest.raises(Invalid, match="is no search"):
                 await space.search(Recipe, wrong)
+        for limit in (0, -1, 2**70, "x"):
+            with pytest.raises(Invalid, match="1 to"):
+                await space.search(Recipe, "x", limit=limit)  # type: ignore[arg-type]
         with pytest.raises(Invalid, match="Searchable"):
             await space.search(Note, "x")
         (found,) = await space.search(Recipe, "mil* NOT salt")

@@ -1,5 +1,6 @@
 """Undo and redo: what this device did goes back and comes again; what others did stays."""
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 import syncengine
+import transport
 from syncengine import (
     Counter,
     Document,
@@ -20,6 +22,7 @@ from syncengine import (
     Set,
     Space,
     Text,
+    TransactionOpen,
     Tree,
 )
 from tests.wires import meet, two_members
@@ -320,3 +323,106 @@ async def test_two_that_undo_beside_each_other_converge(seed: int) -> None:
         await meet(*pair)
 
         assert await shown(pair[0]) == await shown(pair[1])
+
+
+# --- what a second pair of eyes found -------------------------------------------------
+
+
+async def test_undo_behind_a_link_sees_what_was_done_just_now() -> None:
+    async with (
+        syncengine.open(":memory:") as one,
+        syncengine.open(":memory:") as other,
+        transport.serve(one, "127.0.0.1", 0) as server,
+    ):
+        space = await one.namespace("home")
+        await other.join(await space.invite("write"), name="home")
+        async with transport.connect(other, server.address) as link:
+            await link.synced()
+            theirs = other.spaces()[0]
+            for _ in range(3):
+                async with theirs.transaction(operation_id=None) as tx:
+                    tx.ensure(Note, "1").likes += 10
+            history = theirs.undoing(Note, "1")
+            shown: list[Any] = []
+            for how in (history.undo, history.undo, history.redo, history.redo):
+                assert await how()
+                note = await theirs.get(Note, "1", None)
+                shown.append(None if note is None else int(note.likes))
+                at = await (await theirs.at(theirs.version)).get(Note, "1", None)
+                assert (None if at is None else int(at.likes)) == shown[-1]
+            assert shown == [20, 10, 20, 30]
+
+
+async def test_what_was_undone_in_one_document_stays_undone_elsewhere(
+    space: Space,
+) -> None:
+    for name in "ab":
+        async with space.transaction() as tx:
+            tx.create(Note, name)
+    assert await space.undoing(Note, "a").undo()
+    everywhere = space.undoing()
+    assert await everywhere.undo()
+    assert await space.get(Note, "b", None) is None
+    assert await everywhere.undo()
+
+    assert await space.get(Note, "a", None) is None
+    assert await space.get(Note, "1", None) is None
+
+
+async def test_a_change_of_two_documents_is_undone_once(space: Space) -> None:
+    async with space.transaction() as tx:
+        tx.create(Note, "a")
+        tx.create(Note, "b")
+    async with space.transaction() as tx:
+        tx.delete(Note, "a")
+    await space.undoing(Note, "b").undo()
+    await space.undoing().undo()
+
+    assert await space.get(Note, "b", None) is None
+
+
+async def test_several_undo_at_once_one_after_the_other(space: Space) -> None:
+    for _ in range(5):
+        async with space.transaction() as tx:
+            tx.get(Note, "1").likes += 10
+    history = space.undoing(Note, "1")
+
+    async def edit(number: int) -> None:
+        async with space.transaction() as tx:
+            tx["page/1"]["n"] = number
+
+    await asyncio.gather(history.undo(), edit(1), history.undo(), edit(2), history.undo())  # fmt: skip
+    assert int((await space.get(Note, "1")).likes) == 20
+    assert await history.depth() == (3, 3)
+    for _ in range(3):
+        assert await history.redo()
+    assert int((await space.get(Note, "1")).likes) == 50
+
+
+async def test_undo_inside_a_transaction_says_so(space: Space) -> None:
+    with pytest.raises(TransactionOpen):
+        async with space.transaction():
+            await space.undoing(Note, "1").undo()
+
+
+async def test_many_that_were_written_over_are_passed_over() -> None:
+    async with two_members() as pair:
+        space, theirs = pair
+        async with space.transaction() as tx:
+            tx.create(Note, "1", body="hello")
+        async with space.transaction() as tx:
+            tx.get(Note, "1").body.append(" world")
+        for number in range(70):
+            async with space.transaction() as tx:
+                tx.get(Note, "1").title = f"t{number}"
+        await meet(*pair)
+        async with theirs.transaction() as tx:
+            tx.get(Note, "1").title = "theirs"
+        await meet(*pair)
+        history = space.undoing(Note, "1")
+        assert await history.undo()
+        note = await space.get(Note, "1")
+        assert (note.title, str(note.body)) == ("theirs", "hello")
+        assert await history.redo()
+        note = await space.get(Note, "1")
+        assert (note.title, str(note.body)) == ("theirs", "hello world")
