@@ -6,6 +6,7 @@ nothing for it; from then on the past of a document costs what its own history i
 """
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -30,6 +31,7 @@ from syncengine.ids import (
     ActorId,
     BatchId,
     DocumentId,
+    OpId,
     document_id,
     node_id,
     parse_document_id,
@@ -209,6 +211,14 @@ class Index:
             found.append((seq, grown))
         return found
 
+    def empty(self, name: DocumentId) -> State:
+        """Return a document in which nothing was done yet."""
+        document = State(name)
+        shown = self._engine.documents.find(name)
+        if shown is not None:
+            document.preferred = shown.shown_seeds()
+        return document
+
     def steps(self, name: DocumentId, includes: Includes) -> list[Step]:
         """Return what was done to a document, in an order in which it can be done
         again: each change behind what its author had seen."""
@@ -328,26 +338,35 @@ def _in_causal_order(lanes: Mapping[ActorId, list[Step]]) -> list[Step]:
     return done
 
 
-async def replay(document: State, steps: list[Step], pace: Pace | None = None) -> None:
-    """Do again what was done to a document. Safe to cancel: it is nobody else's."""
+async def replay(
+    document: State,
+    steps: list[Step],
+    pace: Pace,
+    without: AbstractSet[OpId] = frozenset(),
+) -> None:
+    """Do again what was done to a document, some changes as if they were void. Safe to
+    cancel: it is nobody else's."""
     count = 0
     for step in steps:
+        is_void = step.is_void or (step.actor, step.head.seq) in without
         for seq, ops in step.touches:
-            redo(document, step, seq, ops)
+            _redo(document, step, seq, ops, is_void=is_void)
             count += len(ops)
-        if pace is not None and count >= REPLAY_OPERATIONS:
+        if count >= REPLAY_OPERATIONS:
             count = 0
             await pace.pause()
 
 
-def redo(document: State, step: Step, seq: int, ops: list[Operation]) -> None:
+def _redo(
+    document: State, step: Step, seq: int, ops: list[Operation], *, is_void: bool
+) -> None:
     """Let one touch have the effect that it had."""
     seen = dict(step.seen)
     hlc, actor = step.head.hlc, step.actor
     for op in ops:
         seen[actor] = seq - 1
         try:
-            if step.is_void:
+            if is_void:
                 document.apply_void(op, (hlc, actor, seq), seen)
             else:
                 document.apply(op, (hlc, actor, seq), seen)
@@ -430,10 +449,7 @@ class Past:
     async def _document(self, name: DocumentId) -> State:
         document = self._documents.get(name)
         if document is None:
-            document = State(name)
-            shown = self._space.engine.documents.find(name)
-            if shown is not None:
-                document.preferred = shown.shown_seeds()
+            document = self._index.empty(name)
             steps = self._index.steps(name, self._includes)
             await replay(document, steps, Pace())
             self._documents[name] = document

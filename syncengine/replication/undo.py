@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from syncengine.clock import ms_from_hlc
-from syncengine.crdt.document import Document as State
 from syncengine.documents.comparing import differences
 from syncengine.documents.view import View
 from syncengine.errors import Invalid
@@ -194,8 +193,11 @@ class Undoing:
         then = without | set(names) if how == _UNDO else without - set(names)
         found: _Views = []
         for document in dict.fromkeys(d for name in names for d in self._touched(name)):
-            before = await self._replayed(document, without)
-            found.append((before, await self._replayed(document, then)))
+            steps = self._space.index.steps(document, lambda _, head: head.end)
+            before, after = (self._space.index.empty(document) for _ in range(2))
+            await replay(before, steps, Pace(), without)
+            await replay(after, steps, Pace(), then)
+            found.append((View(before, None), View(after, None)))
         return found
 
     def _touched(self, name: OpId) -> list[DocumentId]:
@@ -206,18 +208,6 @@ class Undoing:
             if head.seq == name[1]
             for document in _documents(batch, head)
         ]
-
-    async def _replayed(self, name: DocumentId, without: set[OpId]) -> View:
-        """Return a document as it would be without some changes."""
-        steps = self._space.index.steps(name, lambda _, head: head.end)
-        for step in steps:
-            step.is_void |= (step.actor, step.head.seq) in without
-        document = State(name)
-        shown = self._space.engine.documents.find(name)
-        if shown is not None:
-            document.preferred = shown.shown_seeds()
-        await replay(document, steps, Pace())
-        return View(document, None)
 
 
 def _differ(before: View, after: View) -> bool:
