@@ -21,6 +21,9 @@ from syncengine.ids import OpId
 # edit (of 7 us 0.1 more at 4,096, 0.3 at 8,192) and to write for each commit.
 CHUNK_MAX = 6144
 
+# The same for its anchors, whose names are copied with each one that is added.
+ANCHORS_MAX = 128
+
 ANCHOR = "\ud800"  # half a surrogate pair: no text that is let in holds one
 
 Piece = tuple[str, OpId | None]
@@ -217,18 +220,23 @@ class TextBuffer:
         chunk = chunk[:offset] + text + chunk[offset:]
         self._chunks[index] = chunk
         self.changed.add(self.names[index])
-        if len(chunk) > CHUNK_MAX:
-            self._hold(self.names[index], ())
-            self._chunks[index] = chunk[: CHUNK_MAX // 2]
-            for number, at in enumerate(
-                range(CHUNK_MAX // 2, len(chunk), CHUNK_MAX // 2), 1
-            ):
-                self._add(index + number, chunk[at : at + CHUNK_MAX // 2])
-            at = 0
-            for number in range(index, index - (-len(chunk) // (CHUNK_MAX // 2))):
-                stop = at + self._chunks[number].count(ANCHOR) if held else at
-                self._hold(self.names[number], held[at:stop])
-                at = stop
+        if len(chunk) > CHUNK_MAX or len(held) > ANCHORS_MAX:
+            self._split(index, held)
+
+    def _split(self, index: int, held: tuple[OpId, ...]) -> None:
+        """Make several chunks of one that has grown too long."""
+        chunk = self._chunks[index]
+        half = (len(chunk) + 1) // 2 if len(chunk) <= CHUNK_MAX else CHUNK_MAX // 2
+        starts = range(0, len(chunk), half)
+        self._hold(self.names[index], ())
+        self._chunks[index] = chunk[:half]
+        for number, start in enumerate(starts[1:], index + 1):
+            self._add(number, chunk[start : start + half])
+        at = 0
+        for number in range(index, index + len(starts)):
+            stop = at + self._chunks[number].count(ANCHOR) if held else at
+            self._hold(self.names[number], held[at:stop])
+            at = stop
 
     def delete(self, pos: int, n: int) -> str:
         """Delete `n` elements from `pos` on and return them."""
