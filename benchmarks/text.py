@@ -24,6 +24,7 @@ from syncengine.crdt.operation import Action, Type
 from syncengine.ids import ActorId, DocumentId
 from syncengine.log.change import Change, Touch, encode_change
 from syncengine.replication.documents import StoredCells
+from syncengine.replication.draft import Draft
 from syncengine.storage.inline import InlineStore
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
@@ -112,23 +113,22 @@ def loro(trace: Any) -> float:
 
 
 def ours_at_once(trace: Any) -> tuple[float, Document]:
-    """Return CPU seconds for one change of all edits, with its bytes; and what it
-    made."""
+    """Return CPU seconds for one change of all edits, which can be taken back, with its
+    bytes; and what it made."""
     document = Document(NAME)
     began = time.process_time()
-    seq, ops = 1, list[Any]()
+    draft = Draft(0, ACTOR, 1 << 40, 1, documents={NAME: document})
+    document.undo = draft.undo
+    emit = draft.emit
+    delete, insert = int(Action.TEXT_DELETE), int(Action.TEXT_INSERT)
     for txn in trace["txns"]:
         for pos, deleted, inserted in txn["patches"]:
-            for what, action in (
-                (deleted, Action.TEXT_DELETE),
-                (inserted, Action.TEXT_INSERT),
-            ):
-                if what:
-                    op = [int(action), "body", pos, what]
-                    document.apply(op, (1 << 40, ACTOR, seq), None)
-                    ops.append(op)
-                    seq += what if action == Action.TEXT_DELETE else len(what)
-    encode_change(Change(ACTOR, 1, 1 << 40, [], [Touch(NAME, ops, seq - 1)]))
+            if deleted:
+                emit(document, [delete, "body", pos, deleted])
+            if inserted:
+                emit(document, [insert, "body", pos, inserted])
+    draft.end()
+    encode_change(Change(ACTOR, 1, draft.hlc, [], draft.touches))
     seconds = time.process_time() - began
     assert document.to_value()["body"] == trace["endContent"]
     return seconds, document
@@ -216,11 +216,7 @@ async def durable(trace: Any) -> float:
                 body = live.doc.body
                 for number, txn in enumerate(trace["txns"]):
                     for pos, deleted, inserted in txn["patches"]:
-                        with live.whole():
-                            if deleted:
-                                body.delete(pos, deleted)
-                            if inserted:
-                                body.insert(pos, inserted)
+                        body.splice(pos, deleted, inserted)
                     if not number % 100:
                         await asyncio.sleep(0)
             seconds = time.process_time() - began

@@ -44,6 +44,7 @@ from syncengine.crdt.sequence.state import (
 )
 from syncengine.crdt.text import TextState
 from syncengine.crdt.tree import TreeState
+from syncengine.crdt.typing_run import TypingRun
 from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, OpId, Stamp, node_id
 
@@ -137,10 +138,11 @@ class Document:
 
     def __init__(self, name: DocumentId, cells: Cells | None = None):
         self.name = name
-        self.touches: dict[ActorId, tuple[int, int]] = {}
+        self._run: TypingRun | None = None
+        self._touches: dict[ActorId, tuple[int, int]] = {}
         self.needs_upgrade = False
-        self.dirty: set[tuple[ContainerId, Any]] = set()
-        self.undo: list[Any] | None = None
+        self._dirty: set[tuple[ContainerId, Any]] = set()
+        self._undo: list[Any] | None = None
         self._viewers: dict[int, ref[Viewer]] = {}
         self.conflicts: list[tuple[str, Entry, Entry]] | None = None
         self.seeds: dict[ActorId, Seed] = {}
@@ -151,20 +153,71 @@ class Document:
         """Whether another seed of a key shows than before: make the document anew."""
         self._cells = cells
         self._parents: dict[ContainerId, Parent] = {}
-        self.root = MapState()
-        self._states: dict[ContainerId, State] = {None: self.root}
+        self._root = MapState()
+        self._states: dict[ContainerId, State] = {None: self._root}
         if cells is not None:
             self._load_root(cells.read(b""))
+
+    # --- what is known of it, all typing included ------------------------------------
+
+    @property
+    def touches(self) -> dict[ActorId, tuple[int, int]]:
+        """Who keeps the document alive: (seq, hlc) of the last operation of each."""
+        self.settle()
+        return self._touches
+
+    @touches.setter
+    def touches(self, touches: dict[ActorId, tuple[int, int]]) -> None:
+        self.settle()
+        self._touches = touches
+
+    @property
+    def dirty(self) -> set[tuple[ContainerId, Any]]:
+        """(container, key) of what changed since `take_cells`."""
+        self.settle()
+        return self._dirty
+
+    @property
+    def root(self) -> MapState:
+        """The map of the document's fields."""
+        self.settle()
+        return self._root
+
+    @property
+    def undo(self) -> list[Any] | None:
+        """Where what takes a step back is left; None: nobody will take it back."""
+        self.settle()
+        return self._undo
+
+    @undo.setter
+    def undo(self, undo: list[Any] | None) -> None:
+        self.settle()
+        self._undo = undo
+
+    @property
+    def run(self) -> TypingRun | None:
+        """Typing that goes on, whose effect is still to be given."""
+        return self._run
+
+    def settle(self) -> None:
+        """Give typing its effect: somebody looks, or writes elsewhere."""
+        run = self._run
+        if run is not None:
+            self._run = None
+            stamp = run.settle(self._undo)
+            self._dirty.add((run.container, None))
+            self._touch(run.container, stamp)
 
     @property
     def visible(self) -> bool:
         """Whether the document exists for a reader."""
-        return bool(self.touches)
+        return bool(self._touches)
 
     @property
     def newest(self) -> int:
         """The stamp of the newest change that is still visible; 0: none."""
-        touches = self.touches
+        self.settle()
+        touches = self._touches
         if len(touches) == 1:  # nearly always
             ((_, hlc),) = touches.values()
             return hlc
@@ -180,10 +233,15 @@ class Document:
         """
         try:
             if seen is not None:
+                self.settle()
                 if self.seeds:
                     seen = seeds.Known(seen, self.seeds)
                 if len(op) > 1:
                     _check_seen(op[1], stamp, seen)
+            elif self._run is not None:
+                if self._run.takes(op, stamp):
+                    return
+                self.settle()
             action = op[0]
             if action in _POSITIONAL:
                 self._apply_positional(op, stamp, seen)
@@ -229,6 +287,7 @@ class Document:
 
         Raises `UnknownOperation` when a newer version would count.
         """
+        self.settle()
         try:
             action = op[0]
             steps = _STEPS.get(action)
@@ -243,13 +302,13 @@ class Document:
                     self, op, stamp, seen
                 ):
                     moving.apply_void(kind, pos, 1, (at[1], at[2]), known)
-                    self.dirty.add((container, None))
+                    self._dirty.add((container, None))
                 return
             if action == Action.TREE_MOVE:
                 container, tree, _, _, slot = self._planting(op, stamp, seen)
                 if tree is not None and slot is not None:
                     tree.apply_void(INS, slot, 1, (stamp[1], stamp[2]), seen)
-                    self.dirty.add((container, None))
+                    self._dirty.add((container, None))
                 return
             found = self._positional(op, stamp, seen)
         except (TypeError, IndexError, KeyError, ValueError):
@@ -258,7 +317,7 @@ class Document:
             return
         container, state, kind, pos, n, _ = found
         state.apply_void(kind, pos, n, (stamp[1], stamp[2]), seen)
-        self.dirty.add((container, None))
+        self._dirty.add((container, None))
 
     def _apply_set(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         _, raw, key, value, *_ = op
@@ -282,7 +341,7 @@ class Document:
     ) -> Any:
         if raw is None:
             container: ContainerId = None
-            state: State | None = self.root
+            state: State | None = self._root
         else:
             container = resolve(raw, action, stamp[1])
             state = self.state(container, Type.MAP)
@@ -313,11 +372,11 @@ class Document:
     def _apply_drop(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         left = {
             actor: touch
-            for actor, touch in self.touches.items()
+            for actor, touch in self._touches.items()
             if seen is not None and touch[0] > seen.get(actor, 0)
         }
-        for actor in self.touches.keys() - left.keys():
-            self._put(self.touches, actor, None)
+        for actor in self._touches.keys() - left.keys():
+            self._put(self._touches, actor, None)
 
     def _apply_increment(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
         _, raw, amount, *_ = op
@@ -333,7 +392,7 @@ class Document:
         actor = stamp[1]
         subtotal = state.subtotals.get(actor, (0, 0.0))
         self._put(state.subtotals, actor, counter.increment(subtotal, amount))
-        self.dirty.add((container, COUNT))
+        self._dirty.add((container, COUNT))
         self._touch(container, stamp)
 
     def _apply_add(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
@@ -359,7 +418,7 @@ class Document:
         else:
             left = add_wins.unseen(dots, seen)
         self._put(state.dots, element, left or None)
-        self.dirty.add((container, element))
+        self._dirty.add((container, element))
         self._touch(container, stamp)
 
     def _apply_multi(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
@@ -377,7 +436,7 @@ class Document:
         entries = [Entry(*stamp, value) for value in written]
         slot = multivalue.write(state.slot.get(None, EMPTY), entries, seen)
         self._put(state.slot, None, slot or None)
-        self.dirty.add((container, VALUES))
+        self._dirty.add((container, VALUES))
         self._touch(container, stamp)
 
     def _apply_steps(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
@@ -387,8 +446,8 @@ class Document:
             self._changing(container)
             if kind in (FIRST, LAST):
                 content = self._put_mark(state, content)
-            state.apply(kind, pos, 1, content, at, known, self.undo)
-            self.dirty.add((container, None))
+            state.apply(kind, pos, 1, content, at, known, self._undo)
+            self._dirty.add((container, None))
             self._touch(container, at)
 
     def _moving(self, op: Operation, stamp: Stamp, seen: Seen) -> Iterator[_Step]:
@@ -454,11 +513,11 @@ class Document:
         self._changing(container)
         name = (stamp[1], stamp[2])
         if at is not None:
-            state.apply(INS, at, 1, [name], stamp, seen, self.undo)
-        state.move(stamp, node, parent, None if at is None else name, self.undo)
+            state.apply(INS, at, 1, [name], stamp, seen, self._undo)
+        state.move(stamp, node, parent, None if at is None else name, self._undo)
         if node == name:
             self._found(name, (container, None, Type.MAP, self.depth(container) + 1))
-        self.dirty.add((container, None))
+        self._dirty.add((container, None))
         self._touch(container, stamp)
 
     def _planting(
@@ -521,14 +580,14 @@ class Document:
         if name not in known:
             self._put(self._seeds_of, seed.key, (*known, name))
         self._put(self.seeds, name, seed)
-        self.dirty.add((None, name))
+        self._dirty.add((None, name))
         if seed.key in self.preferred:
             return  # known from before: looked at when all is here
         first = self.first_seed(seed.key)
         if not self.seeds[first].shows:
             before = (self.preferred, self.is_reseeded)
-            if self.undo is not None:
-                self.undo.append(lambda: self._prefer(*before))
+            if self._undo is not None:
+                self._undo.append(lambda: self._prefer(*before))
             self.preferred = {**self.preferred, seed.key: first}
             self.is_reseeded = True
 
@@ -548,19 +607,8 @@ class Document:
         return key in self._seeds_of
 
     def _apply_positional(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
-        if op[0] == 8 and type(op[1]) is str:  # typing in a field that is open
-            _, field, pos, what, *_ = op
-            container: ContainerId = (field, 5)
-            text = self._states.get(container)
-            plain = type(what) is str and what and what.isascii()
-            if plain and text is not None and type(pos) is int and pos >= 0:
-                if self._viewers:
-                    self._changing(container)
-                n = len(what)
-                text.apply(INS, pos, n, what, stamp, seen, self.undo)  # type: ignore[union-attr]  # a text, by its name
-                self.dirty.add((container, None))
-                self._touch(container, stamp)
-                return
+        if seen is None and self._begins_run(op, stamp):
+            return
         found = self._positional(op, stamp, seen)
         if found is None:
             return
@@ -568,12 +616,30 @@ class Document:
         action = op[0]
         if self._viewers:
             self._changing(container)
-        state.apply(kind, pos, n, content, stamp, seen, self.undo)
+        state.apply(kind, pos, n, content, stamp, seen, self._undo)
         if action in (Action.LIST_MAKE, Action.LIST_PUT):
             child = (container, None, op[3], self.depth(container) + 1)
             self._found((stamp[1], stamp[2]), child)
-        self.dirty.add((container, None))
+        self._dirty.add((container, None))
         self._touch(container, stamp)
+
+    def _begins_run(self, op: Operation, stamp: Stamp) -> bool:
+        """Take up typing in a field that was used before; tell whether it is that."""
+        action, field, *_ = op
+        if action > 9 or type(field) is not str or not self._touches:  # TEXT_DELETE
+            return False
+        text = self._states.get((field, 5))
+        slot = self._root.slots.get(field, EMPTY)
+        if text is None or len(slot) != 1 or slot[0][5] != (field, 5):
+            return False  # it is to be made, or does not show
+        container = slot[0][5]
+        self._run = TypingRun.begin(container, text, op, stamp)  # type: ignore[arg-type]  # a text, by its name
+        if self._run is None:
+            return False
+        if self._viewers:
+            self._changing(container)
+            self._changing(None)
+        return True
 
     def _positional(
         self, op: Operation, stamp: Stamp, seen: Seen
@@ -638,6 +704,7 @@ class Document:
         A field's container exists from first use. Raises `InvalidOperation` when it
         is of another type.
         """
+        self.settle()
         state = self._states.get(container)
         if state is None:
             state = self._load(container, type_)
@@ -649,6 +716,7 @@ class Document:
 
     def containers(self) -> list[ContainerId]:
         """Return the containers that are in memory."""
+        self.settle()
         return list(self._states)
 
     def loaded(self, container: ContainerId) -> State:
@@ -698,7 +766,7 @@ class Document:
                 self._seeds_of[seed.key] = (*known, name)
             else:
                 fields.append((cell, raw))
-        self._load_map(self.root, fields)
+        self._load_map(self._root, fields)
 
     def _load_map(self, state: MapState, rows: Iterable[tuple[bytes, bytes]]) -> None:
         for cell, raw in rows:
@@ -732,7 +800,7 @@ class Document:
         state = _STATES[parent[2]]()
         self._put(self._parents, container, parent)
         self._put(self._states, container, state)
-        self.dirty.add((container, PARENT))
+        self._dirty.add((container, PARENT))
 
     def _type_of(self, container: ContainerId) -> int:
         if container is None:
@@ -756,22 +824,23 @@ class Document:
     def _touch(self, container: ContainerId, stamp: Stamp) -> None:
         """Let an operation in `container` keep everything above it alive."""
         hlc, actor, seq = stamp
-        if container is not None and type(container[0]) is str and not self._viewers:
+        if container is not None and type(container[0]) is str:
             # A field that one author goes on editing: what the rest comes to.
-            slots, field = self.root.slots, container[0]
+            slots, field = self._root.slots, container[0]
             slot = slots.get(field, EMPTY)
             if len(slot) == 1 and slot[0][5] == container:
                 touches = slot[0][6]
                 last = touches.get(actor) if touches and len(touches) == 1 else None
                 if last is not None and last[0] < seq:
-                    if self.undo is not None:
-                        self.undo.append((slots, field, slot))
+                    self._changing(None)
+                    if self._undo is not None:
+                        self._undo.append((slots, field, slot))
                     own = (seq, hlc)
                     type_, one = container[1], {actor: own}
                     entry = Entry(hlc, actor, seq, None, type_, container, one)
                     slots[field] = (entry,)
-                    self.dirty.add((None, field))
-                    self._put(self.touches, actor, own)
+                    self._dirty.add((None, field))
+                    self._put(self._touches, actor, own)
                     return
         while container is not None:
             if isinstance(container[0], str):
@@ -784,20 +853,20 @@ class Document:
                     return
                 above, key, type_, _ = parent
             if key is not None:
-                state = self.root if above is None else self.state(above, Type.MAP)
+                state = self._root if above is None else self.state(above, Type.MAP)
                 assert isinstance(state, MapState)
                 slot = state.slots.get(key, EMPTY)
                 slot = register.touch(slot, type_, container, stamp)
                 self._put_slot(above, state, key, slot)
             container = above
-        self._put(self.touches, actor, (seq, hlc))
+        self._put(self._touches, actor, (seq, hlc))
 
     def _put_slot(
         self, container: ContainerId, state: MapState, key: str, slot: Slot
     ) -> None:
         self._changing(container)
         self._put(state.slots, key, slot or None)
-        self.dirty.add((container, key))
+        self._dirty.add((container, key))
         if len(slot) > 1 and self.conflicts is not None:
             path = self.path(container, key)
             # A seed that others wrote over is no loss.
@@ -806,8 +875,8 @@ class Document:
 
     def _put(self, target: dict[Any, Any], key: Any, value: Any) -> None:
         """Set `target[key]` (None: remove it), remembering what was there."""
-        if self.undo is not None:
-            self.undo.append((target, key, target.get(key)))
+        if self._undo is not None:
+            self._undo.append((target, key, target.get(key)))
         if value is None:
             target.pop(key, None)
         else:
@@ -823,7 +892,7 @@ class Document:
     @property
     def is_held(self) -> bool:
         """Whether a snapshot or an open transaction still needs this very object."""
-        return bool(self._viewers) or self.undo is not None
+        return bool(self._viewers) or self._undo is not None
 
     def detach(self) -> None:
         """Read all that is shown, and the store no more: it is about to change."""
@@ -839,6 +908,7 @@ class Document:
 
     def add_viewer(self, viewer: Viewer) -> None:
         """Tell `viewer`, for as long as somebody holds it, what is to change."""
+        self.settle()
         key = id(viewer)
         viewers = self._viewers
         viewers[key] = ref(viewer, lambda _: viewers.pop(key, None))
@@ -877,6 +947,7 @@ class Document:
 
     def to_value(self, container: ContainerId = None, type_: int = Type.MAP) -> Any:
         """Return what a container shows, as plain data."""
+        self.settle()
         state = self.state(container, type_)
         if isinstance(state, MapState):
             return {key: self.entry_value(slot[0]) for key, slot in state.slots.items()}
@@ -941,8 +1012,9 @@ class Document:
 
     def changed_fields(self) -> set[str]:
         """Return the fields in which something changed since `take_cells`."""
+        self.settle()
         found: set[str] = set()
-        for container, key in self.dirty:
+        for container, key in self._dirty:
             at, field = container, key
             while at is not None and not isinstance(at[0], str):
                 parent = self._parent(at)
@@ -957,8 +1029,9 @@ class Document:
 
     def take_cells(self) -> list[tuple[bytes, Cell]]:
         """Return (container, (key, state)) of what changed, and call it stored."""
+        self.settle()
         taken: list[tuple[bytes, Cell]] = []
-        for container, key in self.dirty:
+        for container, key in self._dirty:
             state = self._states.get(container)
             name = container_key(container)
             if container is None and type(key) is bytes:
@@ -993,11 +1066,12 @@ class Document:
                 taken.append((name, (VALUES, row_)))
             elif isinstance(state, Sequence):
                 taken += [(name, cell) for cell in state.cells()]
-        self.dirty.clear()
+        self._dirty.clear()
         return taken
 
     def take_back(self, undo: list[Any]) -> None:
         """Undo what was remembered in `undo`, newest first."""
+        self.settle()
         while undo:
             step = undo.pop()
             if callable(step):

@@ -170,7 +170,7 @@ def length(op: Operation) -> int:
     """
     try:
         action = op[0]
-        if action in (Action.TEXT_INSERT, Action.LIST_INSERT):
+        if action == 8 or action == 11:  # TEXT_INSERT, LIST_INSERT
             return len(op[3])
         if action in (
             Action.TEXT_DELETE,

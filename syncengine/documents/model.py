@@ -202,13 +202,17 @@ class _Recorder:
         self.ops: list[Operation] = []
         self._seq = 1
 
-    def emit(self, document: State, op: Operation) -> int:
-        seq = self._seq
-        document.apply(op, (1, self.actor, seq), None)
-        self._seq += length(op)
-        if not self.ops or not join(self.ops[-1], op):
-            self.ops.append(op)
-        return seq
+    def emit(self, document: State, *ops: Operation) -> int:
+        first = self._seq
+        for op in ops:
+            document.apply(op, (1, self.actor, self._seq), None)
+            self._seq += length(op)
+            if not self.ops or not join(self.ops[-1], op):
+                self.ops.append(op)
+        return first
+
+    def types(self, document: State, op: Operation) -> bool:
+        return False  # each is taken down
 
     @contextlib.contextmanager
     def whole(self) -> Generator[None, None, None]:

@@ -15,6 +15,7 @@ from syncengine.crdt.marks import Expand, MarkRange, Span, changes, ranges
 from syncengine.crdt.operation import Action, Type
 from syncengine.crdt.sequence.difference import text_splices
 from syncengine.documents.bound import Bound
+from syncengine.documents.view import View
 from syncengine.errors import Invalid, NotFound
 from syncengine.ids import ActorId
 
@@ -39,30 +40,55 @@ class Text(Bound):
     def insert(self, index: int, text: str) -> None:
         """Insert `text` before `index`; raises `Invalid` beyond the end."""
         view = self._bound()
-        length = view.text_length(self._container)
-        path = view.path(self._container)
-        if type(text) is not str:
-            raise Invalid(f"text is a str, not {type(text).__name__}", path=path)
-        values.check_text(text, path)
-        if index < 0:
-            index += length
-        if not 0 <= index <= length:
-            raise Invalid(
-                f"index {index} is beyond the length {length}", path=path, bound=length
-            )
+        if view.types(8, self._container, index, text):  # TEXT_INSERT
+            return
+        self._check_text(view, text)
+        index = self._index(view, index)
         if not text:
             view.writable()
             return
         at = view.author_position(self._container, Type.TEXT, index)
         view.emit(Action.TEXT_INSERT, self._container, at, text)
 
+    def _index(self, view: View, index: int) -> int:
+        """Return where an index is that may count from the end; raises `Invalid`."""
+        length = view.text_length(self._container)
+        if index < 0:
+            index += length
+        if not 0 <= index <= length:
+            raise Invalid(
+                f"index {index} is beyond the length {length}",
+                path=view.path(self._container),
+                bound=length,
+            )
+        return index
+
     def append(self, text: str) -> None:
         """Insert `text` at the end."""
         self.insert(len(self), text)
 
-    def delete(self, index: int, count: int = 1) -> None:
-        """Delete `count` code points from `index` on; raises `Invalid`."""
-        view = self._bound()
+    def splice(self, index: int, count: int, text: str) -> None:
+        """Delete `count` code points from `index` on and insert `text` in their place:
+        what an editor tells of a step. Raises `Invalid`, and then does nothing."""
+        if not count:
+            self.insert(index, text)
+        elif not text:
+            self.delete(index, count)
+        else:
+            view = self._bound()
+            self._check_text(view, text)
+            index = self._range(view, index, count)
+            view.splice_text(self._container, index, count, text)
+
+    def _check_text(self, view: View, text: str) -> None:
+        if type(text) is not str:
+            path = view.path(self._container)
+            raise Invalid(f"text is a str, not {type(text).__name__}", path=path)
+        if not text.isascii():
+            values.check_text(text, view.path(self._container))
+
+    def _range(self, view: View, index: int, count: int) -> int:
+        """Return where a range begins that may count from the end; raises `Invalid`."""
         length = view.text_length(self._container)
         if index < 0:
             index += length
@@ -72,6 +98,14 @@ class Text(Bound):
                 path=view.path(self._container),
                 bound=length,
             )
+        return index
+
+    def delete(self, index: int, count: int = 1) -> None:
+        """Delete `count` code points from `index` on; raises `Invalid`."""
+        view = self._bound()
+        if view.types(9, self._container, index, count):  # TEXT_DELETE
+            return
+        index = self._range(view, index, count)
         if not count:
             view.writable()
             return

@@ -67,7 +67,13 @@ class Transaction(Protocol):
     @property
     def actor(self) -> ActorId: ...
 
-    def emit(self, document: Document, op: Operation) -> int: ...
+    def emit(self, document: Document, *ops: Operation) -> int:
+        """Write operations that belong together; return the first one's seq."""
+        ...
+
+    def types(self, document: Document, op: Operation) -> bool:
+        """Write an operation that goes on with typing; tell whether it does."""
+        ...
 
     def whole(self) -> AbstractContextManager[None]:
         """Make what is written inside happen as a whole or not at all."""
@@ -479,6 +485,16 @@ class View:
             self.document, [int(action), reference(container, tx.actor), *rest]
         )
 
+    def types(self, action: int, container: Name, index: int, what: Any) -> bool:
+        """Write an edit of a text that goes on with the one before: nothing is between
+        them, so all there was to check was checked. Tell whether it does."""
+        run = self.document.run
+        if run is None or run.container != container or self.tx is None:
+            return False
+        if self._closed or self._since > 1 or self.refusal is not None:
+            return False
+        return self.tx.types(self.document, [action, run.field, index, what])
+
     def author_position(self, container: Name, type_: int, pos: int, n: int = 0) -> int:
         """Return how an operation names the place before what is shown at `pos`, or
         with n = 1 the element there."""
@@ -498,6 +514,22 @@ class View:
         with tx.whole():
             for at, count in ranges:
                 self.emit(action, container, at, count)
+
+    def splice_text(self, container: Name, index: int, n: int, text: str) -> None:
+        """Delete `n` > 0 shown characters and insert `text` in their place, both or
+        nothing."""
+        tx = self.writable()
+        state = self.state(container, Type.TEXT)
+        ranges = state.author_ranges(index, n)
+        if self._since > 1 or ranges != [(index, n)] or isinstance(container, Unmade):
+            with tx.whole():
+                self.delete_elements(container, Type.TEXT, index, n)
+                at = self.author_position(container, Type.TEXT, index)
+                self.emit(Action.TEXT_INSERT, container, at, text)
+            return
+        raw = reference(container, tx.actor)
+        delete = [int(Action.TEXT_DELETE), raw, index, n]
+        tx.emit(self.document, delete, [int(Action.TEXT_INSERT), raw, index, text])
 
     def uncover(self, container: ContainerId) -> None:
         """Empty what a delete had hidden, before it is written to again.

@@ -102,7 +102,11 @@ class Change:
     n: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.n = sum(touch.n for touch in self.touches)
+        touches = self.touches
+        if len(touches) == 1:  # nearly always
+            self.n = touches[0][2]
+        else:
+            self.n = sum(touch.n for touch in touches)
 
     @property
     def end(self) -> int:
@@ -123,9 +127,8 @@ _row_decoder = msgspec.msgpack.Decoder(_Row)
 
 def encode_change(change: Change) -> bytes:
     """Return the bytes under which the outbox keeps `change`."""
-    return values.encode(
-        [change.seq, change.hlc, change.deps, change.touches, change.meta.encode()]
-    )
+    meta = None if change.meta is NO_META else change.meta.encode()
+    return values.encode([change.seq, change.hlc, change.deps, change.touches, meta])
 
 
 def decode_change(actor: ActorId, data: bytes) -> Change:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import Operation, join, length
+from syncengine.crdt.typing_run import TypingRun
 from syncengine.ids import ActorId, DocumentId
 from syncengine.log.change import Touch
 from syncengine.replication.documents import Documents
@@ -37,6 +38,8 @@ class Draft:
         default_factory=dict[DocumentId, Document]
     )
     n: int = 0
+    run: TypingRun | None = None
+    """What the last operation stands for, while it goes on."""
 
     def document(self, documents: Documents, name: DocumentId) -> Document:
         """Return a document to edit."""
@@ -52,20 +55,49 @@ class Draft:
         Raises `Invalid`, and then nothing was changed.
         """
         seq = self.first_seq + self.n
+        if self.run is not None:
+            if self.types(document, op):
+                return seq
+            self._close_run()
         n = length(op)
         document.apply(op, (self.hlc, self.actor, seq), None)
+        run = document.run
+        self.run = run if run is not None and run.n == n else None  # begun by this
         self.n += n
         last = self.touches[-1] if self.touches else None
         if last is None or last.document != document.name:
             self.touches.append(Touch(document.name, [op], n))
             return seq
-        if not join(last.ops[-1], op):
+        if self.run is not None or not join(last.ops[-1], op):
             last.ops.append(op)
         self.touches[-1] = Touch(last.document, last.ops, last.n + n)
         return seq
 
+    def types(self, document: Document, op: Operation) -> bool:
+        """Put an operation that goes on with typing into the change; tell whether it
+        does."""
+        run = self.run
+        if run is None or document.run is not run:
+            return False
+        before = run.n
+        at = (self.hlc, self.actor, self.first_seq + self.n)
+        if not run.takes(op, at):
+            return False
+        self.n += run.n - before
+        return True
+
+    def _close_run(self) -> None:
+        """Write down typing that does not go on."""
+        run, self.run = self.run, None
+        if run is not None:
+            last = self.touches[-1]
+            n = last.n - length(last.ops[-1]) + run.n
+            last.ops[-1] = run.operation()
+            self.touches[-1] = Touch(last.document, last.ops, n)
+
     def end(self) -> list[Document]:
         """Let go of the documents; return those that were changed."""
+        self._close_run()
         for document in self.documents.values():
             document.undo = None
         names = dict.fromkeys(touch.document for touch in self.touches)
@@ -73,12 +105,16 @@ class Draft:
 
     def take_back(self) -> None:
         """Undo all of it, and let go of the documents."""
+        self._close_run()
         for document in self.documents.values():
             document.undo = None
         self._undo(self.undo)
 
     def mark(self) -> Mark:
         """Return a place to which `back_to` can take the draft."""
+        self._close_run()
+        for document in self.documents.values():
+            document.settle()
         if not self.touches:
             return Mark(len(self.undo), 0, 0, [], 0, self.n)
         last = self.touches[-1]
@@ -94,6 +130,9 @@ class Draft:
 
     def back_to(self, mark: Mark) -> None:
         """Take back what was done since `mark`; nobody awaited meanwhile."""
+        self._close_run()
+        for document in self.documents.values():
+            document.settle()
         later = self.undo[mark.undo :]
         del self.undo[mark.undo :]
         del self.touches[mark.touches :]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from syncengine.crdt import marks
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.marks import MarkRange, Span
-from syncengine.crdt.operation import ContainerId, Operation, Type
+from syncengine.crdt.operation import Action, ContainerId, Operation, Type, length
 from syncengine.crdt.sequence.difference import difference
 from syncengine.crdt.sequence.state import Edit, Sequence
 from syncengine.documents import model
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("syncengine")
 
 D = TypeVar("D", bound=Document)
+
+# What is typed without a pause is a change at the latest with so many elements: far
+# below what a change may hold.
+TYPING_MAX = 4096
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Live(Generic[D]):
         self._name = document_id(space.collection_of(kind), id)
         self._fields: dict[str, _Shown] = {}
         self._draft: Draft | None = None
+        self._typed: Draft | None = None
         self._view: View
         self.doc: D
 
@@ -101,18 +106,50 @@ class Live(Generic[D]):
         assert actor is not None, "a namespace that may be written to has an actor"
         return actor
 
-    def emit(self, document: State, op: Operation) -> int:
-        """Make one edit a change of its own, at what is shown now."""
+    def emit(self, document: State, *ops: Operation) -> int:
+        """Make an edit a change of its own, at what is shown now. Typing of one turn of
+        the loop is one change."""
+        engine = self._space.engine
+        if self._draft is None and all(map(_is_typing, ops)):
+            draft = self._typing_draft()
+            seqs = [engine.emit(draft, document, op) for op in ops]
+            if draft.n > TYPING_MAX or engine.edited[self._name] > 1:
+                engine.end_typing()  # another editor of it is told before it goes on
+            return seqs[0]
         with self.whole():
             assert self._draft is not None
-            return self._space.engine.emit(self._draft, document, op)
+            seqs = [engine.emit(self._draft, document, op) for op in ops]
+            return seqs[0]
 
-    @contextlib.contextmanager
-    def whole(self) -> Generator[None, None, None]:
-        """Make what is edited inside one change."""
-        if self._draft is not None:
-            yield
-            return
+    def types(self, document: State, op: Operation) -> bool:
+        draft = self._typed
+        if draft is None or draft.generation != self._space.engine.generation:
+            return False
+        return draft.types(document, op)
+
+    def _typing_draft(self) -> Draft:
+        engine = self._space.engine
+        draft = self._typed
+        if draft is None or draft.generation != engine.generation:
+            self._check()
+            draft = engine.begin_typing(self._name, self._end_typing)
+            self._typed = draft
+        return draft
+
+    def _end_typing(self) -> None:
+        engine = self._space.engine
+        draft, self._typed = self._typed, None
+        if draft is None or draft.generation != engine.generation:
+            return  # a write failed: what is shown went back
+        self._draft = draft
+        try:
+            engine.finish(draft, None)
+        finally:
+            self._draft = None
+        engine.writer.flush(engine)
+
+    def _check(self) -> None:
+        """Raise unless an edit may be made now."""
         space, engine = self._space, self._space.engine
         space.check_usable()
         space.check_may_write(self._name)
@@ -121,6 +158,15 @@ class Live(Generic[D]):
                 "a transaction of this namespace is open across an `await`; an "
                 "editor's edits need it to end first"
             )
+
+    @contextlib.contextmanager
+    def whole(self) -> Generator[None, None, None]:
+        """Make what is edited inside one change."""
+        if self._draft is not None:
+            yield
+            return
+        engine = self._space.engine
+        self._check()
         draft = self._draft = engine.begin()
         try:
             state = engine.draft_document(draft, self._name)
@@ -215,3 +261,11 @@ class Live(Generic[D]):
                 listener(edits)
             except Exception:
                 log.exception("a listener of %s failed", self._name)
+
+
+def _is_typing(op: Operation) -> bool:
+    """Whether an operation is one of text, and so small that it is refused by no bound
+    of a change."""
+    return op[0] in (Action.TEXT_INSERT, Action.TEXT_DELETE) and (
+        length(op) <= TYPING_MAX
+    )

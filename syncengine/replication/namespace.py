@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 from weakref import ref
 
 from syncengine import limits, values
@@ -124,6 +124,20 @@ class _Group:
     position: int
 
 
+class _Turn(asyncio.Lock):
+    """The lock under which changes are made, one after the other. Whoever takes it
+    finds nothing half typed."""
+
+    def __init__(self, end_typing: Callable[[], None]):
+        super().__init__()
+        self._end_typing = end_typing
+
+    async def acquire(self) -> Literal[True]:
+        await super().acquire()
+        self._end_typing()
+        return True
+
+
 class Namespace:
     """The engine of one namespace. `replication.space.Space` is its public face.
 
@@ -149,7 +163,8 @@ class Namespace:
         self.key = key
         self.ns = keeper.ns
         self.documents = Documents(keeper.store, keeper.ns, new_row)
-        self.turn = asyncio.Lock()
+        self.turn = _Turn(self.end_typing)
+        self._typing: Callable[[], None] | None = None
         self.owner: asyncio.Task[Any] | None = None
         self._alarmed = False
         self.draft: Draft | None = None
@@ -306,8 +321,24 @@ class Namespace:
 
     # --- own changes --------------------------------------------------------------
 
+    def begin_typing(self, name: DocumentId, end: Callable[[], None]) -> Draft:
+        """Begin a change of an editor, which goes on without the turn until somebody
+        takes that, or looks, or the loop's turn is over: `end` then finishes it."""
+        draft = self.begin()
+        self.draft_document(draft, name)
+        self._typing = end
+        asyncio.get_running_loop().call_soon(self.end_typing)
+        return draft
+
+    def end_typing(self) -> None:
+        """Make a change of what an editor has typed in this turn of the loop."""
+        end, self._typing = self._typing, None
+        if end is not None:
+            end()
+
     def begin(self) -> Draft:
         """Begin a change; the caller holds the turn."""
+        self.end_typing()
         assert self.actor is not None
         stamp = self.clock.tick()
         self.draft = Draft(self.generation, self.actor, stamp, self.next_seq)
@@ -331,6 +362,7 @@ class Namespace:
 
     def as_before(self, names: Iterable[DocumentId]) -> AbstractContextManager[None]:
         """Show documents without the open transaction; never await inside."""
+        self.end_typing()
         draft = self.draft
         if draft is None or draft.generation != self.generation:
             return contextlib.nullcontext()
@@ -393,6 +425,7 @@ class Namespace:
     @property
     def version(self) -> dict[ActorId, int]:
         """The applied frontier; not to be changed."""
+        self.end_typing()
         if self._version is None:
             self._version = self.delivery.version()
         return self._version
@@ -592,6 +625,7 @@ class Namespace:
                     self.is_between_changes = True
                     await pace.pause()
                     self.is_between_changes = False
+                    self.end_typing()
                     self._step_until = self._time() + STEP_SECONDS
                     self._check_generation(generation)
                 if pace.cancelled:
@@ -991,6 +1025,7 @@ class Namespace:
 
     def flush(self) -> Flush:
         """Return the commit after which all that is here now is on disk."""
+        self.end_typing()
         return self.writer.flush(self)
 
     @property
@@ -1003,6 +1038,7 @@ class Namespace:
 
     def collect(self, writes: Writes) -> _Group:
         """Add all that changed since the last time to `writes`."""
+        self.end_typing()
         ns = self.ns
         if self._clear_first:
             for statement in sql.CLEAR_DERIVED:

@@ -223,13 +223,23 @@ class Transaction:
         assert actor is not None, "a namespace that may be written to has an actor"
         return actor
 
-    def emit(self, document: State, op: Operation) -> int:
+    def emit(self, document: State, *ops: Operation) -> int:
         if self._draft is None:
             raise TransactionClosed("the transaction is over; begin another")
         if document is not self._may_write:
             self._space.check_may_write(document.name)
             self._may_write = document
-        return self._engine.emit(self._draft, document, op)
+        seqs = [self._engine.emit(self._draft, document, op) for op in ops]
+        return seqs[0]
+
+    def types(self, document: State, op: Operation) -> bool:
+        draft = self._draft
+        return (
+            draft is not None
+            and document is self._may_write
+            and draft.generation == self._engine.generation
+            and draft.types(document, op)
+        )
 
     @contextlib.contextmanager
     def whole(self) -> Generator[None, None, None]:

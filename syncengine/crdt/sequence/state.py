@@ -224,6 +224,11 @@ class Sequence(ABC):
         walker = Walker.at(self.log, parents, self.voids, length, heads)
         return walker.where(parents, pos)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody waits for each splice."""
+        return bool(self._watching)
+
     def watch(self) -> list[Any]:
         """Return a list to which every splice is added from now on; in texts, what it
         did to marks behind it (`marks.MarkRange`).

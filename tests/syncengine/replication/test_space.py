@@ -25,6 +25,7 @@ from syncengine import (
     TooLarge,
     TransactionClosed,
     TransactionOpen,
+    limits,
 )
 from syncengine.storage.store import Writes
 
@@ -347,6 +348,50 @@ async def test_an_editor_goes_back_to_what_the_disk_holds(
         live.doc.body.insert(4, "!")
 
     assert str((await space.get(Doc, "d")).body) == "kept!"
+
+
+async def test_what_is_typed_without_a_pause_is_one_change(space: Space) -> None:
+    engine, ends = space.engine, list[int]()
+    engine.on_changed.append(lambda _: ends.append(engine.next_seq))
+    async with space.live(Doc, "d") as live:
+        start = engine.next_seq
+        for i, char in enumerate("hello"):
+            live.doc.body.insert(i, char)
+            assert str(live.doc.body) == "hello"[: i + 1]
+        live.doc.body.delete(4)
+        assert str((await space.get(Doc, "d")).body) == "hell"
+        live.doc.body.splice(0, 1, "J")
+        await asyncio.sleep(0)
+        live.doc.body.splice(0, 4, "")
+
+    assert [end - start for end in ends] == [6, 8, 12]
+
+
+async def test_a_transaction_finds_all_that_was_typed(space: Space) -> None:
+    async with space.live(Doc, "d") as live:
+        live.doc.body.insert(0, "typed")
+        async with space.transaction() as tx:
+            assert tx.get(Doc, "d").body == "typed"
+            tx.get(Doc, "d").body.append("!")
+            with pytest.raises(TransactionOpen):
+                live.doc.body.insert(0, "x")
+        live.doc.body.insert(0, "un")
+        assert live.doc.body == "untyped!"
+        await asyncio.sleep(0)
+
+    assert (await space.get(Doc, "d")).body == "untyped!"
+
+
+async def test_a_paste_that_is_too_large_takes_nothing_else_with_it(
+    space: Space,
+) -> None:
+    async with space.live(Doc, "d") as live:
+        live.doc.body.insert(0, "kept")
+        with pytest.raises(TooLarge):
+            live.doc.body.insert(4, "x" * (limits.CHANGE_BYTES_MAX + 1))
+        live.doc.body.insert(4, "!")
+
+    assert (await space.get(Doc, "d")).body == "kept!"
 
 
 async def test_what_an_editor_assigns_is_one_change(space: Space) -> None:
