@@ -41,6 +41,8 @@ from syncengine.crdt.sequence.state import (
     LOG_END,
     Cell,
     Sequence,
+    Steps,
+    Undo,
 )
 from syncengine.crdt.text import TextState
 from syncengine.crdt.tree import TreeState
@@ -142,7 +144,7 @@ class Document:
         self._touches: dict[ActorId, tuple[int, int]] = {}
         self.needs_upgrade = False
         self._dirty: set[tuple[ContainerId, Any]] = set()
-        self._undo: list[Any] | None = None
+        self._undo: Undo = None
         self._viewers: dict[int, ref[Viewer]] = {}
         self.conflicts: list[tuple[str, Entry, Entry]] | None = None
         self.seeds: dict[ActorId, Seed] = {}
@@ -184,13 +186,13 @@ class Document:
         return self._root
 
     @property
-    def undo(self) -> list[Any] | None:
+    def undo(self) -> Undo:
         """Where what takes a step back is left; None: nobody will take it back."""
         self.settle()
         return self._undo
 
     @undo.setter
-    def undo(self, undo: list[Any] | None) -> None:
+    def undo(self, undo: Undo) -> None:
         self.settle()
         self._undo = undo
 
@@ -825,19 +827,21 @@ class Document:
         """Let an operation in `container` keep everything above it alive."""
         hlc, actor, seq = stamp
         if container is not None and type(container[0]) is str:
-            # A field that one author goes on editing: what the rest comes to.
+            # A field that goes on being edited: what the rest comes to.
             slots, field = self._root.slots, container[0]
             slot = slots.get(field, EMPTY)
             if len(slot) == 1 and slot[0][5] == container:
-                touches = slot[0][6]
-                last = touches.get(actor) if touches and len(touches) == 1 else None
-                if last is not None and last[0] < seq:
+                entry = slot[0]
+                touches = entry[6]
+                last = None if touches is None else touches.get(actor, _NEVER)
+                if last is not None and last[0] < seq and stamp > entry[:3]:
                     self._changing(None)
                     if self._undo is not None:
                         self._undo.append((slots, field, slot))
                     own = (seq, hlc)
-                    type_, one = container[1], {actor: own}
-                    entry = Entry(hlc, actor, seq, None, type_, container, one)
+                    all_ = {**touches, actor: own}  # type: ignore[dict-item]  # not None
+                    type_ = container[1]
+                    entry = Entry(hlc, actor, seq, None, type_, container, all_)
                     slots[field] = (entry,)
                     self._dirty.add((None, field))
                     self._put(self._touches, actor, own)
@@ -1072,6 +1076,8 @@ class Document:
     def take_back(self, undo: list[Any]) -> None:
         """Undo what was remembered in `undo`, newest first."""
         self.settle()
+        if isinstance(undo, Steps):
+            undo.place()
         while undo:
             step = undo.pop()
             if callable(step):
@@ -1091,6 +1097,7 @@ _STEPS: dict[int, Callable[[Document, Operation, Stamp, Seen], Iterator[_Step]]]
 }
 
 _MISSING: Any = object()
+_NEVER = (0, 0)
 
 
 def _node(raw: Any, author: ActorId) -> OpId:

@@ -102,7 +102,9 @@ class ListState(Sequence):
             parts += super().author_ranges(at, count)
         return parts
 
-    def _splice(self, pos: int, deleted: int, content: list[Entry] | None) -> _Taken:
+    def _splice(
+        self, pos: int, deleted: int, content: list[Entry] | None, undo: Undo
+    ) -> None:
         order = self.order
         index = order.index_at(pos) if self._watching else 0
         taken = _Taken(pos, [], [], 0)
@@ -125,7 +127,8 @@ class ListState(Sequence):
             self.changed.update(names)
             if self._watching and content[0].type != MOVED:
                 self._edited(index, 0, [entry.value for entry in content])
-        return taken
+        if undo is not None:
+            undo.append(lambda: self._unsplice(taken))
 
     def _die(self, element: OpId, taken: "_Taken") -> None:
         """One of its slots was deleted: the others show no more."""

@@ -1,7 +1,7 @@
 """Texts: characters that many can type at once, without interleaving runs, and marks
 over them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from syncengine import values
@@ -13,9 +13,6 @@ from syncengine.crdt.sequence.state import Cell, Read, Sequence, Undo
 from syncengine.ids import ActorId, OpId
 
 ANCHORS, CHUNK, MARK = b"a", b"c", b"s"
-
-_Taken = tuple[int, int, str, list[OpId]]
-"""(position, elements inserted, what was removed, the anchors in it)"""
 
 
 class TextState(Sequence):
@@ -67,21 +64,32 @@ class TextState(Sequence):
         """Return where an operation finds all there is, the last first."""
         return super().author_ranges(0, self.length) if self.length else []
 
-    def _splice(self, pos: int, deleted: int, content: str | OpId | None) -> _Taken:
+    def _splice(
+        self, pos: int, deleted: int, content: str | OpId | None, undo: Undo
+    ) -> None:
         buffer = self.buffer
         if buffer.hidden or type(content) is tuple:
-            return self._splice_marked(pos, deleted, content)
-        removed = buffer.delete(pos, deleted) if deleted else ""
+            self._splice_marked(pos, deleted, content)
+            return
+        if deleted:
+            buffer.delete(pos, deleted)
         text: Any = content or ""
         if text:
             buffer.insert(pos, text)
         if self._watching:
             self._edited(pos, deleted, text)
-        return pos, len(text), removed, []
+
+    def _kept(self) -> Callable[[], None]:
+        kept = self.buffer.copy()
+
+        def back() -> None:
+            self.buffer = kept
+
+        return back
 
     def _splice_marked(
         self, pos: int, deleted: int, content: str | OpId | None
-    ) -> _Taken:
+    ) -> None:
         buffer = self.buffer
         index = buffer.index(pos) if self._watching else 0
         gone = buffer.anchors_in(pos, deleted)
@@ -91,7 +99,8 @@ class TextState(Sequence):
         before = self.spans() if restyles else []
         if deleted > len(gone):
             before = marks.spliced(before, index, deleted - len(gone))
-        removed = buffer.delete(pos, deleted) if deleted else ""
+        if deleted:
+            buffer.delete(pos, deleted)
         if anchor is not None:
             buffer.insert(pos, ANCHOR, [anchor])
         else:
@@ -106,7 +115,6 @@ class TextState(Sequence):
                 restyled = self._marks_of(index, index + len(text))
             for edits in self._watching:
                 edits += restyled
-        return pos, len(text) + (anchor is not None), removed, gone
 
     def _marks_of(self, start: int, stop: int) -> list[MarkRange]:
         """Return what marks characters bear that were inserted just now."""
@@ -116,12 +124,6 @@ class TextState(Sequence):
             for r in found
             if r.start <= start and stop <= r.stop
         ]
-
-    def _unsplice(self, taken: _Taken) -> None:
-        pos, inserted, removed, anchors = taken
-        if inserted:
-            self.buffer.delete(pos, inserted)
-        self.buffer.insert(pos, removed, anchors)
 
     def _set(self, pos: int, content: Any, undo: Undo) -> None:
         raise InvalidOperation("a text has no elements to set")

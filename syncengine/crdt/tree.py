@@ -198,15 +198,15 @@ class TreeState(Sequence):
 
     # --- the sequence of slots ----------------------------------------------------
 
-    def _splice(self, pos: int, deleted: int, content: list[OpId] | None) -> Any:
+    def _splice(
+        self, pos: int, deleted: int, content: list[OpId] | None, undo: Undo
+    ) -> None:
         if deleted:
             raise InvalidOperation("the slots of a tree are not deleted")
-        self.order.insert(pos, content or [])
-        return pos, content or []
-
-    def _unsplice(self, taken: Any) -> None:
-        pos, slots = taken
-        self.order.delete(pos, len(slots))
+        slots = content or []
+        self.order.insert(pos, slots)
+        if undo is not None:
+            undo.append(lambda: self.order.delete(pos, len(slots)))
 
     def _set(self, pos: int, content: Any, undo: Undo) -> None:
         raise InvalidOperation("a tree has no elements to set")

@@ -5,10 +5,9 @@ What a keystroke does to a log, a buffer and the touches above it is the same fo
 hundred of them: so they are kept together until somebody looks or writes elsewhere.
 """
 
-from typing import Any
-
 from syncengine.crdt.operation import Action, FieldRef, Operation
 from syncengine.crdt.sequence.oplog import BACK, DEL, INS, RUN_MAX
+from syncengine.crdt.sequence.state import Undo
 from syncengine.crdt.text import TextState
 from syncengine.ids import Stamp
 
@@ -128,7 +127,7 @@ class TypingRun:
         action = Action.TEXT_BACKSPACE if self.kind == BACK else Action.TEXT_DELETE
         return [int(action), self.field, self.pos, self.n]
 
-    def settle(self, undo: Any) -> Stamp:
+    def settle(self, undo: Undo) -> Stamp:
         """Give it effect on its text; return the stamp of its last operation."""
         at = (self._hlc, self.actor, self._seq)
         content = "".join(self._parts) if self.kind == INS else None

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import Operation, join, length
+from syncengine.crdt.sequence.state import Steps
 from syncengine.crdt.typing_run import TypingRun
 from syncengine.ids import ActorId, DocumentId
 from syncengine.log.change import Touch
@@ -32,7 +33,7 @@ class Draft:
     actor: ActorId
     hlc: int
     first_seq: int
-    undo: list[Any] = field(default_factory=list[Any])
+    undo: Steps = field(default_factory=Steps)
     touches: list[Touch] = field(default_factory=list[Touch])
     documents: dict[DocumentId, Document] = field(
         default_factory=dict[DocumentId, Document]
@@ -59,6 +60,7 @@ class Draft:
             if self.types(document, op):
                 return seq
             self._close_run()
+            document.settle()
         n = length(op)
         document.apply(op, (self.hlc, self.actor, seq), None)
         run = document.run
@@ -115,12 +117,13 @@ class Draft:
         self._close_run()
         for document in self.documents.values():
             document.settle()
+        place = self.undo.place()
         if not self.touches:
-            return Mark(len(self.undo), 0, 0, [], 0, self.n)
+            return Mark(place, 0, 0, [], 0, self.n)
         last = self.touches[-1]
         # Later operations join the last one, or follow it.
         return Mark(
-            len(self.undo),
+            place,
             len(self.touches),
             len(last.ops),
             list(last.ops[-1]),
@@ -133,8 +136,7 @@ class Draft:
         self._close_run()
         for document in self.documents.values():
             document.settle()
-        later = self.undo[mark.undo :]
-        del self.undo[mark.undo :]
+        later = self.undo.cut(mark.undo)
         del self.touches[mark.touches :]
         self._undo(later)
         if mark.touches:

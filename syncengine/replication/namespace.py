@@ -24,6 +24,7 @@ from syncengine.crdt.operation import (
     UnknownOperation,
     length,
 )
+from syncengine.crdt.sequence.state import Steps
 from syncengine.errors import Invalid, SyncError, TooLarge
 from syncengine.ids import (
     ActorId,
@@ -737,7 +738,7 @@ class Namespace:
     ) -> Generator[None, None, str | None]:
         """Apply a change as a whole; return why it is void, when it is."""
         head = ready.head
-        undo: list[Any] = []
+        undo = Steps()
         changed: list[Document] = []
         seq = head.seq
         problem: str | None = None
@@ -749,7 +750,7 @@ class Namespace:
                     changed.append(document)
                 end = seq + touch.n
                 if not document.needs_upgrade:
-                    mark = len(undo)
+                    mark = undo.place()
                     for start in range(0, len(touch.ops), CHECK_OPERATIONS):
                         part = touch.ops[start : start + CHECK_OPERATIONS]
                         seq = self._apply_some(document, part, ready, seq, mark)
@@ -790,9 +791,7 @@ class Namespace:
                 seq += length(op)
         except UnknownOperation:
             assert document.undo is not None
-            later = document.undo[mark:]
-            del document.undo[mark:]
-            document.take_back(later)
+            document.take_back(document.undo.cut(mark))
             self._newer(document)
         return seq
 

@@ -87,9 +87,11 @@ class TextBuffer:
     def copy(self) -> "TextBuffer":
         """Return one that later edits do not change."""
         copied = TextBuffer()
-        copied._chunks, copied.names = list(self._chunks), list(self.names)
-        copied.anchors, copied.hidden = dict(self.anchors), self.hidden
+        copied._chunks, copied.names = self._chunks.copy(), self.names.copy()
+        copied.next_name, copied.changed = self.next_name, self.changed.copy()
         copied.length = self.length
+        if self.hidden:
+            copied.anchors, copied.hidden = dict(self.anchors), self.hidden
         return copied
 
     def chunks(self) -> list[tuple[str, tuple[OpId, ...]]]:

@@ -106,8 +106,7 @@ class OpLog:
         lv = self.n
         if (
             kind == INS
-            and parents == (lv - 1,) == self.heads
-            and not self._seen_by
+            and parents == (lv - 1,)
             and len(self.op_lv) > self.closed_runs
             and self.op_kind[-1] == INS
             and self.op_pos[-1] + self.op_n[-1] == pos
@@ -116,11 +115,16 @@ class OpLog:
             and self.a_seq[-1] + lv - self.a_lv[-1] == seq
             and self.g_end[-1] == lv
         ):
-            # Typing goes on: what the three steps below come to.
+            # Typing goes on: what the three steps below come to. What was made last
+            # is the last of the heads.
             self.op_n[-1] += n
             self.g_end[-1] = self.a_end[-1] = self.n = lv + n
-            self.heads = (lv + n - 1,)
-            self.head_ids = [(actor, seq + n - 1)]
+            self.heads = (*self.heads[:-1], lv + n - 1)
+            self.head_ids = [*self.head_ids[:-1], (actor, seq + n - 1)]
+            if self._seen_by:
+                noted = self._seen_by.get(actor)
+                if noted is not None:
+                    self._seen_by[actor] = (noted[0], lv + n - 1)
             return lv
         self._push_op(lv, kind, pos, n)
         self._push_graph(lv, n, parents)
@@ -245,14 +249,20 @@ class OpLog:
     def parents_at(self, seen: Seen, author: ActorId) -> Heads:
         """Return the maximal events that `author`, who had seen `seen`, had seen.
 
-        To be followed by the push of what it made then.
+        To be followed by the push of what it made then, or by `forget_seen`.
         """
         if seen is None or self.seen_heads(seen):
             self._seen_by[author] = (None, self.n)
             return self.heads
         self.load()
-        known = {actor: seen.get(actor, 0) for actor in self.by_actor}
         before, own = self._seen_by.get(author, ({}, ROOT))
+        if own != ROOT and before is not None:
+            for actor in self.by_actor:
+                if actor != author and before.get(actor, 0) != seen.get(actor, 0):
+                    break
+            else:
+                return (own,)  # nothing but what it saw when it made its own last one
+        known = {actor: seen.get(actor, 0) for actor in self.by_actor}
         last: list[int] = [own] if own != ROOT else []
         for actor, seq in known.items():
             if not seq or (own != ROOT and actor == author):
@@ -264,6 +274,10 @@ class OpLog:
                 last.append(lv)
         self._seen_by[author] = (known, self.n)
         return self.dominators(last)
+
+    def forget_seen(self, author: ActorId) -> None:
+        """What `parents_at` was asked for is not pushed after all."""
+        self._seen_by.pop(author, None)
 
     def _last_of(self, actor: ActorId, seq: int) -> int:
         """Return the last event of `actor` up to `seq`; ROOT when there is none."""
@@ -383,33 +397,38 @@ class OpLog:
     ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Return what only version `a` has, and what only `b` has: ranges of events
         [start, end), the latest first."""
-        only: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-        queue = [(-lv, 1) for lv in a] + [(-lv, 2) for lv in b]
+        only_a: list[tuple[int, int]] = []
+        only_b: list[tuple[int, int]] = []
+        # An event and who has it (1: a, 2: b, 3: both) as one number, latest first.
+        queue = [1 - 4 * lv for lv in a] + [2 - 4 * lv for lv in b]
         heapify(queue)
         apart = len(queue)  # how many in the queue are not in both
+        starts, all_parents = self.g_start, self.g_parents
         while apart:
-            negative, of = heappop(queue)
+            key = heappop(queue)
+            of = key & 3
             apart -= of != 3
-            while queue and queue[0][0] == negative:
-                _, other = heappop(queue)
-                apart -= other != 3
-                of |= other
-            lv = -negative
-            run = bisect_right(self.g_start, lv) - 1
-            start = self.g_start[run]
-            while queue and -queue[0][0] >= start:
-                negative, other = heappop(queue)
+            lv = -(key >> 2)
+            run = bisect_right(starts, lv) - 1
+            start = starts[run]
+            least = 3 - 4 * start
+            while queue and queue[0] <= least:
+                key = heappop(queue)
+                other = key & 3
                 apart -= other != 3
                 if of | other != of:
-                    if of != 3:
-                        only[of - 1].append((1 - negative, lv + 1))
-                    lv, of = -negative, 3
+                    at = -(key >> 2)
+                    if at != lv:
+                        if of != 3:
+                            (only_a if of == 1 else only_b).append((at + 1, lv + 1))
+                        lv = at
+                    of = 3
             if of != 3:
-                only[of - 1].append((start, lv + 1))
-            for parent in self.g_parents[run]:
-                heappush(queue, (-parent, of))
+                (only_a if of == 1 else only_b).append((start, lv + 1))
+            for parent in all_parents[run]:
+                heappush(queue, of - 4 * parent)
                 apart += of != 3
-        return only
+        return only_a, only_b
 
     # --- storing ------------------------------------------------------------------
 

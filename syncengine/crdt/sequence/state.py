@@ -22,9 +22,6 @@ from syncengine.ids import ActorId, OpId, Stamp
 Content = Any
 """What an event carries: str in texts; in lists, entries, or (entry, seen) of a SET."""
 
-Undo = list[Callable[[], None]] | None
-"""Where to leave what takes a step back; None: it will not be taken back."""
-
 Cell = tuple[bytes, bytes | None]
 """(key, state) to store; None: to delete."""
 
@@ -36,6 +33,32 @@ HEADER, LOG, LOG_END, VOID, LATER = b"h", b"l", b"m", b"v", b"z"
 # Commits after which a walker that nobody asked for is let go: it holds some hundred
 # bytes for each piece of what was concurrent.
 UNUSED_COMMITS_MAX = 64
+
+
+class Steps(list[Any]):
+    """What takes steps back, the newest last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.since = object()
+        """Stands for the last place to which one may go back: what was remembered once
+        since then need not be remembered again"""
+
+    def place(self) -> int:
+        """Return a place to which one may go back."""
+        self.since = object()
+        return len(self)
+
+    def cut(self, place: int) -> list[Any]:
+        """Return the steps behind a place, and leave those before it."""
+        self.since = object()
+        later = self[place:]
+        del self[place:]
+        return later
+
+
+Undo = Steps | None
+"""Where to leave what takes a step back; None: it will not be taken back."""
 
 
 class Edit(NamedTuple):
@@ -65,6 +88,7 @@ class Sequence(ABC):
         self.voids: list[tuple[int, int]] = []
         self._walker: Walker | None = None
         self._unused = 0  # commits since the walker was asked
+        self._since: object = None  # from where on it is remembered how this was
         self._watching: list[list[Any]] = []
 
     @property
@@ -74,11 +98,13 @@ class Sequence(ABC):
         in which nothing shows."""
 
     @abstractmethod
-    def _splice(self, pos: int, deleted: int, content: Content) -> Any:
-        """Change what is shown; return what `_unsplice` takes back."""
+    def _splice(self, pos: int, deleted: int, content: Content, undo: Undo) -> None:
+        """Change what is shown."""
 
-    @abstractmethod
-    def _unsplice(self, taken: Any) -> None: ...
+    def _kept(self) -> Callable[[], None] | None:
+        """Return what makes what is shown as it is now; None: `_splice` leaves what
+        takes it back with each step."""
+        return None
 
     @abstractmethod
     def _set(self, pos: int, content: Content, undo: Undo) -> None:
@@ -126,23 +152,16 @@ class Sequence(ABC):
             if kind == SET:
                 self._set(pos, content, undo)
             else:
-                self._do(pos, 0 if inserts else n, content, undo)
+                self._splice(pos, 0 if inserts else n, content, undo)
             return
         parents = log.parents_at(seen, actor)
-        walker = self._walker_for(parents)
+        walker = self._checked(kind, pos, n, actor, parents)
         if undo is not None:
             self._remember(undo)
-        mark = None if undo is not None else log.mark()
         lv = log.push(kind, pos, n, actor, seq, parents)
-        try:
-            patches = walker.take(lv, kind, pos, n, parents)
-        except InvalidOperation:
-            if mark is not None:
-                log.rewind(mark)
-            raise
-        for at, deleted, _, inserted in patches:
+        for at, deleted, _, inserted in walker.take(lv, kind, pos, n, parents):
             if deleted or inserted:
-                self._do(at, deleted, content if inserted else None, undo)
+                self._splice(at, deleted, content if inserted else None, undo)
             else:
                 self._set(at, content, undo)
 
@@ -150,19 +169,29 @@ class Sequence(ABC):
         """Let a void operation count for positions, and show nothing of it."""
         log = self.log
         parents = log.parents_at(seen, name[0])
-        walker = self._walker_for(parents)
-        mark = log.mark()
-        lv = log.push(kind, pos, n, *name, parents)
         try:
-            walker.take(lv, kind, pos, n, parents, void=True)
+            walker = self._checked(kind, pos, n, name[0], parents)
         except InvalidOperation:
-            # It has no place even where its author stood: it takes part in nothing.
-            log.rewind(mark)
-            return
+            return  # no place even where its author stood: it takes part in nothing
+        lv = log.push(kind, pos, n, *name, parents)
+        walker.take(lv, kind, pos, n, parents, void=True)
         if self.voids and self.voids[-1][1] == lv:
             self.voids[-1] = (self.voids[-1][0], log.n)
         else:
             self.voids.append((lv, log.n))
+
+    def _checked(
+        self, kind: int, pos: int, n: int, author: ActorId, parents: Heads
+    ) -> Walker:
+        """Return what merges an operation; raises `InvalidOperation` where that has no
+        place."""
+        walker = self._walker_for(parents)
+        try:
+            walker.check(kind, pos, n, parents)
+        except InvalidOperation:
+            self.log.forget_seen(author)
+            raise
+        return walker
 
     def _walker_for(self, parents: Heads) -> Walker:
         """Return what merges an event of one who had seen `parents`."""
@@ -246,13 +275,11 @@ class Sequence(ABC):
         for edits in self._watching:
             edits.append(Edit(pos, deleted, inserted))
 
-    def _do(self, pos: int, deleted: int, content: Content, undo: Undo) -> None:
-        taken = self._splice(pos, deleted, content)
-        if undo is not None:
-            undo.append(lambda: self._unsplice(taken))
-
-    def _remember(self, undo: list[Callable[[], None]]) -> None:
-        mark, n = self.log.mark(), self.log.n
+    def _remember(self, undo: Steps) -> None:
+        if undo.since is self._since:
+            return
+        self._since = undo.since
+        mark, n, shown = self.log.mark(), self.log.n, self._kept()
         watching = [(edits, len(edits)) for edits in self._watching]
 
         def back() -> None:
@@ -261,6 +288,8 @@ class Sequence(ABC):
             else:
                 self._walker = None
             self.log.rewind(mark)
+            if shown is not None:
+                shown()
             for edits, count in watching:
                 del edits[count:]
 

@@ -191,6 +191,19 @@ class Walker:
                 parents = (piece.lv + piece.n - 1,)
             run += end == log.g_end[run]
 
+    def check(self, kind: int, pos: int, n: int, parents: Heads) -> None:
+        """Raise `InvalidOperation` unless an operation stands within what its author,
+        who had seen `parents`, saw."""
+        if parents != self._prepared:
+            self._prepare(parents)
+        assert self._base_length is not None, "it was made for one who had seen much"
+        length = self._base_length + self._present
+        reach = pos if kind == INS or kind > SET else pos + n
+        if reach > length:
+            raise InvalidOperation(
+                f"position {reach} is beyond the length {length} that its author saw"
+            )
+
     def take(
         self,
         lv: int,
@@ -203,19 +216,10 @@ class Walker:
     ) -> list[Patch]:
         """Take in the newest operation of the log; return what to do to what is shown.
 
-        Raises `InvalidOperation` when it stands outside what its author saw; then it
-        is not taken in.
+        Where it is not known to stand within what its author saw, `check` comes first.
         """
         if parents != self._prepared:
             self._prepare(parents)
-        if self._base_length is not None:
-            length = self._base_length + self._present
-            reach = pos if kind == INS or kind > SET else pos + n
-            if reach > length:
-                raise InvalidOperation(
-                    f"position {reach} is beyond the length {length} that its author "
-                    "saw"
-                )
         segment = self._segments[-1] if self._segments else None
         if (
             segment is None

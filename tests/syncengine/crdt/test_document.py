@@ -15,6 +15,7 @@ from syncengine.crdt.operation import (
     container_key,
     length,
 )
+from syncengine.crdt.sequence.state import Steps
 from syncengine.ids import ActorId, DocumentId
 from tests.strategies import ACTORS
 
@@ -84,7 +85,7 @@ class Author:
             at = {**seen, other.actor: seq - 1}
             if chance is not None and chance.random() < 0.3:
                 before = self.document.canonical()
-                undo: list[Any] = []
+                undo = Steps()
                 self.document.undo = undo
                 self.document.apply(op, (hlc, other.actor, seq), at)
                 self.document.take_back(undo)
@@ -232,7 +233,7 @@ def test_a_stored_document_is_the_same_document(seed: int) -> None:
 )  # fmt: skip
 def test_malformed_operations_are_invalid_and_leave_nothing(op: list[Any]) -> None:
     document = Document(NAME)
-    undo: list[Any] = []
+    undo = Steps()
     document.undo = undo
     with pytest.raises(InvalidOperation):
         document.apply(op, (1, ACTORS[0], 1), {})

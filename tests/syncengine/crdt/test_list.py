@@ -11,6 +11,7 @@ from syncengine.crdt.operation import Action, InvalidOperation, Type, length
 from syncengine.crdt.register import Entry
 from syncengine.crdt.sequence import order
 from syncengine.crdt.sequence.oplog import DEL, INS, SET
+from syncengine.crdt.sequence.state import Steps
 from syncengine.ids import ActorId, DocumentId
 from tests.strategies import ACTORS
 from tests.syncengine.crdt.test_document import Kept
@@ -145,7 +146,7 @@ class Writer:
             stamp = (hlc, other.actor, seq)
             if chance.random() < 0.3:
                 before = self.shown()
-                self.document.undo = undo = list[Any]()
+                self.document.undo = undo = Steps()
                 self.document.apply(op, stamp, known)
                 self.document.take_back(undo)
                 self.document.undo = None
@@ -231,7 +232,7 @@ def test_a_delete_wins_over_a_concurrent_move() -> None:
 def test_a_move_of_what_is_not_there_is_void(op: list[Any]) -> None:
     one = Writer(A)
     one.write(Action.LIST_INSERT, "items", 0, ["a", "b"])
-    undo: list[Any] = []
+    undo = Steps()
     one.document.undo = undo
     with pytest.raises(InvalidOperation):
         one.document.apply(op, (5, B, 1), {A: 2})

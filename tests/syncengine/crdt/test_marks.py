@@ -9,6 +9,7 @@ from syncengine.crdt.document import Document
 from syncengine.crdt.marks import MarkRange, Span, changes, ranges, spliced
 from syncengine.crdt.operation import Action, InvalidOperation, Type
 from syncengine.crdt.sequence import buffer
+from syncengine.crdt.sequence.state import Steps
 from syncengine.crdt.text import TextState
 from tests.second_decoder import merge_spans
 from tests.strategies import ACTORS
@@ -247,7 +248,7 @@ def test_where_a_marked_word_was_deleted_typing_is_plain() -> None:
 )  # fmt: skip
 def test_a_mark_over_nothing_is_void(op: list[Any]) -> None:
     one, _ = two("abcd")
-    one.document.undo = undo = list[Any]()
+    one.document.undo = undo = Steps()
     with pytest.raises(InvalidOperation):
         one.document.apply(op, (5, B, 1), {A: 4})
     one.document.take_back(undo)

@@ -8,6 +8,7 @@ import pytest
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import Action, InvalidOperation, UnknownOperation
 from syncengine.crdt.seeds import Known, actor_of
+from syncengine.crdt.sequence.state import Steps
 from syncengine.ids import ActorId, DocumentId
 from tests.strategies import ACTORS
 
@@ -85,7 +86,7 @@ def test_what_is_taken_back_has_changed_nothing_of_what_shows() -> None:
     """A change with an earlier seed that is void after all."""
     document = Document(NAME)
     document.apply(seed(TWO), (6, B, 1), {})
-    document.undo = undo = list[Any]()
+    document.undo = undo = Steps()
     document.apply(seed(ONE), (5, A, 1), {})
     assert document.is_reseeded
     document.take_back(undo)

@@ -7,6 +7,7 @@ import pytest
 
 from syncengine.crdt.operation import Action, InvalidOperation, Type
 from syncengine.crdt.sequence import order
+from syncengine.crdt.sequence.state import Steps
 from syncengine.crdt.tree import TreeState
 from syncengine.ids import OpId, node_id, parse_node_id
 from tests.second_decoder import merge
@@ -246,7 +247,7 @@ def test_a_branch_of_many_moves_is_merged_at_one_look() -> None:
 def test_a_move_of_what_is_not_there_is_void(op: list[Any]) -> None:
     one = Writer(A)
     one.add()
-    one.document.undo = undo = list[Any]()
+    one.document.undo = undo = Steps()
     with pytest.raises(InvalidOperation):
         one.document.apply(op, (5, B, 1), {A: 1})
     one.document.take_back(undo)

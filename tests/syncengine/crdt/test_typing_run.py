@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import InvalidOperation, length
 from syncengine.crdt.sequence.oplog import INS
-from syncengine.crdt.sequence.state import LOG
+from syncengine.crdt.sequence.state import LOG, Steps
 from syncengine.crdt.text import TextState
 from syncengine.ids import DocumentId
 from tests.strategies import ACTORS
@@ -47,7 +47,7 @@ def keystrokes(seed: int, count: int) -> list[list[Any]]:
 
 
 def typed(
-    ops: list[list[Any]], *, settled: bool, undo: list[Any] | None = None
+    ops: list[list[Any]], *, settled: bool, undo: Steps | None = None
 ) -> Document:
     document = Document(NAME)
     document.apply([8, "body", 0, "."], (1, A, 1), None)
@@ -98,7 +98,7 @@ def test_a_run_comes_to_its_operations_one_by_one(seed: int, count: int) -> None
 
 @given(st.integers(0, 2**32), st.integers(1, 60))
 def test_a_run_is_taken_back_without_a_trace(seed: int, count: int) -> None:
-    undo: list[Any] = []
+    undo = Steps()
     document = typed(keystrokes(seed, count), settled=False, undo=undo)
     document.undo = None
     document.take_back(undo)

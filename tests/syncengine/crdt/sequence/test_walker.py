@@ -15,6 +15,7 @@ import pytest
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.sequence import oplog, state, walker
 from syncengine.crdt.sequence.oplog import DEL, INS
+from syncengine.crdt.sequence.state import Steps
 from syncengine.crdt.text import TextState
 from syncengine.ids import ActorId
 
@@ -34,7 +35,9 @@ def push(
     merging = text._walker_for(parents)
     lv = text.log.push(kind, pos, n, actor, seq, parents)
     for patch in merging.take(lv, kind, pos, n, parents):
-        text._do(patch.pos, patch.deleted, content if patch.inserted else None, None)
+        text._splice(
+            patch.pos, patch.deleted, content if patch.inserted else None, None
+        )
 
 
 @pytest.mark.parametrize("part", range(7))
@@ -225,7 +228,7 @@ class Writer:
         if undo:
             # Taken back and done again: as if it had not been.
             before = str(self.text)
-            steps: list[Any] = []
+            steps = Steps()
             self.text.apply(kind, pos, n, content, stamp, at, steps)
             while steps:
                 steps.pop()()
