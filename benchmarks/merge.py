@@ -7,17 +7,25 @@ import importlib
 import json
 import os
 import random
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import accelerated
 from benchmarks.row import Row
 from benchmarks.text import TRACES
+from syncengine.clock import hlc_from_ms
 from syncengine.crdt.document import Document
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import Action, Type
-from syncengine.crdt.sequence.oplog import DEL, INS
+from syncengine.crdt.sequence.oplog import BACK, DEL, INS
 from syncengine.crdt.text import TextState
 from syncengine.ids import ActorId, DocumentId, Stamp
+from syncengine.log.change import Change, Touch
+from syncengine.log.sealing import coalesce
 
 REPEATS = 3
 A, B, C = (ActorId(letter * 16) for letter in (b"a", b"b", b"c"))
@@ -172,19 +180,44 @@ def branch(chance: random.Random, length: int, edits: int) -> list[tuple[Any, ..
     return made
 
 
-def branches(edits: int) -> float:
-    """Return CPU milliseconds to merge as many edits of another as were made here."""
+def branches(edits: int, *, sealed: bool = False) -> float:
+    """Return CPU milliseconds to merge as many edits of another as were made here: a
+    change each, or as a device seals what somebody typed at 8 keystrokes a second."""
     base = "a line of text\n" * 7_000
     chance = random.Random(1)
     text = TextState()
     text.apply(INS, 0, len(base), base, (1, C, 1), None, None)
     for seq, edit in enumerate(branch(chance, len(base), edits), 1):
         typed(text, edit, (2, A, seq), None)
-    theirs = branch(chance, len(base), edits)
+    theirs = list(enumerate(branch(chance, len(base), edits), 1))
+    if sealed:
+        theirs = as_sealed(theirs)
     began = time.process_time()
-    for seq, edit in enumerate(theirs, 1):
+    for seq, edit in theirs:
         typed(text, edit, (2, B, seq), {C: len(base), B: seq - 1})
     return (time.process_time() - began) * 1e3
+
+
+def as_sealed(
+    edits: list[tuple[int, tuple[Any, ...]]],
+) -> list[tuple[int, tuple[Any, ...]]]:
+    """Return keystrokes as the operations that become of them in the signed log."""
+    name = DocumentId("note/1")
+    changes: list[Change] = []
+    for seq, (kind, pos, n, content) in edits:
+        action = Action.TEXT_INSERT if kind == INS else Action.TEXT_DELETE
+        op = [int(action), "t", pos, content if kind == INS else n]
+        touch = Touch(name, [op], n)
+        changes.append(Change(B, seq, hlc_from_ms(10_000 + 125 * seq), [], [touch]))
+    kinds = {8: INS, 9: DEL, 10: BACK}
+    found: list[tuple[int, tuple[Any, ...]]] = []
+    for change in coalesce(changes):
+        seq = change.seq
+        for action, _, pos, what in change.touches[0].ops:
+            kind, n = kinds[action], len(what) if action == 8 else what
+            found.append((seq, (kind, pos, n, what if kind == INS else None)))
+            seq += n
+    return found
 
 
 def live(*, bursts: bool) -> float:
@@ -263,29 +296,76 @@ def marks(count: int) -> float:
     return seconds
 
 
+NAMES = ("friendsforever", "clownschool")
+BRANCHES = {450: None, 4_500: 25.0}
+TURNS = {"in bursts": 25.0, "in strict turns": 70.0}
+
+
+def figures() -> dict[str, list[float]]:
+    """Return what merging takes, by name."""
+    found: dict[str, list[float]] = {}
+    for name in NAMES:
+        trace = load(name)
+        found[name] = [ours(trace) for _ in range(REPEATS)]
+    for edits in BRANCHES:
+        found[f"{edits}"] = [branches(edits) for _ in range(REPEATS)]
+        found[f"{edits} sealed"] = [
+            branches(edits, sealed=True) for _ in range(REPEATS)
+        ]
+    for how in TURNS:
+        bursts = how == "in bursts"
+        found[how] = [live(bursts=bursts) for _ in range(REPEATS)]
+    return found
+
+
+def compiled() -> dict[str, list[float]]:
+    """Return the same figures of the same source, compiled; nothing without a C
+    compiler: then the rows are missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            environment = accelerated.build(Path(folder))
+        except accelerated.NotBuilt as error:
+            print(f"not compiled: {error}", file=sys.stderr)
+            return {}
+        run = [sys.executable, "-P", "-c", "from benchmarks import merge; merge.tell()"]
+        done = subprocess.run(
+            run, env=environment, check=True, capture_output=True, text=True
+        )
+        found: dict[str, list[float]] = json.loads(done.stdout)
+        return found
+
+
+def tell() -> None:
+    print(json.dumps(figures()))
+
+
 def run() -> list[Row]:
     rows: list[Row] = []
     detail = {"process": os.getpid()}
-    for name in ("friendsforever", "clownschool"):
-        trace = load(name)
-        mine = [ours(trace) for _ in range(REPEATS)]
-        theirs: list[tuple[float, float]] = []
-        with contextlib.suppress(ImportError):  # then the rows fail
-            theirs = [loro(trace) for _ in range(REPEATS)]
-        for index, (bar, how) in enumerate(((1.5, "import_batch"), (0.5, "each"))):
-            others = [spent[index] for spent in theirs]
-            title = f"merge {name} into an empty document, change by change"
-            other = f"loro (Python), {how}"
-            rows.append(Row(title, "s CPU", mine, bar, others, other, detail=detail))
-    for edits, most in ((450, None), (4_500, 25.0)):
-        samples = [branches(edits) for _ in range(REPEATS)]
-        title = f"two offline branches of {edits:,} keystrokes on 105 kB"
-        rows.append(Row(title, "ms CPU", samples, most, detail=detail))
-    for bursts, most in ((True, 25.0), (False, 70.0)):
-        samples = [live(bursts=bursts) for _ in range(REPEATS)]
-        how = "in bursts" if bursts else "in strict turns"
-        title = f"receive a keystroke while typing, two writers {how}"
-        rows.append(Row(title, "us CPU", samples, most, detail=detail))
+    pure = figures()
+    theirs: dict[str, list[tuple[float, float]]] = {name: [] for name in NAMES}
+    with contextlib.suppress(ImportError):  # then the rows fail
+        theirs = {name: [loro(load(name)) for _ in range(REPEATS)] for name in NAMES}
+
+    def add(title: str, unit: str, samples: list[float], *rest: Any) -> None:
+        rows.append(Row(title, unit, samples, *rest, detail=detail))
+
+    for how, found in (("", pure), (", compiled", compiled())):
+        if not found:
+            continue
+        for name in NAMES:
+            title = f"merge {name} into an empty document, change by change{how}"
+            for index, (bar, by) in enumerate(((1.5, "import_batch"), (0.5, "each"))):
+                others = [spent[index] for spent in theirs[name]]
+                add(title, "s CPU", found[name], bar, others, f"loro (Python), {by}")
+        for edits, most in BRANCHES.items():
+            title = f"two offline branches of {edits:,} keystrokes on 105 kB"
+            add(f"{title}, a change each{how}", "ms CPU", found[f"{edits}"], most)
+            sealed = found[f"{edits} sealed"]
+            add(f"{title}, as they are sealed{how}", "ms CPU", sealed, most)
+        for turns, most in TURNS.items():
+            title = f"receive a keystroke while typing, two writers {turns}{how}"
+            add(title, "us CPU", found[turns], most)
     for title, work in (
         ("10,000 moves in a list of 10,000", moves),
         ("10,000 overlapping marks on 100 kB, and reading them", marks),

@@ -5,6 +5,6 @@ Faster, Smaller" (EuroSys 2025). The run-length log of edits is the truth; seque
 edits never build CRDT structures; only concurrent regions are replayed through a
 temporary one (`walker.py`). Ordering is Fugue's rule, ties broken by (actor, seq).
 
-Left out for now: the retained tracker for live sessions and the greedy branch order;
-both change speed only, not what anything converges to.
+Left out: the greedy order of branches, which changes speed only, not what anything
+converges to. `oplog` and `walker` can be compiled (`setup.py`), from the same source.
 """

@@ -6,6 +6,7 @@ obviously right model."""
 import contextlib
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -430,3 +431,10 @@ def test_a_stored_text_goes_on_where_it_was() -> None:
         text.apply(INS, 0, 1, "z", (0, ACTORS[4], 1), {}, None)
 
     assert str(loaded) == str(one)
+
+
+def test_what_is_tested_is_what_was_asked_for() -> None:
+    """`test_accelerator.py` runs this file over what it compiled; else it is source."""
+    compiled = os.environ.get("EXPECT_COMPILED", "")
+    assert (walker.__file__ or "").startswith(compiled)
+    assert (walker.__file__ or "").endswith(".py") == (not compiled)
