@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -347,8 +348,16 @@ def run() -> list[Row]:
     with contextlib.suppress(ImportError):  # then the rows fail
         theirs = {name: [loro(load(name)) for _ in range(REPEATS)] for name in NAMES}
 
-    def add(title: str, unit: str, samples: list[float], *rest: Any) -> None:
-        rows.append(Row(title, unit, samples, *rest, detail=detail))
+    def add(
+        title: str,
+        unit: str,
+        samples: list[float],
+        bar: float | None,
+        others: Sequence[float] = (),
+        other: str = "",
+    ) -> None:
+        row = Row(title, unit, samples, bar, list(others), other, detail=detail)
+        rows.append(row)
 
     for how, found in (("", pure), (", compiled", compiled())):
         if not found:
