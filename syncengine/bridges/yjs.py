@@ -16,7 +16,8 @@ import pycrdt as _pycrdt
 from syncengine.crdt.marks import MarkRange
 from syncengine.documents import model
 from syncengine.documents.copies import Said
-from syncengine.documents.fields import List, Map, Tree, exact
+from syncengine.documents.equality import exact
+from syncengine.documents.fields import List, Map, Tree
 from syncengine.documents.leaves import Counter, FloatCounter, MultiValue, Set
 from syncengine.documents.model import Document
 from syncengine.documents.text import Text

@@ -2,13 +2,19 @@
 
 State is a subtotal per actor, in seq order: a pair of an exact int and a float.
 Exactly-once comes from `(actor, seq)`: an operation is applied once or not at all.
-Floats are read through `math.fsum`, so the order of actors cannot show.
+Floats are added exactly and rounded once, so the order of actors cannot show; what is
+beyond all floats is the greatest of them (`MOST`), never an infinity.
 """
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 
+from syncengine import limits
 from syncengine.ids import ActorId
+
+MOST = sys.float_info.max
 
 Subtotals = Mapping[ActorId, tuple[int, float]]
 
@@ -18,7 +24,7 @@ def increment(subtotal: tuple[int, float], amount: int | float) -> tuple[int, fl
     whole, fraction = subtotal
     if isinstance(amount, int):
         return whole + amount, fraction
-    return whole, fraction + amount
+    return whole, max(-MOST, min(MOST, fraction + amount))
 
 
 def value(subtotals: Subtotals) -> int | float:
@@ -27,4 +33,21 @@ def value(subtotals: Subtotals) -> int | float:
     fractions = [part for _, part in subtotals.values() if part]
     if not fractions:
         return whole
-    return math.fsum([float(whole), *fractions])
+    try:
+        return math.fsum([float(whole), *fractions])
+    except OverflowError:  # on the way, or of what there is
+        exact = whole + sum(map(Fraction, fractions))
+        return float(max(-Fraction(MOST), min(Fraction(MOST), exact)))
+
+
+def parts(amount: int | float) -> Iterator[int | float]:
+    """Yield what to add one by one to add `amount`: an operation has 64 bits, a total
+    may have more."""
+    if isinstance(amount, float):
+        if amount:
+            yield amount
+        return
+    while amount:
+        part = max(limits.INT_MIN, min(limits.INT_MAX, amount))
+        yield part
+        amount -= part

@@ -98,8 +98,9 @@ _STATES: dict[int, type[State]] = {
     Type.MULTI: MultiState,
 }
 
-Parent = tuple[ContainerId, str | None, int, int]
-"""(container above, key there or None in a list, own type, depth)"""
+Parent = tuple[ContainerId, str | OpId | None, int, int]
+"""(container above, key there or element of a list, own type, depth); None: a node of a
+tree, or in a list an element that was deleted before"""
 
 
 _Step = tuple[ContainerId, Sequence, int, int, Any, Stamp, Seen]
@@ -420,7 +421,7 @@ class Document:
         else:
             left = add_wins.unseen(dots, seen)
         self._put(state.dots, element, left or None)
-        self._dirty.add((container, element))
+        self._dirty.add((container, ELEMENT + element))
         self._touch(container, stamp)
 
     def _apply_multi(self, op: Operation, stamp: Stamp, seen: Seen) -> None:
@@ -620,8 +621,11 @@ class Document:
             self._changing(container)
         state.apply(kind, pos, n, content, stamp, seen, self._undo)
         if action in (Action.LIST_MAKE, Action.LIST_PUT):
-            child = (container, None, op[3], self.depth(container) + 1)
-            self._found((stamp[1], stamp[2]), child)
+            assert isinstance(state, ListState)
+            name = (stamp[1], stamp[2])
+            element = name if kind == INS else state.put_in.pop(name, None)
+            child = (container, element, op[3], self.depth(container) + 1)
+            self._found(name, child)
         self._dirty.add((container, None))
         self._touch(container, stamp)
 
@@ -691,7 +695,8 @@ class Document:
                 entry = Entry(hlc, actor, seq, what)
             else:
                 check_nestable(what)
-                entry = Entry(hlc, actor, seq, None, what, (actor, seq))
+                touches = {actor: (seq, hlc)}
+                entry = Entry(hlc, actor, seq, None, what, (actor, seq), touches)
             content = [entry] if kind == INS else [(entry, seen)]
         if state is None:
             return None
@@ -791,6 +796,8 @@ class Document:
             rows = self._cells.read(container_key(container), PARENT, PARENT + b"\xff")
             for _, raw in rows:
                 type_, above, key, depth = values.decode(raw)
+                if values.is_list(key):
+                    key = (ActorId(key[0]), key[1])
                 parent = (container_from_key(above), key, type_, depth)
                 self._parents[container] = parent
         return parent
@@ -849,14 +856,21 @@ class Document:
         while container is not None:
             if isinstance(container[0], str):
                 above: ContainerId = None
-                key: str | None = container[0]
+                key: str | OpId | None = container[0]
                 type_ = container[1]
             else:
                 parent = self._parent(container)
                 if parent is None:
                     return
                 above, key, type_, _ = parent
-            if key is not None:
+            if isinstance(key, tuple):
+                state = self.state(above, Type.LIST)
+                assert isinstance(state, ListState)
+                self._changing(above)
+                name: Any = container  # in a list none is a field
+                state.touch(key, type_, name, stamp, self._undo)
+                self._dirty.add((above, None))
+            elif key is not None:
                 state = self._root if above is None else self.state(above, Type.MAP)
                 assert isinstance(state, MapState)
                 slot = state.slots.get(key, EMPTY)
@@ -931,7 +945,9 @@ class Document:
                 break
             above, at, _, _ = parent
             steps.append(
-                self._index(above, container) if at is None else values.escape(at)
+                values.escape(at)
+                if isinstance(at, str)
+                else self._index(above, container)
             )
             container = above
         collection, _, key_ = self.name.partition("/")
@@ -1050,6 +1066,8 @@ class Document:
                 row = values.encode([type_, container_key(above), at, depth])
                 taken.append((name, (PARENT, row)))
             elif isinstance(state, MapState):
+                if type(key) is not str:
+                    continue  # of another container of this name, which was taken back
                 slot = state.slots.get(key)
                 row_ = None if not slot else values.encode(register.encode(slot))
                 taken.append((name, (KEY + key.encode(), row_)))
@@ -1061,14 +1079,16 @@ class Document:
                 ]
                 taken.append((name, (COUNT, values.encode(rows))))
             elif isinstance(state, SetState):
-                dots = state.dots.get(key)
+                if type(key) is not bytes or key[:1] != ELEMENT:
+                    continue
+                dots = state.dots.get(key[1:])
                 row_ = values.encode(sorted(dots.items())) if dots else None
-                taken.append((name, (ELEMENT + key, row_)))
+                taken.append((name, (key, row_)))
             elif isinstance(state, MultiState):
                 slot = state.slot.get(None)
                 row_ = None if not slot else values.encode(register.encode(slot))
                 taken.append((name, (VALUES, row_)))
-            elif isinstance(state, Sequence):
+            elif isinstance(state, Sequence) and key is None:
                 taken += [(name, cell) for cell in state.cells()]
         self._dirty.clear()
         return taken

@@ -18,7 +18,7 @@ from syncengine.crdt import register
 from syncengine.crdt.register import EMPTY, Entry, Seen, Slot
 from syncengine.crdt.sequence.order import Order
 from syncengine.crdt.sequence.state import Cell, Read, Sequence, Undo
-from syncengine.ids import ActorId, OpId
+from syncengine.ids import ActorId, OpId, Stamp
 
 ORDER, ELEMENT, PLACE = b"o", b"e", b"q"
 
@@ -56,6 +56,8 @@ class ListState(Sequence):
         self.slots: dict[OpId, Slot] = {}
         self.places: dict[OpId, Slot] = {}
         self.element_of: dict[OpId, OpId] = {}
+        self.put_in: dict[OpId, OpId] = {}
+        """In which element a container was put that is just being made"""
         self.changed: set[OpId] = set()
         self._placed: set[OpId] = set()  # whose place is stored
 
@@ -173,11 +175,30 @@ class ListState(Sequence):
             self._move(element, entry._replace(type=0), seen, undo)
             return
         self.slots[element] = register.write(before, entry, seen)
+        if entry.type:
+            self.put_in[(entry.actor, entry.seq)] = element
         if self._watching:
             shown = self.slots[element][0].value
             self._edited(self.order.index(self._place_of(element)), 1, [shown])
         if undo is not None:
             undo.append(lambda: self.slots.__setitem__(element, before))
+
+    def touch(
+        self, element: OpId, type_: int, container: OpId, stamp: Stamp, undo: Undo
+    ) -> None:
+        """Let an operation in or below a container that an element holds keep that
+        alive, beside what somebody put there who had not seen it."""
+        before = self.slots.get(element)
+        if before is None:
+            return  # deleted, which is for good
+        if undo is not None:
+            self._remember(undo)
+            undo.append(lambda: self.slots.__setitem__(element, before))
+        after = self.slots[element] = register.touch(before, type_, container, stamp)
+        self.changed.add(element)
+        if self._watching and after[0].container != before[0].container:
+            at = self.order.index(self._place_of(element))
+            self._edited(at, 1, [after[0].value])
 
     def _place_of(self, element: OpId) -> OpId:
         """Return the slot in which a living element shows."""

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from enum import IntFlag
 from typing import Any, NamedTuple
 
+from syncengine import values
 from syncengine.crdt.sequence.buffer import Piece
 from syncengine.ids import ActorId, OpId, Stamp
 from syncengine.values import Value
@@ -99,7 +100,7 @@ def spans(pieces: Iterable[Piece], marks: Mapping[OpId, Mark]) -> list[Span]:
     found: list[Span] = []
     for text, anchor in pieces:
         if text:
-            if found and found[-1].marks == shown:
+            if found and same(found[-1].marks, shown):
                 found[-1] = Span(found[-1].text + text, found[-1].marks)
             else:
                 found.append(Span(text, dict(sorted(shown.items()))))
@@ -128,6 +129,17 @@ def _stamp(one: tuple[Stamp, Value]) -> Stamp:
     return one[0]
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal and of one type: True is not 1."""
+    if one != other:
+        return False
+    if not one and type(one) is type(other):
+        return True
+    return values.encode(one) == values.encode(other) or (
+        values.canonical(one) == values.canonical(other)
+    )
+
+
 def ranges(spans: Iterable[Span]) -> list[MarkRange]:
     """Return where each mark shows."""
     return _grown(
@@ -144,7 +156,9 @@ def changes(before: list[Span], after: list[Span]) -> list[MarkRange]:
         (n, name, new.get(name) if name is not None else None)
         for n, old, new in _pairs(before, after)
         for name in [None, *sorted(old.keys() | new.keys())]
-        if name is None or name not in old or old[name] != new.get(name)
+        if name is None
+        or name not in old
+        or not same(old[name], new.get(name) if name in new else None)
     )
 
 
@@ -159,7 +173,11 @@ def _grown(steps: Iterable[tuple[int, str | None, Any]]) -> list[MarkRange]:
             start, stop = stop, stop + n
             continue
         before = last.get(name)
-        if before is not None and found[before][1:] == (start, name, value):
+        if (
+            before is not None
+            and found[before].stop == start
+            and same(found[before].value, value)
+        ):
             found[before] = found[before]._replace(stop=stop)
         else:
             last[name] = len(found)
@@ -185,6 +203,19 @@ def spliced(
         if text[max(low, high) :]:
             found.append(Span(text[max(low, high) :], marks))
     return [*found, new] if new is not None else found
+
+
+def piece(spans: Iterable[Span], start: int, stop: int | None = None) -> list[Span]:
+    """Return the spans of the characters [start, stop)."""
+    found: list[Span] = []
+    at = 0
+    for text, marks in spans:
+        end = None if stop is None else max(0, stop - at)
+        part = text[max(0, start - at) : end]
+        if part:
+            found.append(Span(part, marks))
+        at += len(text)
+    return found
 
 
 def _pairs(

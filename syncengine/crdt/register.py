@@ -89,8 +89,9 @@ def touch(slot: Slot, type_: int, container: ContainerId, stamp: Stamp) -> Slot:
     touches: dict[ActorId, tuple[int, int]] = {}
     rest: list[Entry] = []
     for entry in slot:
-        if entry.container == container and entry.touches is not None:
-            touches.update(entry.touches)
+        if entry.container == container:
+            made = {entry.actor: (entry.seq, entry.hlc)}  # where none are kept yet
+            touches.update(made if entry.touches is None else entry.touches)
         else:
             rest.append(entry)
     if touches.get(actor, (0, 0))[0] < seq:

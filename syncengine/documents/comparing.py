@@ -10,6 +10,7 @@ from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry
 from syncengine.crdt.sequence.difference import splices, text_splices
 from syncengine.crdt.sequence.state import Edit
+from syncengine.documents.equality import exact_entry
 from syncengine.documents.view import View
 
 
@@ -60,6 +61,10 @@ def _entry(
     old = before.plain_entry(was) if before is not None and was is not None else None
     new = after.plain_entry(now) if after is not None and now is not None else None
     if before and was and after and now and was.type == now.type:
+        if was.type in (Type.MAP, Type.TEXT):
+            pass  # told in parts
+        elif exact_entry(before, was) == exact_entry(after, now):
+            return
         if was.type == Type.MAP:
             yield from _map(before, was.container, after, now.container, path)
             return
@@ -69,10 +74,8 @@ def _entry(
                 yield Difference(path, old, new, edits)
             return
         if was.type == Type.LIST:
-            if old != new:
-                yield Difference(path, old, new, _list(old or [], new or []))
-            return
-        if type(old) is type(new) and old == new:
+            edits = _list(before, was.container, after, now.container, new or [])
+            yield Difference(path, old, new, edits)
             return
     yield Difference(path, old, new)
 
@@ -88,8 +91,12 @@ def _text(
     return [*edits, *changes(spans, after.spans(now))]
 
 
-def _list(old: list[Any], new: list[Any]) -> list[Edit | MarkRange]:
+def _list(
+    before: View, was: ContainerId, after: View, now: ContainerId, new: list[Any]
+) -> list[Edit | MarkRange]:
+    old_elements = [exact_entry(before, entry) for entry in before.entries(was)]
+    new_elements = [exact_entry(after, entry) for entry in after.entries(now)]
     return [
         Edit(pos, deleted, new[inserted])
-        for pos, deleted, inserted in splices(old, new)
+        for pos, deleted, inserted in splices(old_elements, new_elements)
     ]

@@ -70,9 +70,12 @@ def copy_of(view: View, container: ContainerId, type_: int) -> Any:
     """Return what a container of a view shows, to be written elsewhere."""
     match type_:
         case Type.MAP:
+            # In the order in which they were written: where two say the same in two
+            # versions of a class, the later one counts.
+            slots = {key: view.slot(container, key)[0] for key in view.keys(container)}
             return {
-                key: copy_of_entry(view, view.slot(container, key)[0])
-                for key in view.keys(container)
+                key: copy_of_entry(view, entry)
+                for key, entry in sorted(slots.items(), key=lambda one: one[1][:3])
             }
         case Type.LIST:
             return [copy_of_entry(view, entry) for entry in view.entries(container)]

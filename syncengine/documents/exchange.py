@@ -17,7 +17,7 @@ from syncengine.crdt.document import Document as State
 from syncengine.crdt.marks import MarkRange, ranges
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry
-from syncengine.documents.copies import Planted, Said, Several
+from syncengine.documents.copies import Elements, Planted, Said, Several
 from syncengine.documents.fields import assign
 from syncengine.documents.leaves import Counter, FloatCounter
 from syncengine.documents.shape import Single
@@ -171,7 +171,8 @@ def _built(value: Any, path: str, notes: _Notes) -> Any:
                     _built(item, f"{path}/{index}", notes)
                     for index, item in enumerate(_of(list, value))
                 ]
-                return set(items) if kind == "set" else Several(items)
+                plain = [i.value if isinstance(i, Single) else i for i in items]
+                return Elements(plain) if kind == "set" else Several(plain)
             case "tree":
                 return Planted(
                     [

@@ -26,6 +26,7 @@ from syncengine.crdt.register import EMPTY, Entry
 from syncengine.crdt.sequence.difference import splices
 from syncengine.crdt.tree import TreeState
 from syncengine.documents.bound import Bound, Name, Shaped
+from syncengine.documents.equality import exact, exact_entry, rough
 from syncengine.documents.leaves import (
     Counter,
     FloatCounter,
@@ -106,7 +107,11 @@ class List(Bound, MutableSequence[T], Generic[T]):
             self.replace(items)
             return
         view = self._bound()
-        at = self._at(self._index(index), 1)
+        index = self._index(index)
+        there = (view, view.entry_at(self._container, index).container)
+        if isinstance(value, Bound) and (value._view, value._container) == there:
+            return  # `rows[0] += [x]` has done its work already
+        at = self._at(index, 1)
         path = f"{view.path(self._container)}/{index}"
         type_ = container_type(value, path, self._item)
         if type_:
@@ -199,28 +204,45 @@ class List(Bound, MutableSequence[T], Generic[T]):
         """Make this the list of `new` by edits where it differs: elements that stay
         keep what others do to them."""
         items = list(new)
-        before: list[Any] = [exact(item) for item in self]
-        after: list[Any] = [exact(item) for item in items]
         view = self._bound()
+        path = view.path(self._container)
+        wanted = [exact(item, path) for item in items]
+        # Aligned by what they show; then made the same where they are not.
+        before: list[Any] = [rough(plain_value(item)) for item in self]
+        after: list[Any] = [rough(plain_value(item)) for item in items]
+        put: set[int] = set()
         with view.writable().whole():
             for start, deleted, end in splices(before, after):
-                put = items[end]
+                new = items[end]
                 # A map in the place of a map is that one, edited.
-                while deleted and put and self._assigned(start, put[0]):
-                    start, deleted, put = start + 1, deleted - 1, put[1:]
+                while deleted and new and self._is_map(start, new[0]):
+                    start, deleted, new = start + 1, deleted - 1, new[1:]
                 if deleted:
                     del self[start : start + deleted]
-                if put:
-                    self.insert_all(start, put)
+                if new:
+                    self.insert_all(start, new)
+                    put.update(range(start, start + len(new)))
+            for index, item in enumerate(items):
+                if index not in put:
+                    self._make(index, item, wanted[index], f"{path}/{index}")
 
-    def _assigned(self, index: int, value: Any) -> bool:
+    def _is_map(self, index: int, value: Any) -> bool:
+        is_map = isinstance(value, dict | Map | Shaped)
+        return (
+            is_map and self._bound().entry_at(self._container, index).type == Type.MAP
+        )
+
+    def _make(self, index: int, value: Any, wanted: Any, path: str) -> None:
+        """Make the element at an index the same as a value."""
         view = self._bound()
         entry = view.entry_at(self._container, index)
-        if entry.type != Type.MAP or not isinstance(value, dict | Map | Shaped):
-            return False
-        path = f"{view.path(self._container)}/{index}"
-        assign(view, entry.container, Type.MAP, value, path, self._item)
-        return True
+        if exact_entry(view, entry) == wanted:
+            return
+        type_ = container_type(value, path, self._item)
+        if type_ and type_ == entry.type:
+            assign(view, entry.container, type_, value, path, self._item)
+        elif type_ or entry.type or rough(value) != rough(entry.value):
+            self[index] = value
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, list | List):
@@ -309,6 +331,32 @@ class Map(Bound, MutableMapping[K, V], Generic[K, V]):
         if key not in self:
             raise KeyError(key)
         view.emit(Action.DELETE, self._container, key)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Take out what is at `key` and return it: as it was, to be read or written
+        elsewhere. Raises `KeyError` where there is neither that nor a default."""
+        view = self._bound()
+        if key not in self:
+            if default:
+                return default[0]
+            raise KeyError(key)
+        entry = view.slot(self._container, key)[0]
+        found = _taken_out(view, entry, self._item)
+        del self[key]
+        return found
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return what is at `key`, where nothing is after writing `default` there."""
+        if key not in self:
+            self[key] = default
+        if key in self:
+            return self[key]
+        # In the document itself an empty container is made by its first use.
+        view = self._bound()
+        type_ = container_type(default, view.path(self._container, key), self._item)
+        return container_at(
+            view, unmade(self._container, key, type_), type_, self._item
+        )
 
     def __iter__(self) -> Iterator[K]:
         keys = [] if self._view is None else self._view.keys(self._container)
@@ -482,7 +530,8 @@ class Tree(Bound, Generic[V]):
         """Place a node, a new one if it has no name; return its name."""
         view = self._bound()
         actor = view.writable().actor
-        container = self._container = view.made(self._container)
+        container = view.made(self._container)
+        view.uncover(container)
         tree = cast(TreeState, view.state(container, Type.TREE))
         parent = None if under is None else under._name
         above = parent
@@ -655,24 +704,18 @@ def plain_value(value: Any) -> Any:
         return str(value)
     if isinstance(value, Counter):
         return int(value)
+    if isinstance(value, FloatCounter):
+        return float(value)
     return value
 
 
-def exact(value: Any) -> Any:
-    """Return what is equal only for equal values of one type: True is not 1."""
-    if isinstance(value, Text) and (marks := value.marks()):
-        return (str(value), marks)
-    value = plain_value(value)
-    if isinstance(value, dict):
-        items = cast(dict[str, Any], value).items()
-        return {key: exact(item) for key, item in items}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [exact(item) for item in cast(Iterable[Any], value)]
-    if isinstance(value, bool):
-        return ("bool", value)
-    if isinstance(value, float):
-        return ("float", value)
-    return value
+def _taken_out(view: View, entry: Entry, declared: Any) -> Any:
+    """Return what one write shows, for when that is there no more."""
+    from syncengine.documents.copies import copy_of  # which is made of these classes
+
+    if entry.type:
+        return copy_of(view, entry.container, entry.type)
+    return converted(entry.value, declared)
 
 
 def container_type(value: Any, path: str, declared: Any = None) -> int:
@@ -768,7 +811,9 @@ def assign(
             for key in [key for key in inner if key not in value]:
                 del inner[key]
             for key, item in value.items():
-                if key not in inner or exact(inner[key]) != exact(item):
+                wanted = exact(item, path)
+                slot = view.slot(inner._container, key) if key in inner else ()
+                if not slot or exact_entry(view, slot[0]) != wanted:
                     inner[key] = item
         case Type.LIST:
             bound(List[Any](), view, name, item_of(declared)).replace(value)
@@ -784,7 +829,10 @@ def assign(
         case Type.TREE:
             bound(Tree[Any](), view, name, item_of(declared)).replace(value)
         case _:
-            increment(view, name, _number(value) - view.number(name))
+            number = _number(value)
+            increment(view, name, number - view.number(name))
+            if view.number(name) != number:  # the difference was rounded
+                increment(view, name, number - view.number(name))
 
 
 def _content(value: Any, type_: int, path: str) -> Any:

@@ -4,10 +4,12 @@
 # a user's own field names free.
 # pyright: reportPrivateUsage=false
 
+import math
 from collections.abc import Iterable, Iterator, MutableSet
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from syncengine import values
+from syncengine import limits, values
+from syncengine.crdt.counter import MOST, parts
 from syncengine.crdt.document import element_key
 from syncengine.crdt.operation import Action, Type
 from syncengine.documents.bound import Bound, Name
@@ -21,6 +23,9 @@ else:
     from typing import TypeVar
 
 T = TypeVar("T")
+
+# An operation adds up to 2**63; more is several operations.
+INCREMENT_MAX = 10_000 * limits.INT_MAX
 
 
 class Counter(int):
@@ -69,11 +74,26 @@ def increment(view: View, container: Name, by: int | float) -> None:
             f"a counter counts in int or float, not {type(by).__name__}",
             path=view.path(container),
         )
-    values.check(by, view.path(container))
-    if by:
-        view.emit(Action.INCREMENT, container, by)
-    else:
-        view.writable()
+    path = view.path(container)
+    if type(by) is float:
+        values.check(by, path)
+        if math.isinf(view.number(container) + by):
+            raise Invalid(f"a counter counts to {MOST:g}", path=path)
+    elif abs(by) > INCREMENT_MAX:
+        raise Invalid(
+            f"at once a counter grows by at most {INCREMENT_MAX}",
+            path=path,
+            bound=INCREMENT_MAX,
+        )
+    if -limits.INT_MAX <= by <= limits.INT_MAX:
+        if by:
+            view.emit(Action.INCREMENT, container, by)
+        else:
+            view.writable()
+        return
+    with view.writable().whole():
+        for part in parts(by):
+            view.emit(Action.INCREMENT, container, part)
 
 
 def bound_counter(view: View, container: Name) -> Counter | FloatCounter:

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from syncengine import values
-from syncengine.crdt.marks import changes, spliced
+from syncengine.crdt.marks import changes, piece, spliced
 from syncengine.crdt.operation import Action, ContainerId, Type
 from syncengine.crdt.register import Entry
 from syncengine.crdt.sequence.difference import rebased, splices, text_splices
 from syncengine.documents.copies import copy_of, copy_of_entry
-from syncengine.documents.fields import List, Map, Node, Tree, assign, bound, exact
+from syncengine.documents.equality import exact_entry, rough
+from syncengine.documents.fields import List, Map, Node, Tree, assign, bound
 from syncengine.documents.leaves import MultiValue, Set, increment
 from syncengine.documents.text import Text
 from syncengine.documents.view import View
@@ -35,7 +36,8 @@ class Three(NamedTuple):
 
     def equal(self, was: Entry | None, is_: Entry | None) -> bool:
         """Whether the same shows, before and after, in an entry."""
-        return bool(_shown(self.before, was) == _shown(self.after, is_))
+        one, other = exact_entry(self.before, was), exact_entry(self.after, is_)
+        return bool(one == other)
 
 
 def merge(
@@ -58,8 +60,9 @@ def merge(
     _map(three, None, None)
 
 
-def _shown(view: View, entry: Entry | None) -> Any:
-    return None if entry is None else (entry.type, exact(view.plain_entry(entry)))
+def _shown(view: View, entry: Entry) -> Any:
+    """Return by what the elements of a list are known again."""
+    return (entry.type, rough(view.plain_entry(entry)))
 
 
 def _map(three: Three, container: ContainerId, target: ContainerId) -> None:
@@ -67,7 +70,9 @@ def _map(three: Three, container: ContainerId, target: ContainerId) -> None:
     before, after, now, is_own = three
     was, is_ = _slots(before, container), _slots(after, container)
     inside = bound(Map[str, Any](), now, target)
-    for key in sorted(was.keys() | is_.keys()):
+    # In the order in which they were written, as in `copy_of`.
+    written = {key: entry[:3] for key, entry in {**was, **is_}.items()}
+    for key in sorted(written, key=written.__getitem__):
         old, new = was.get(key), is_.get(key)
         here = _slots(now, target).get(key)
         one = old or new
@@ -77,7 +82,9 @@ def _map(three: Three, container: ContainerId, target: ContainerId) -> None:
         elif old and new and old.type and _same(old, new, old):
             if here and here.type == old.type:
                 _container(three, old.container, old.type, here.container)
-        elif three.equal(old, new) or _shown(now, here) != _shown(before, old):
+        elif three.equal(old, new) or (
+            exact_entry(now, here) != exact_entry(before, old)
+        ):
             continue  # nothing was done, or somebody wrote over it
         elif new is None:
             if here and all(map(is_own, here.touches or ())):
@@ -109,7 +116,7 @@ def _container(
         case Type.MULTI:
             was, is_ = before.several(container), after.several(container)
             several = bound(MultiValue[Any](), now, target)
-            if exact(was) != exact(is_) and exact(list(several)) == exact(was):
+            if rough(was) != rough(is_) and rough(list(several)) == rough(was):
                 several.set(*is_)
         case Type.TEXT:
             _text(three, container, target)
@@ -138,12 +145,18 @@ def _text(three: Three, container: ContainerId, target: ContainerId) -> None:
             text.delete(at, deleted)
         if inserted:
             text.insert(at, inserted)
+    place = _places(is_, str(text))
     spans = before.spans(container)
-    for splice in text_splices(was, is_):
-        spans = spliced(spans, *splice)
+    for at, deleted, inserted in text_splices(was, is_):
+        spans = spliced(spans, at, deleted, inserted)
+        # What was typed just now took part in the marks around it.
+        begin, end = place(at), place(at + len(inserted))
+        if inserted and end - begin == len(inserted):
+            worn = piece(now.spans(target), begin, end)
+            behind = piece(spans, at + len(inserted))
+            spans = [*piece(spans, 0, at), *worn, *behind]
     found = changes(spans, after.spans(container))
     if found:
-        place = _places(is_, str(text))
         for start, stop, name, value in found:
             begin, end = place(start), place(stop)
             if begin < end:

@@ -22,7 +22,8 @@ from syncengine.clock import ms_from_hlc
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import Action, Operation, Type, join, length
 from syncengine.documents.bound import Name
-from syncengine.documents.fields import Map, assign, bound, plain_value
+from syncengine.documents.equality import exact
+from syncengine.documents.fields import Map, assign, bound
 from syncengine.documents.lenses import Lens
 from syncengine.documents.record import Declared, DeclaredMeta, check_given
 from syncengine.documents.versions import encode_version
@@ -245,7 +246,7 @@ def write_difference(
         return
     document = typed(kind, view)
     for name, value in fields.items():
-        if plain_value(getattr(document, name)) != plain_value(value):
+        if exact(getattr(document, name)) != exact(value):
             setattr(document, name, value)
 
 

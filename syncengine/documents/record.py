@@ -32,6 +32,7 @@ from syncengine import values
 from syncengine.crdt.operation import Action, ContainerId, Type
 from syncengine.crdt.register import Entry
 from syncengine.documents.bound import Bound, Name, Shaped
+from syncengine.documents.equality import exact
 from syncengine.documents.fields import (
     Tree,
     assign,
@@ -416,7 +417,7 @@ class Record(Declared, Shaped, metaclass=_RecordMeta):
         shown = self._at(view, container)
         for name in self._fields:
             new = getattr(self, name)
-            if plain_value(getattr(shown, name)) != plain_value(new):
+            if exact(getattr(shown, name)) != exact(new):
                 setattr(shown, name, new)
 
     def __eq__(self, other: object) -> bool:

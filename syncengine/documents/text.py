@@ -21,6 +21,9 @@ from syncengine.ids import ActorId
 
 Edges = Literal["none", "before", "after", "both"]
 
+# How many heads a version that a cursor names may have: as many as wrote at once.
+CURSOR_IDS_MAX = 10_000
+
 # What is typed at the end of a link or a comment is no part of it; of anything else
 # that stands over text (bold, a colour), it is.
 ENDING = frozenset({"link", "comment"})
@@ -53,6 +56,7 @@ class Text(Bound):
     def _index(self, view: View, index: int) -> int:
         """Return where an index is that may count from the end; raises `Invalid`."""
         length = view.text_length(self._container)
+        self._check_ints(view, index)
         if index < 0:
             index += length
         if not 0 <= index <= length:
@@ -62,6 +66,14 @@ class Text(Bound):
                 bound=length,
             )
         return index
+
+    def _check_ints(self, view: View, *numbers: Any) -> None:
+        for number in numbers:
+            if not isinstance(number, int):
+                raise Invalid(
+                    f"a place in a text is an int, not {type(number).__name__}",
+                    path=view.path(self._container),
+                )
 
     def append(self, text: str) -> None:
         """Insert `text` at the end."""
@@ -90,6 +102,7 @@ class Text(Bound):
     def _range(self, view: View, index: int, count: int) -> int:
         """Return where a range begins that may count from the end; raises `Invalid`."""
         length = view.text_length(self._container)
+        self._check_ints(view, index, count)
         if index < 0:
             index += length
         if count < 0 or index < 0 or index + count > length:
@@ -196,13 +209,19 @@ class Text(Bound):
         values.check_key(name, path)
         values.check(value, path)
         length = len(self)
+        self._check_ints(view, start, stop)
         if not 0 <= start <= stop <= length:
             raise Invalid(
                 f"[{start}, {stop}) is no range within the length {length}",
                 path=path,
                 bound=length,
             )
-        edges = Expand[(expand or _edges_of(name)).upper()]
+        edges = Expand.__members__.get(str(expand or _edges_of(name)).upper())
+        if edges is None:
+            raise Invalid(
+                f'a mark expands "none", "before", "after" or "both", not {expand!r}',
+                path=path,
+            )
         view.writable()
         if start < stop:
             at = view.author_position(self._container, Type.TEXT, start)
@@ -220,7 +239,7 @@ class Text(Bound):
 
     def restyle(self, marks: Iterable[MarkRange]) -> None:
         """Make `marks` those that show, by edits where they differ."""
-        wanted = _painted(str(self), list(marks))
+        wanted = _painted(str(self), list(marks), self._bound().path(self._container))
         with self._bound().writable().whole():
             for start, stop, name, value in changes(self.spans(), wanted):
                 self._mark(start, stop, name, value, None)
@@ -235,17 +254,11 @@ class Text(Bound):
         kept, and sent to whoever has this text. Raises `Invalid`.
         """
         view = self._bound()
-        length = len(self)
-        if index < 0:
-            index += length
-        if not 0 <= index <= length:
-            raise Invalid(
-                f"index {index} is beyond the length {length}",
-                path=view.path(self._container),
-                bound=length,
-            )
+        index, length = self._index(view, index), len(self)
         if stick not in ("before", "after"):
-            raise Invalid('a cursor sticks "before" or "after"')
+            raise Invalid(
+                'a cursor sticks "before" or "after"', path=view.path(self._container)
+            )
         held = index if stick == "after" else index - 1
         place = view.cursor(self._container, held) if 0 <= held < length else None
         raw = values.encode([stick == "after", place])
@@ -276,11 +289,15 @@ def _edges_of(name: str) -> Edges:
     return "none" if name.partition(":")[0] in ENDING else "after"
 
 
-def _painted(text: str, marks: list[MarkRange]) -> list[Span]:
+def _painted(text: str, marks: list[MarkRange], path: str) -> list[Span]:
     """Return the spans of a text that bears these marks, the later over the earlier."""
     for mark in marks:
         if not 0 <= mark.start <= mark.stop <= len(text):
-            raise Invalid(f"{mark} is no range of a text of {len(text)} characters")
+            raise Invalid(
+                f"{mark} is no range of a text of {len(text)} characters",
+                path=path,
+                bound=len(text),
+            )
     edges = sorted({0, len(text), *(at for mark in marks for at in mark[:2])})
     number = {at: i for i, at in enumerate(edges)}
     over: list[dict[str, Any]] = [{} for _ in edges]
@@ -296,7 +313,12 @@ def _decoded(cursor: str, path: str) -> Any:
         is_after, place = values.decode(raw)
         if place is not None:
             ids, pos = place
-            place = [(ActorId(actor), int(seq)) for actor, seq in ids], int(pos)
+            if type(pos) is not int or pos < 0 or len(ids) > CURSOR_IDS_MAX:
+                raise ValueError("a cursor has a position")
+            for actor, seq in ids:
+                if type(actor) is not bytes or type(seq) is not int:
+                    raise ValueError("a cursor names operations")
+            place = [(ActorId(actor), seq) for actor, seq in ids], pos
     except (TypeError, ValueError, binascii.Error) as error:
         raise Invalid(
             "this is no cursor: they come from text.cursor()", path=path

@@ -6,13 +6,13 @@ offers it to the snapshots that are still alive (`capture`), and those keep the 
 one; a snapshot that nobody holds any more costs nothing.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from syncengine import limits, values
 from syncengine.crdt import marks, multivalue
+from syncengine.crdt.counter import parts as counter_parts
 from syncengine.crdt.counter import value as counter_value
 from syncengine.crdt.document import (
     CounterState,
@@ -82,7 +82,12 @@ class Transaction(Protocol):
 
 def own_copy(value: Any) -> Any:
     """Return a value for somebody who may edit it: not what is here."""
-    return copy.deepcopy(value) if type(value) in (list, dict) else value
+    if values.is_list(value):
+        return list(map(own_copy, value))
+    if type(value) is dict:
+        entries = cast(dict[str, Any], value).items()
+        return {key: own_copy(item) for key, item in entries}
+    return value
 
 
 class FrozenList:
@@ -329,7 +334,11 @@ class View:
         if not self.shows(container):
             return []
         state = self.state(container, Type.TEXT)
-        return [] if state is None else state.spans()
+        spans: list[Span] = [] if state is None else state.spans()
+        return [
+            Span(text, {name: own_copy(value) for name, value in marks.items()})
+            for text, marks in spans
+        ]
 
     def cursor(self, container: Name, index: int) -> Spot:
         """Return (the version that is shown, the position there of the character at
@@ -481,8 +490,10 @@ class View:
                 bound=limits.DEPTH_MAX,
             )
         self.uncover(container)
+        # What is written is not the caller's own, who may go on editing it.
         return tx.emit(
-            self.document, [int(action), reference(container, tx.actor), *rest]
+            self.document,
+            [int(action), reference(container, tx.actor), *map(own_copy, rest)],
         )
 
     def types(self, action: int, container: Name, index: int, what: Any) -> bool:
@@ -499,6 +510,9 @@ class View:
         """Return how an operation names the place before what is shown at `pos`, or
         with n = 1 the element there."""
         self.writable()
+        found = self.found(container)
+        if found != _NOWHERE:
+            self.uncover(found)  # what is hidden is not counted
         state = self.state(container, type_)
         return pos if state is None else state.author_ranges(pos, n)[0][0]
 
@@ -559,9 +573,8 @@ class View:
             for key in list(state.slots):
                 self._raw(Action.DELETE, container, key)
         elif isinstance(state, CounterState):
-            left = counter_value(state.subtotals)
-            if left:
-                self._raw(Action.INCREMENT, container, -left)
+            for part in counter_parts(-counter_value(state.subtotals)):
+                self._raw(Action.INCREMENT, container, part)
         elif isinstance(state, SetState):
             for element in list(state.dots):
                 self._raw(Action.REMOVE, container, values.decode(element))
@@ -589,3 +602,12 @@ class View:
             return self.document.path(container, key)
         path = f"{self.path(container.above)}/{values.escape(container.key)}"
         return path if key is None else f"{path}/{values.escape(key)}"
+
+
+class Uncovered(View):
+    """A document with what does not show in it: deleted, or another type's turn."""
+
+    __slots__ = ()
+
+    def shows(self, container: Name) -> bool:
+        return True

@@ -42,6 +42,10 @@ class LostValue:
     """`collection/id/field/...`"""
     type: int = field(default=0, repr=False)
     """That of its container; 0: a plain value"""
+    place: Any = field(default=None, repr=False, compare=False)
+    """(container, key or element) where it stood: an index would move on"""
+    container: ContainerId = field(default=None, repr=False, compare=False)
+    """What it is, where it is a container"""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,10 @@ _MERGES = {
 
 def why(document: State, path: str, steps: list[str], devices: Devices) -> Why:
     """Return why the field at `steps` shows what it shows; raises `NotFound`."""
-    slot = _slot(document, path, steps)
-    winner, *rest = slot
-    lost = [lost_value(document, path, entry, devices) for entry in rest if entry.hlc]
+    (winner, *rest), place = _slot(document, path, steps)
+    lost = [
+        lost_value(document, path, entry, devices, place) for entry in rest if entry.hlc
+    ]
     if winner.type:
         rule = _MERGES[Type(winner.type)]
         if lost:
@@ -100,13 +105,15 @@ def why(document: State, path: str, steps: list[str], devices: Devices) -> Why:
 
 def text_at(document: State, path: str, steps: list[str]) -> ContainerId:
     """Return the text that a field shows; raises `NotFound`."""
-    shown = _slot(document, path, steps)[0]
+    shown = _slot(document, path, steps)[0][0]
     if shown.type != Type.TEXT:
         raise NotFound(f"{path} shows no text that merges")
     return shown.container
 
 
-def _slot(document: State, path: str, steps: list[str]) -> Slot:
+def _slot(document: State, path: str, steps: list[str]) -> tuple[Slot, Any]:
+    """Return the writes at a place, and what that is: (container, key or element)."""
+    place: Any = None
     container: ContainerId = None
     type_: int = Type.MAP
     slot: Slot = ()
@@ -118,19 +125,20 @@ def _slot(document: State, path: str, steps: list[str]) -> Slot:
             if state.place(node) is not None:
                 slot = (Entry(0, node[0], node[1], None, Type.MAP, node),)
         elif isinstance(state, MapState):
-            slot = state.slots.get(step, ())
+            slot, place = state.slots.get(step, ()), (container, step)
         elif (
             isinstance(state, ListState)
             and step.isdecimal()
             and int(step) < state.shown_length
         ):
-            slot = state.slots[state.element_at(int(step))]
+            element = state.element_at(int(step))
+            slot, place = state.slots[element], (container, element)
         if not slot:
             raise NotFound(f"there is no {path}")
         container, type_ = slot[0].container, slot[0].type or -1
         if type_ not in _NESTS and step is not steps[-1]:
             raise NotFound(f"there is no {path}: {step} has no parts that are written")
-    return slot
+    return slot, place
 
 
 @dataclass(frozen=True)
@@ -196,11 +204,14 @@ class _Times:
         return heads[at] if at >= 0 else None
 
 
-def lost_value(document: State, path: str, entry: Entry, devices: Devices) -> LostValue:
+def lost_value(
+    document: State, path: str, entry: Entry, devices: Devices, place: Any = None
+) -> LostValue:
     """Return a write that lost, as it is told."""
     value = document.entry_value(entry)
     author = _device(entry.actor, devices)
-    return LostValue(value, author, _when(entry), path, entry.type)
+    at = _when(entry)
+    return LostValue(value, author, at, path, entry.type, place, entry.container)
 
 
 def _device(actor: ActorId, devices: Devices) -> str:

@@ -339,7 +339,9 @@ class Space:
                 if index and entry.hlc:  # a seed that others wrote over is no loss
                     path = document.path(container, name)
                     devices = self.engine.keeper.membership.actors
-                    yield name, history.lost_value(document, path, entry, devices)
+                    place = (container, key)
+                    lost = history.lost_value(document, path, entry, devices, place)
+                    yield name, lost
                 if entry.type in (Type.MAP, Type.LIST, Type.TREE):
                     for _, lost in self._lost(document, entry.container, entry.type):
                         yield name, lost

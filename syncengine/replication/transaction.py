@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 from weakref import ref
 
 from syncengine.crdt.document import Document as State
+from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import Action, Operation, Type
 from syncengine.documents import exchange, model
 from syncengine.documents.copies import copy_of, copy_of_plain
 from syncengine.documents.fields import List, Map, Node, assign
 from syncengine.documents.merging import merge
 from syncengine.documents.model import Document
-from syncengine.documents.view import View
+from syncengine.documents.view import Uncovered, View
 from syncengine.errors import (
     AlreadyExists,
     Invalid,
@@ -400,18 +401,26 @@ class Transaction:
     def restore(self, lost: LostValue) -> None:
         """Write a value again that lost to a concurrent write: where it stood, over
         what shows there. Raises `NotFound` where there is no such place any more."""
-        name, steps = steps_of(lost.path)
-        inside: Any = model.untyped(self._view(parse_document_id(name)))
+        view = self._view(parse_document_id(steps_of(lost.path)[0]))
+        document = view.document
+        if lost.type:  # still here, with all it is
+            value = copy_of(Uncovered(document, self), lost.container, lost.type)
+        else:
+            value = copy_of_plain(lost.value, lost.type)
+        container, key = lost.place
+        _, steps = steps_of(document.path(container, "it"))
+        inside: Any = model.untyped(view)
         try:
             for step in steps[:-1]:
                 inside = _inside(inside, step)
-            value = copy_of_plain(lost.value, lost.type)
-            if isinstance(inside, List):
-                inside[int(steps[-1])] = value
+            if issubclass(inside.__class__, List):
+                state = document.state(container, Type.LIST)
+                assert isinstance(state, ListState)
+                inside[list(state.elements()).index(key)] = value
             else:
-                if lost.type:  # else it would be lost still, beside what it is now
-                    inside.pop(steps[-1], None)
-                inside[steps[-1]] = value
+                if lost.type and key in inside:
+                    del inside[key]  # else it would be lost still, beside that
+                inside[key] = value
         except (LookupError, TypeError, ValueError) as error:
             if isinstance(error, Invalid):
                 raise

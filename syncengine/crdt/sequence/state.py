@@ -251,6 +251,10 @@ class Sequence(ABC):
             return None
         parents = self.log.dominators(known)
         walker = Walker.at(self.log, parents, self.voids, length, heads)
+        try:
+            walker.check(SET, pos, 1, parents)
+        except InvalidOperation:
+            return None  # it has no such element
         return walker.where(parents, pos)
 
     @property

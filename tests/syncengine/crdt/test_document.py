@@ -108,6 +108,13 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
         for entry in document.root.slots.get("m", ())
         if entry.type == 1 and entry.container == (entry.actor, entry.seq)
     ]
+    rows: Any = document.state(("items", 4), 4)
+    held = [
+        list(entry.container) if entry.container[0] != actor else entry.container[1]
+        for slot in rows.slots.values()
+        for entry in slot
+        if entry.type
+    ]
     tree: Any = document.state(("outline", 6), 6)
     nodes = [list(node) if node[0] != actor else node[1] for node in tree.places]
     choices: list[Callable[[], list[Any]]] = [
@@ -148,6 +155,16 @@ def random_op(document: Document, chance: random.Random, actor: ActorId) -> list
             else [Action.TOUCH]
         ),
         lambda: [Action.LIST_MAKE, "items", 0, 1],
+        lambda: (
+            [Action.LIST_PUT, "items", chance.randrange(len(items)), 1]
+            if items
+            else [Action.TOUCH]
+        ),
+        lambda: (
+            [Action.SET, chance.choice(held), "k", chance.randint(0, 9)]
+            if held
+            else [Action.TOUCH]
+        ),
         lambda: (
             [
                 Action.MOVE,
@@ -296,3 +313,52 @@ def test_what_its_author_had_not_seen_made_cannot_be_named(op: list[Any]) -> Non
         document.apply_void(named, (2, ACTORS[1], 1), {})
     with pytest.raises(InvalidOperation, match="had not seen"):
         Document(NAME).apply([1, 7, "k", 1], (2, ACTORS[1], 5), {ACTORS[1]: 4})
+
+
+def test_every_element_of_a_set_is_stored() -> None:
+    """What an element is stored under is no name of another cell."""
+    document = Document(NAME)
+    for seq in range(128):
+        document.apply([Action.ADD, "tags", seq], (seq + 1, ACTORS[0], seq + 1), None)
+    kept = Kept()
+    kept.take(document)
+
+    assert Document(NAME, kept).to_value()["tags"] == list(range(128))
+
+
+@pytest.mark.parametrize("first", range(1, 8))
+@pytest.mark.parametrize("second", range(1, 8))
+def test_a_name_that_was_taken_back_is_of_any_type_the_next_time(
+    first: int, second: int
+) -> None:
+    """A transaction that fails gives its names to the next one."""
+    inside = {1: [1, 1, "k", 1], 2: [5, 1, 1], 3: [6, 1, "x"], 4: [11, 1, 0, [1]],
+              5: [8, 1, 0, "x"], 6: [21, 1, None, None, 0], 7: [20, 1, [1]]}  # fmt: skip
+    document, kept = Document(NAME), Kept()
+    document.undo = undo = Steps()
+    document.apply([Action.MAKE, None, "m", first], (1, ACTORS[0], 1), None)
+    document.apply(inside[first], (1, ACTORS[0], 2), None)
+    document.take_back(undo)
+    document.apply([Action.MAKE, None, "m", second], (2, ACTORS[0], 1), None)
+    document.apply(inside[second], (2, ACTORS[0], 2), None)
+    kept.take(document)
+
+    assert Document(NAME, kept).canonical() == document.canonical()
+
+
+def test_an_edit_inside_an_element_is_not_lost_to_who_replaces_it() -> None:
+    a, b, _ = (Author(actor) for actor in ACTORS[:3])
+    made: list[list[Any]]
+    made = [[Action.LIST_MAKE, "rows", 0, 1], [Action.SET, 1, "k", "old"]]
+    inside: list[Any] = [Action.SET, [a.actor, 1], "k", "edited"]
+    over: list[Any] = [Action.LIST_SET, "rows", 0, "replaced"]
+    for order in ((inside, over), (over, inside)):
+        document = Document(NAME)
+        for seq, op in enumerate(made, 1):
+            document.apply(op, (seq, a.actor, seq), {})
+        for op in order:
+            writer, seq = (a.actor, 3) if op is inside else (b.actor, 1)
+            seen = {a.actor: 2}
+            document.apply(op, (9 if op is inside else 8, writer, seq), seen)
+
+        assert document.to_value()["rows"] == [{"k": "edited"}]

@@ -114,3 +114,18 @@ async def test_what_has_no_json_form_is_named() -> None:
             tx.create(Odd, "1", whole=[b"x"])
         with pytest.raises(Invalid, match="/whole/0"):
             _ = [record async for record in space.dump()]
+
+
+async def test_sets_values_and_totals_of_any_kind_come_back() -> None:
+    async with syncengine.open(":memory:") as one, syncengine.open(":memory:") as two:
+        space, other = await one.namespace("home"), await two.namespace("home")
+        async with space.transaction() as tx:
+            for value in (True, 1, 1.0, [1, 2], {"a": 1}):
+                tx["page/1"].set("s").add(value)
+            tx["page/1"].multi("m").set({"a": [1]})
+            tx["page/1"].counter("c").increment(2**63 - 1)
+            tx["page/1"].counter("c").increment(2**63 - 1)
+        await other.load([record async for record in space.dump()])
+        here, there = await space.get("page/1"), await other.get("page/1")
+        assert there.to_dict() == here.to_dict()
+        assert list(map(type, there["s"])) == list(map(type, here["s"]))

@@ -637,3 +637,84 @@ async def test_moving_keeps_what_others_do_to_an_element(space: Space) -> None:
     assert page.to_dict()["items"] == ["new", "B", "d", {"name": "C"}]
     with pytest.raises(FrozenDocument):
         page["items"].move(0, 1)
+
+
+async def test_a_refused_node_leaves_its_tree_as_it_was(space: Space) -> None:
+    async with space.transaction() as tx:
+        tree = tx["page/1"].map("m").tree("outline")
+        with pytest.raises(IndexError):
+            tree.add({"text": "x"}, index=5)
+        tx["page/1"].map("m").text("body").insert(0, "t")
+        tree.add({"text": "good"})
+    shown = (await space.get("page/1")).to_dict()["m"]
+
+    assert [row["value"] for row in shown["outline"]] == [{"text": "good"}]
+
+
+async def test_what_is_popped_is_written_elsewhere(space: Space) -> None:
+    async with space.transaction() as tx:
+        page = tx["page/1"]
+        page["old"], page["n"] = ["a", {"b": 1}], 1
+        page.text("t").insert(0, "text")
+    async with space.transaction() as tx:
+        page = tx["page/1"]
+        page["new"], page["u"] = page.pop("old"), page.pop("t")
+        assert page.pop("n") == 1
+        assert page.pop("n", None) is None
+        with pytest.raises(KeyError):
+            page.pop("n")
+        page.setdefault("tags", []).append("tag")
+        page.setdefault("tags", []).append("more")
+        assert page.setdefault("one", 1) == 1
+    page = await space.get("page/1")
+
+    assert page.to_dict() == {
+        "new": ["a", {"b": 1}], "u": "text", "tags": ["tag", "more"], "one": 1,
+    }  # fmt: skip
+    assert isinstance(page["u"], Text)
+
+
+async def test_an_element_that_is_extended_stays_the_one_it_is(space: Space) -> None:
+    async with space.transaction() as tx:
+        tx["page/1"]["rows"] = [[1], [2]]
+    async with space.transaction() as tx:
+        rows = tx["page/1"]["rows"]
+        before = rows[0]._container
+        rows[0] += [3]
+        assert rows[0]._container == before
+    assert (await space.get("page/1")).to_dict() == {"rows": [[1, 3], [2]]}
+
+
+async def test_a_float_counter_is_shown_like_any_value(space: Space) -> None:
+    class Account(Document):
+        total: Counter = Counter()
+
+    async with space.transaction() as tx:
+        account = tx.create(Account, "1")
+        account.total.increment(0.5)
+        tx["page/1"].counter("n").increment(1e17)
+        tx["page/1"]["n"] = 0.1
+        with pytest.raises(Invalid, match=r"1\.79769e\+308"):
+            tx["page/1"].counter("m").increment(1.7e308)
+            tx["page/1"].counter("m").increment(1.7e308)
+        with pytest.raises(Invalid):
+            tx["page/1"].counter("m").increment(10**40)
+    account = await space.get(Account, "1")
+
+    assert account.to_dict() == {"total": 0.5}
+    assert account == account
+    assert (await space.get("page/1"))["n"] == 0.1
+
+
+async def test_what_is_nested_too_deep_is_refused_wherever_it_goes(
+    space: Space,
+) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(3000):
+        deep = {"x": deep}
+    async with space.transaction() as tx:
+        page = tx["page/1"]
+        page["m"], page["l"] = {"a": {}}, [[]]
+        for key, value in (("m", {"a": deep}), ("l", [deep]), ("new", deep)):
+            with pytest.raises(TooLarge, match="page/1"):
+                page[key] = value

@@ -206,3 +206,22 @@ def test_lenses_that_cannot_be_are_refused(
             {"__module__": __name__, "__annotations__": fields},
             **options,
         )
+
+
+async def test_going_back_keeps_which_version_wrote_last() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Task2, "1", headline="x", status="wip")
+        async with space.transaction() as tx:
+            tx.get(Task1, "1").done = True
+        past = await space.get(Task2, "1")
+        async with space.transaction() as tx:
+            tx.get(Task2, "1").status = "open"
+        await space.undoing(Task2, "1").undo()
+        assert (await space.get(Task2, "1")).status == past.status == "done"
+        async with space.transaction() as tx:
+            tx.get(Task2, "1").status = "open"
+        async with space.transaction() as tx:
+            tx.revert(past)
+        assert (await space.get(Task2, "1")).status == "done"

@@ -1,5 +1,6 @@
 """A text as an application edits it: marks over it, cursors in it."""
 
+import base64
 import json
 import random
 from collections.abc import AsyncGenerator, Iterator
@@ -18,6 +19,7 @@ from syncengine import (
     Space,
     Span,
     Text,
+    values,
 )
 from tests.wires import meet, two_members
 
@@ -291,3 +293,85 @@ def edit(body: Text, chance: random.Random, names: Iterator[str]) -> None:
         body.mark(at, len(body), "b")
     else:
         body.insert(at, next(names))
+
+
+@pytest.mark.parametrize("pos", [-3, -1, 12, 13, 10**9, 2**60, 1.5, True, None, [1]])
+async def test_a_forged_cursor_is_refused(space: Space, pos: Any) -> None:
+    body = (await space.get(Note, "n")).body
+    raw = base64.urlsafe_b64decode(body.cursor(2) + "==")
+    names, _ = values.decode(raw)[1]
+    for place in ([names, pos], [[[[1], 1]], 0], [names * 10_001, 0], [names], names):
+        forged = base64.urlsafe_b64encode(values.encode([True, place])).decode()
+        with pytest.raises((Invalid, NotFound)):
+            body.index_of(forged)
+
+
+async def test_a_deleted_text_with_a_mark_at_its_start_is_written_again(
+    space: Space,
+) -> None:
+    for again in ("insert", "append", "revert"):
+        async with space.transaction() as tx:
+            body = tx["page/1"].text("body")
+            body.insert(0, "hello")
+            body.mark(0, 5, "bold", expand="before")
+        past = await space.get("page/1")
+        async with space.transaction() as tx:
+            del tx["page/1"]["body"]
+        async with space.transaction() as tx:
+            if again == "insert":
+                tx["page/1"].text("body").insert(0, "new")
+            elif again == "append":
+                tx["page/1"].text("body").append("new")
+            else:
+                tx.revert(past)
+        now = await space.get("page/1")
+        assert now["body"] == ("hello" if again == "revert" else "new")
+        async with space.transaction() as tx:
+            tx.delete("page/1")
+
+
+async def test_a_mark_s_value_belongs_to_nobody(space: Space) -> None:
+    link = {"href": "x"}
+    async with space.transaction() as tx:
+        tx.get(Note, "n").body.mark(0, 3, "link", link)
+    link["href"] = "y"
+    note = await space.get(Note, "n")
+    note.body.spans()[0].marks["link"]["href"] = "z"
+
+    assert note.body.marks() == [MarkRange(0, 3, "link", {"href": "x"})]
+
+
+async def test_marks_of_equal_values_of_two_types_are_two(space: Space) -> None:
+    async with space.transaction() as tx:
+        body = tx.get(Note, "n").body
+        body.mark(0, 3, "level", True)
+        body.mark(3, 6, "level", 1)
+    marks = (await space.get(Note, "n")).body.marks()
+
+    assert [(m.start, m.stop, type(m.value)) for m in marks] == [
+        (0, 3, bool),
+        (3, 6, int),
+    ]
+
+
+async def test_places_that_are_no_ints_are_refused_with_their_path(
+    space: Space,
+) -> None:
+    async with space.transaction() as tx:
+        body: Any = tx.get(Note, "n").body
+        writes: list[Any] = [
+            lambda: body.insert(1.5, "x"),
+            lambda: body.delete(0, 1.5),
+            lambda: body.splice(0, "1", "x"),
+            lambda: body.mark(0, "1", "bold"),
+            lambda: body.mark(0, 1, "bold", expand="sideways"),
+            lambda: body.cursor(1, stick="x"),
+            lambda: body.restyle([MarkRange(0, 99, "bold", True)]),
+        ]
+        for write in writes:
+            with pytest.raises(Invalid, match="note/n/body"):
+                write()
+        body.splice(0, 3, "look")
+        with pytest.raises(Invalid):
+            body.splice(0, 99, "x")
+        assert body == "look here now"

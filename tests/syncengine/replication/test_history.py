@@ -1,12 +1,21 @@
 """Why a field shows what it shows, and which changes made a document."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 import syncengine
 import transport
-from syncengine import Document, Invalid, MultiValue, NotFound, Space, Text
+from syncengine import (
+    Document,
+    Invalid,
+    MarkRange,
+    MultiValue,
+    NotFound,
+    Space,
+    Text,
+)
 from tests.wires import meet, two_members
 
 
@@ -172,3 +181,66 @@ async def test_lost_values_in_containers_are_restored() -> None:
         with pytest.raises(NotFound, match="any more"):
             async with space.transaction() as tx:
                 tx.restore(next(one for one in lost if one.path.endswith("m/k")))
+
+
+async def test_a_lost_element_is_restored_where_it_is_now() -> None:
+    async with two_members() as (one, other):
+        async with one.transaction() as tx:
+            tx["page/1"]["l"] = ["x"]
+        await meet(one, other)
+        async with one.transaction() as tx:
+            tx["page/1"]["l"][0] = "A"
+        async with other.transaction() as tx:
+            tx["page/1"]["l"][0] = "B"
+        await meet(one, other)
+        (lost,) = await one.lost_values("page/1")
+        async with one.transaction() as tx:
+            tx["page/1"]["l"].insert(0, "innocent")
+        async with one.transaction() as tx:
+            tx.restore(lost)
+        assert (await one.get("page/1")).to_dict() == {"l": ["innocent", lost.value]}
+        async with one.transaction() as tx:
+            del tx["page/1"]["l"][1]
+        with pytest.raises(NotFound):
+            async with one.transaction() as tx:
+                tx.restore(lost)
+
+
+async def test_a_lost_container_is_restored_as_what_it_was() -> None:
+    async with two_members() as (one, other):
+        async with one.transaction() as tx:
+            held = tx["page/1"].map("m").map("k")
+            held.text("body").insert(0, "precious")
+            held.text("body").mark(0, 3, "bold")
+            held.counter("n").increment(3)
+        await meet(one, other)
+        async with one.transaction() as tx:
+            tx["page/1"]["m"]["k"].text("body").append("!")
+        await asyncio.sleep(0.005)
+        async with other.transaction() as tx:
+            tx["page/1"]["m"]["k"] = 5
+        await meet(one, other)
+        assert (await one.get("page/1")).to_dict() == {"m": {"k": 5}}
+        (lost,) = (await one.why("page/1/m/k")).over
+        async with one.transaction() as tx:
+            tx.restore(lost)
+        held = (await one.get("page/1"))["m"]["k"]
+        assert (held["body"], held["n"]) == ("precious!", 3)
+        assert held["body"].marks() == [MarkRange(0, 3, "bold", True)]
+
+
+async def test_an_edit_inside_what_somebody_replaces_is_not_lost_in_silence() -> None:
+    async with two_members() as (one, other):
+        async with one.transaction() as tx:
+            tx["page/1"]["rows"] = [{"text": "old"}, 1]
+        await meet(one, other)
+        async with one.transaction() as tx:
+            tx["page/1"]["rows"][0]["text"] = "edited"
+        async with other.transaction() as tx:
+            tx["page/1"]["rows"][0] = {"text": "replaced"}
+        await meet(one, other)
+        await meet(other, one)
+        for space in (one, other):
+            row = (await space.get("page/1")).to_dict()["rows"][0]["text"]
+            (lost,) = await space.lost_values("page/1")
+            assert {row, lost.value["text"]} == {"edited", "replaced"}

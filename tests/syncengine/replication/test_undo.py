@@ -426,3 +426,38 @@ async def test_many_that_were_written_over_are_passed_over() -> None:
         assert await history.redo()
         note = await space.get(Note, "1")
         assert (note.title, str(note.body)) == ("theirs", "hello world")
+
+
+async def test_what_shows_inside_a_list_is_one_step(space: Space) -> None:
+    """A mark, or True where 1 was, shows: it is not undone with what was before it."""
+    async with space.transaction() as tx:
+        tx["page/1"]["l"] = [{"x": 1}]
+    async with space.transaction() as tx:
+        tx["page/1"]["l"][0].text("body").insert(0, "hello")
+    async with space.transaction() as tx:
+        tx["page/1"]["l"][0].text("body").mark(0, 5, "bold")
+    undoing = space.undoing("page/1")
+    assert await undoing.undo()
+    body = (await space.get("page/1"))["l"][0]["body"]
+    assert (str(body), body.marks()) == ("hello", [])
+
+    async with space.transaction() as tx:
+        tx["page/2"]["l"] = [1]
+    async with space.transaction() as tx:
+        tx["page/2"]["l"][0] = True
+    assert await space.undoing("page/2").undo()
+    assert (await space.get("page/2"))["l"][0] is not True
+
+
+async def test_text_that_comes_back_wears_what_it_wore(space: Space) -> None:
+    """It comes back at the edge of a mark, which takes in what is typed there."""
+    async with space.transaction() as tx:
+        body = tx["page/1"].text("body")
+        body.insert(0, "a plain")
+        body.mark(0, 1, "bold")
+    async with space.transaction() as tx:
+        tx["page/1"].text("body").delete(1, 6)
+    await space.undoing("page/1").undo()
+    body = (await space.get("page/1"))["body"]
+
+    assert (str(body), body.marks()) == ("a plain", [MarkRange(0, 1, "bold", True)])
