@@ -352,7 +352,8 @@ def test_an_edit_inside_an_element_is_not_lost_to_who_replaces_it() -> None:
     made = [[Action.LIST_MAKE, "rows", 0, 1], [Action.SET, 1, "k", "old"]]
     inside: list[Any] = [Action.SET, [a.actor, 1], "k", "edited"]
     over: list[Any] = [Action.LIST_SET, "rows", 0, "replaced"]
-    for order in ((inside, over), (over, inside)):
+    orders: list[list[list[Any]]] = [[inside, over], [over, inside]]
+    for order in orders:
         document = Document(NAME)
         for seq, op in enumerate(made, 1):
             document.apply(op, (seq, a.actor, seq), {})
