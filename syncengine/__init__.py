@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from syncengine.documents.record import Record
     from syncengine.documents.shape import Indexed, Searchable, Whole
     from syncengine.documents.text import Text
+    from syncengine.replication.branches import Branch
     from syncengine.replication.feed import Change
     from syncengine.replication.history import LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
@@ -95,6 +96,7 @@ _HOMES = {
     "Hub": "syncengine.replication.hub",
     "Replica": "syncengine.replication.replica",
     "Live": "syncengine.replication.live",
+    "Branch": "syncengine.replication.branches",
     "Past": "syncengine.replication.past",
     "Undoing": "syncengine.replication.undo",
     "Difference": "syncengine.documents.comparing",
@@ -109,6 +111,7 @@ _HOMES = {
 
 __all__ = [
     "AlreadyExists",
+    "Branch",
     "Change",
     "ClockSuspect",
     "Closed",

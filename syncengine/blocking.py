@@ -40,6 +40,7 @@ from syncengine.documents.model import Document
 from syncengine.documents.shape import Indexed, Whole
 from syncengine.documents.text import Text
 from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
+from syncengine.replication import branches as _branches
 from syncengine.replication import past as _past
 from syncengine.replication import replica as _replica
 from syncengine.replication import space as _space
@@ -387,6 +388,18 @@ class Space:
         """Return how a document differs between two moments."""
         return self._loop.run(self.inner.diff(kind, id, before=before, after=after))
 
+    def fork(self, name: str) -> "Branch":
+        """Begin a branch at what is here now. See `syncengine.Space.fork`."""
+        return Branch(self._loop, self._loop.run(self.inner.fork(name)))
+
+    def branch(self, name: str) -> "Branch":
+        """Return a branch that was begun here before; raises `NotFound`."""
+        return Branch(self._loop, self._loop.run(self.inner.branch(name)))
+
+    def branches(self) -> list[str]:
+        """Return the names of the branches that are kept here."""
+        return self._loop.run(_call(self.inner.branches))
+
     def undoing(
         self,
         kind: Any = None,
@@ -498,6 +511,58 @@ class Past:
         return self._loop.run(reading(*given, **options))
 
 
+class Branch:
+    """Documents as they would be. See `syncengine.Branch`."""
+
+    def __init__(self, loop: Loop, inner: _branches.Branch):
+        self._loop = loop
+        self._inner = inner
+        self.name = inner.name
+
+    @property
+    def base(self) -> str:
+        """The version that the branch stands on."""
+        return self._loop.run(_call(lambda: self._inner.base))
+
+    def transaction(
+        self, operation_id: str | None = None, *, wait: bool = True
+    ) -> "Transaction":
+        """Return a transaction on the documents of the branch."""
+        return Transaction(self._loop, self._inner, operation_id, wait)
+
+    def get(self, kind: Any, id: Any = None, default: Any = _MISSING) -> Any:
+        """Return a snapshot of a document as it is here; raises `NotFound`."""
+
+        async def get() -> Any:
+            options: Any = {} if default is _MISSING else {"default": default}
+            given = (kind,) if isinstance(kind, str) else (kind, id)
+            reading: Any = self._inner.get
+            found = await reading(*given, **options)
+            return _whole(found)
+
+        return self._loop.run(get())
+
+    def documents(self) -> list[str]:
+        """Return what was written to in the branch."""
+        return self._loop.run(_call(self._inner.documents))
+
+    def diff(self, kind: Any, id: str | None = None) -> list[Difference]:
+        """Return what was done to a document in the branch."""
+        return self._loop.run(self._inner.diff(kind, id))
+
+    def update(self) -> None:
+        """Take in what the namespace has now."""
+        self._loop.run(self._inner.update())
+
+    def merge(self) -> "Receipt":
+        """Put what was done here into the namespace. See `syncengine.Branch.merge`."""
+        return Receipt(self._loop, self._loop.run(self._inner.merge()))
+
+    def discard(self) -> None:
+        """Forget the branch and all that was done in it."""
+        self._loop.run(self._inner.discard())
+
+
 class Undoing:
     """What this device did, to be taken back and done again."""
 
@@ -522,7 +587,7 @@ class Transaction(_transaction.Transaction):
     """What `with space.transaction() as tx` gives; drafts are as they always are."""
 
     def __init__(
-        self, loop: Loop, space: _space.Space, operation_id: str | None, wait: bool
+        self, loop: Loop, space: _transaction.Home, operation_id: str | None, wait: bool
     ):
         super().__init__(space, operation_id, wait)
         self._loop = loop

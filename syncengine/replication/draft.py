@@ -3,15 +3,31 @@
 import contextlib
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from syncengine import limits, values
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import Operation, join, length
 from syncengine.crdt.sequence.state import Steps
 from syncengine.crdt.typing_run import TypingRun
+from syncengine.errors import TooLarge
 from syncengine.ids import ActorId, DocumentId
-from syncengine.log.change import Touch
-from syncengine.replication.documents import Documents
+from syncengine.log.change import (
+    NO_META,
+    Change,
+    Dep,
+    Meta,
+    Touch,
+    encode_change,
+)
+
+
+class Known(Protocol):
+    """Where documents come from."""
+
+    def get(self, name: DocumentId) -> Document:
+        """Return a document, made when nothing was ever written to it."""
+        ...
 
 
 class Mark(NamedTuple):
@@ -42,7 +58,7 @@ class Draft:
     run: TypingRun | None = None
     """What the last operation stands for, while it goes on."""
 
-    def document(self, documents: Documents, name: DocumentId) -> Document:
+    def document(self, documents: Known, name: DocumentId) -> Document:
         """Return a document to edit."""
         document = self.documents.get(name)
         if document is None:
@@ -104,6 +120,34 @@ class Draft:
             document.undo = None
         names = dict.fromkeys(touch.document for touch in self.touches)
         return [self.documents[name] for name in names]
+
+    def change(
+        self, changed: list[Document], deps: list[Dep], operation_id: str | None
+    ) -> tuple[Change, bytes]:
+        """Return what was done as a change, and its bytes; raises `TooLarge`."""
+        if len(changed) > limits.CHANGE_DOCUMENTS_MAX:
+            raise TooLarge(
+                f"a transaction has at most {limits.CHANGE_DOCUMENTS_MAX} documents; "
+                "split it into several",
+                bound=limits.CHANGE_DOCUMENTS_MAX,
+            )
+        meta = Meta(operation_id=operation_id) if operation_id else NO_META
+        change = Change(self.actor, self.first_seq, self.hlc, deps, self.touches, meta)
+        encoded = encode_change(change)
+        if len(encoded) > limits.CHANGE_BYTES_MAX:
+            raise TooLarge(
+                f"a transaction has at most {limits.CHANGE_BYTES_MAX} bytes, this has "
+                f"{len(encoded)}; split it into several",
+                bound=limits.CHANGE_BYTES_MAX,
+            )
+        most = limits.CHANGE_ITEMS_MAX
+        if len(encoded) > most and values.item_count(encoded, most) > most:
+            raise TooLarge(
+                f"a transaction has at most {most} items (a field written is about "
+                "five); split it into several",
+                bound=most,
+            )
+        return change, encoded
 
     def take_back(self) -> None:
         """Undo all of it, and let go of the documents."""

@@ -9,9 +9,9 @@ does not: a change travels in a batch whose bytes are committed first.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 from weakref import ref
 
@@ -25,7 +25,7 @@ from syncengine.crdt.operation import (
     length,
 )
 from syncengine.crdt.sequence.state import Steps
-from syncengine.errors import Invalid, SyncError, TooLarge
+from syncengine.errors import Invalid, Refused, SyncError, TooLarge
 from syncengine.ids import (
     ActorId,
     BatchId,
@@ -43,16 +43,14 @@ from syncengine.log.batch import (
     seal,
 )
 from syncengine.log.change import (
-    NO_META,
     Change,
     Dep,
-    Meta,
     Touch,
-    encode_change,
 )
 from syncengine.log.delivery import Applied, Delivery, Ready
 from syncengine.log.run import Row
 from syncengine.log.sealing import coalesce, cut
+from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import StateDigest
 from syncengine.replication.audit import Audit
 from syncengine.replication.body import BodyWatch
@@ -186,6 +184,7 @@ class Namespace:
         self.progress = Signal()  # sealed or acknowledged further
         self._committing = False
         self._settled = Signal()
+        self._also: list[tuple[tuple[str, ...], tuple[Any, ...]]] = []
         self._is_reseeded = False
         self._is_half = False
         self._whole_again = Signal()
@@ -351,6 +350,14 @@ class Namespace:
             raise _gone()
         return draft.document(self.documents, name)
 
+    def show(self, views: Iterable[Closable]) -> None:
+        """Close these if what they show does not get to the disk."""
+        self.shown += map(ref, views)
+
+    def id_of(self, path: str) -> DocumentId:
+        """Return a path as a document id; raises `Invalid`."""
+        return self.documents.name(path)
+
     def emit(self, draft: Draft, document: Document, op: Operation) -> int:
         """Apply one own operation and put it into the change; return its seq.
 
@@ -391,33 +398,11 @@ class Namespace:
         changed = draft.end()
         if not changed:
             return None
-        if len(changed) > limits.CHANGE_DOCUMENTS_MAX:
+        try:
+            change, encoded = draft.change(changed, self._deps(), operation_id)
+        except TooLarge:
             self.abandon(draft)
-            raise TooLarge(
-                f"a transaction has at most {limits.CHANGE_DOCUMENTS_MAX} documents; "
-                "split it into several",
-                bound=limits.CHANGE_DOCUMENTS_MAX,
-            )
-        meta = Meta(operation_id=operation_id) if operation_id else NO_META
-        change = Change(
-            draft.actor, draft.first_seq, draft.hlc, self._deps(), draft.touches, meta
-        )
-        encoded = encode_change(change)
-        if len(encoded) > limits.CHANGE_BYTES_MAX:
-            self.abandon(draft)
-            raise TooLarge(
-                f"a transaction has at most {limits.CHANGE_BYTES_MAX} bytes, this has "
-                f"{len(encoded)}; split it into several",
-                bound=limits.CHANGE_BYTES_MAX,
-            )
-        most = limits.CHANGE_ITEMS_MAX
-        if len(encoded) > most and values.item_count(encoded, most) > most:
-            self.abandon(draft)
-            raise TooLarge(
-                f"a transaction has at most {most} items (a field written is about "
-                "five); split it into several",
-                bound=most,
-            )
+            raise
         self._accept(change, encoded)
         for document in changed:
             self._document_changed(document, draft.hlc)
@@ -451,17 +436,16 @@ class Namespace:
 
     def _deps(self) -> list[Dep]:
         """Return how the applied frontier grew since our previous change."""
-        deps: list[Dep] = []
-        for actor in sorted(self._grown):
-            seq = self.delivery.applied[actor].seq
-            if actor in self._branch_tips:
-                real, name = self._branch_tips[actor]
-                deps.append(Dep(real, seq, name[:16]))
-                continue
-            found = self.keeper.hash16_at(actor, seq)
-            assert found is not None, "what is applied of others is in a stored batch"
-            deps.append(Dep(actor, seq, found))
-        return deps
+        applied = self.delivery.applied
+        return [self._dep(actor, applied[actor].seq) for actor in sorted(self._grown)]
+
+    def _dep(self, actor: ActorId, seq: int) -> Dep:
+        if actor in self._branch_tips:
+            real, name = self._branch_tips[actor]
+            return Dep(real, seq, name[:16])
+        found = self.keeper.hash16_at(actor, seq)
+        assert found is not None, "what is applied of others is in a stored batch"
+        return Dep(actor, seq, found)
 
     def _document_changed(self, document: Document, hlc: int) -> None:
         self.documents.changed(document, ms_from_hlc(hlc))
@@ -989,13 +973,67 @@ class Namespace:
         if not old or grant is None:
             return
         author = self._fresh_actor()
-        prev, left = NO_BATCH, self._written_again(forked, old, author)
+        self._seal_as(author, self._written_again(forked, old, author), grant)
+
+    def _seal_as(
+        self, author: ActorId, changes: list[Change], grant: EntryId
+    ) -> list[Batch]:
+        """Put the changes of a new actor of ours into the log."""
+        made: list[Batch] = []
+        prev, left = NO_BATCH, changes
         while left:
             group, left = cut(left)
             salt = self.entropy.bytes(SALT_BYTES)
             batch = seal(self.key, self.keeper.namespace, grant, prev, group, salt)
             self.keeper.append_own(batch)
             prev = self.own.heads[author] = batch.id
+            made.append(batch)
+        return made
+
+    async def also(self, drop: tuple[tuple[str, ...], tuple[Any, ...]]) -> None:
+        """Run statements, each with the same parameters, in the next commit."""
+        self._also.append(drop)
+        await self.flush()
+
+    async def publish(
+        self,
+        changes: list[Change],
+        seen: Callable[[int], Mapping[ActorId, int]],
+        drop: tuple[tuple[str, ...], tuple[Any, ...]],
+    ) -> ActorId:
+        """Write the changes of a branch under an actor of their own, as one who had
+        seen, before the change at a seq, what `seen` says and nothing else; and in the
+        same commit take them from where they were kept. Return the actor.
+
+        Raises `Refused` where this device's grant is not known.
+        """
+        pace = Pace()
+        async with self.turn:
+            await self._settle()
+            grant = self._sealing_grant
+            if grant is None:
+                raise Refused(
+                    Code.NOT_GRANTED,
+                    "this device cannot sign changes here yet: connect it first",
+                    retry="after_action",
+                )
+            author = self._fresh_actor()
+            known: dict[ActorId, int] = {}
+            again: list[Change] = []
+            for change in changes:
+                now = seen(change.seq)
+                grown = {a: s for a, s in now.items() if s > known.get(a, 0)}
+                deps = [self._dep(actor, grown[actor]) for actor in sorted(grown)]
+                known.update(grown)
+                again.append(replace(change, actor=author, deps=deps))
+            for batch in self._seal_as(author, again, grant):
+                self.delivery.queue(author, batch)
+            self._also.append(drop)
+            on_disk = self.flush()
+            await self._apply_ready(pace)
+        await on_disk
+        self._went_on(pace)
+        return author
 
     def _is_written_by_another(self, admission: Admission) -> bool:
         """Tell whether a peer had changes of our actor that we did not write."""
@@ -1051,6 +1089,10 @@ class Namespace:
         self.outbox.collect(writes)
         if (self.channels or self.feeds) and self.outbox:
             self._seal_later()
+        for statements, params in self._also:
+            for statement in statements:
+                writes.add(statement, *params)
+        self._also.clear()
         self.keeper.collect(writes)
         group = self.documents.collect(writes)
         for actor in sorted(self._changed_actors):

@@ -48,8 +48,9 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
-from syncengine.replication import archive, feed, history, watch
+from syncengine.replication import archive, branches, feed, history, watch
 from syncengine.replication.address import parse_address
+from syncengine.replication.branches import Branch
 from syncengine.replication.feed import Change
 from syncengine.replication.history import LostValue, Passage, Why
 from syncengine.replication.host import sealed
@@ -427,6 +428,29 @@ class Space:
         since_ms = 0 if since is None else int(since.timestamp() * 1000)
         return Undoing(self, name, since_ms)
 
+    async def fork(self, name: str) -> Branch:
+        """Begin a branch at what is here now: edit it with `branch.transaction()`,
+        compare with `branch.diff`, then `merge` or `discard` it.
+
+        It is kept in this file, for this device alone, until then. Raises
+        `AlreadyExists`, `Invalid`. Safe to cancel.
+        """
+        self.check_usable()
+        self.check_outside()
+        self.check_may_write()
+        return await branches.fork(self, name)
+
+    async def branch(self, name: str) -> Branch:
+        """Return a branch that was begun here before; raises `NotFound`."""
+        self.check_usable()
+        self.check_outside()
+        return await branches.reopen(self, name)
+
+    def branches(self) -> list[str]:
+        """Return the names of the branches that are kept here."""
+        self.check_usable()
+        return branches.names(self)
+
     async def why(
         self, kind: Any, id: str | None = None, field: str | None = None
     ) -> Why:
@@ -753,6 +777,9 @@ class Space:
         async with self.engine.turn:
             self._issue(subject, ops)
         await self.engine.flush()
+
+    def check_leaves(self) -> None:
+        """What is written here goes to others."""
 
     def check_outside(self) -> None:
         """Raise `TransactionOpen` where waiting for the turn would wait for oneself."""

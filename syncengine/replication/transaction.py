@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from weakref import ref
 
 from syncengine.crdt.document import Document as State
@@ -16,6 +16,7 @@ from syncengine.documents.copies import copy_of, copy_of_plain
 from syncengine.documents.fields import List, Map, Node, assign
 from syncengine.documents.merging import merge
 from syncengine.documents.model import Document
+from syncengine.documents.versions import Version
 from syncengine.documents.view import Uncovered, View
 from syncengine.errors import (
     AlreadyExists,
@@ -31,18 +32,79 @@ from syncengine.ids import (
     parse_device_id,
     parse_document_id,
 )
-from syncengine.replication.draft import Draft
+from syncengine.log.change import Change
+from syncengine.replication.body import BodyWatch
+from syncengine.replication.draft import Draft, Mark
 from syncengine.replication.history import LostValue, steps_of
-from syncengine.replication.writer import Flush
-
-if TYPE_CHECKING:
-    from syncengine.replication.space import Space
+from syncengine.replication.host import Signal
+from syncengine.replication.keeper import Keeper
+from syncengine.replication.writer import Flush, Writer
+from syncengine.storage.store import Writes
+from syncengine.trust.keys import PrivateKey
 
 P = ParamSpec("P")
 D = TypeVar("D", bound=Document)
 Other = TypeVar("Other")
 
 _MISSING: Any = object()
+
+
+class Engine(Protocol):
+    """What makes changes of drafts: a namespace, or a branch of one."""
+
+    owner: "asyncio.Task[Any] | None"
+
+    @property
+    def turn(self) -> asyncio.Lock: ...
+    @property
+    def body(self) -> BodyWatch: ...
+    @property
+    def writer(self) -> Writer: ...
+    @property
+    def progress(self) -> Signal: ...
+    @property
+    def keeper(self) -> Keeper: ...
+    @property
+    def key(self) -> PrivateKey: ...
+    @property
+    def actor(self) -> ActorId | None: ...
+    @property
+    def next_seq(self) -> int: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def version(self) -> Version: ...
+    @property
+    def all_on_disk(self) -> bool: ...
+    def begin(self) -> Draft: ...
+    def draft_document(self, draft: Draft, name: DocumentId) -> State: ...
+    def emit(self, draft: Draft, document: State, op: Operation) -> int: ...
+    def abandon(self, draft: Draft) -> None: ...
+    def back_to(self, draft: Draft, mark: Mark) -> None: ...
+    def finish(self, draft: Draft, operation_id: str | None) -> Change | None: ...
+    def done_by(self, operation_id: str) -> tuple[ActorId, int] | None: ...
+    def position_of(self, actor: ActorId, seq: int) -> int | None: ...
+    def id_of(self, path: str) -> DocumentId: ...
+    def show(self, views: Iterable[View]) -> None: ...
+    def collect(self, writes: Writes) -> Any: ...
+    def committed(self, token: Any) -> None: ...
+    def failed(self, error: Exception) -> None: ...
+    def ready_to_collect(self) -> bool: ...
+
+
+class Home(Protocol):
+    """Where a transaction is at home: a space, or a branch of one."""
+
+    @property
+    def engine(self) -> Engine: ...
+    def check_usable(self) -> None: ...
+    def check_may_write(self, document: DocumentId | None = None) -> None: ...
+    def check_leaves(self) -> None:
+        """Raise where what is written here goes to nobody."""
+        ...
+
+    def collection_of(self, kind: Any) -> str: ...
+    def is_pending(self, document: State) -> bool: ...
 
 
 class Receipt:
@@ -53,7 +115,7 @@ class Receipt:
 
     def __init__(
         self,
-        space: "Space",
+        space: Home,
         actor: ActorId | None,
         seq: int,
         on_disk: Flush | None,
@@ -91,6 +153,7 @@ class Receipt:
         `space.peers()` gives it. Waits for ever while offline: use
         `asyncio.timeout`. Raises `Invalid` for what is no peer. Safe to cancel.
         """
+        self._space.check_leaves()
         await self._wait()
         engine = self._space.engine
         wanted = None if peer in ("hub", "any") else parse_device_id(peer)
@@ -112,7 +175,7 @@ class Receipt:
 class Transaction:
     """What `async with space.transaction() as tx` gives. Its methods never await."""
 
-    def __init__(self, space: "Space", operation_id: str | None, wait: bool):
+    def __init__(self, space: Home, operation_id: str | None, wait: bool):
         self._space = space
         self._engine = space.engine
         self._operation_id = operation_id
@@ -189,7 +252,7 @@ class Transaction:
         if self.repeated and engine.all_on_disk:
             self._receipt = Receipt(self._space, *made, None)
             return
-        engine.shown += map(ref, self._views.values())
+        engine.show(self._views.values())
         on_disk = engine.writer.flush(engine)
         self._receipt = Receipt(self._space, *made, on_disk)
         if self._wait:
@@ -463,7 +526,7 @@ class Transaction:
     def __getitem__(self, path: str) -> Map[str, Any]:
         """Return a document as a map; it is made by its first write."""
         view = self._views.get(cast(DocumentId, path))
-        return model.untyped(view or self._view(self._engine.documents.name(path)))
+        return model.untyped(view or self._view(self._engine.id_of(path)))
 
 
 def _inside(container: Any, step: str) -> Any:

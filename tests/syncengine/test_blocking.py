@@ -60,7 +60,7 @@ MISSING = {
         "check_may_write", "collection_of", "check_usable", "grant", "is_member", "is_new", "is_pending",
         "live",  # for editors, which live in the loop
         "index",
-        "check_outside",
+        "check_outside", "check_leaves",
         "subscribe",  # an iterator in a thread of one's own does it
     },
 }  # fmt: skip

@@ -161,3 +161,20 @@ CREATE TABLE _sync_seen (
     deps     BLOB NOT NULL,
     PRIMARY KEY (ns, actor, seq, position)
 ) WITHOUT ROWID;
+
+-- Branches: what this device keeps to itself until it is merged.
+CREATE TABLE _sync_branch (
+    ns    INTEGER NOT NULL,
+    name  TEXT NOT NULL,
+    actor BLOB NOT NULL,
+    bases BLOB NOT NULL,             -- [[first seq that stands on it, version]...]
+    PRIMARY KEY (ns, name)
+) WITHOUT ROWID;
+
+CREATE TABLE _sync_branch_change (
+    ns     INTEGER NOT NULL,
+    name   TEXT NOT NULL,
+    seq    INTEGER NOT NULL,
+    change BLOB NOT NULL,
+    PRIMARY KEY (ns, name, seq)
+) WITHOUT ROWID;

@@ -5,7 +5,7 @@ from importlib.resources import files
 SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
 
 APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
-FORMAT = 3  # PRAGMA user_version
+FORMAT = 4  # PRAGMA user_version
 
 # What makes of a file the next format's, by the format that it has.
 MIGRATIONS = {
@@ -19,6 +19,14 @@ MIGRATIONS = {
         "CREATE TABLE _sync_seen (ns INTEGER NOT NULL, actor BLOB NOT NULL, "
         "seq INTEGER NOT NULL, position INTEGER NOT NULL, deps BLOB NOT NULL, "
         "PRIMARY KEY (ns, actor, seq, position)) WITHOUT ROWID",
+    ),
+    3: (
+        "CREATE TABLE _sync_branch (ns INTEGER NOT NULL, name TEXT NOT NULL, "
+        "actor BLOB NOT NULL, bases BLOB NOT NULL, PRIMARY KEY (ns, name)) "
+        "WITHOUT ROWID",
+        "CREATE TABLE _sync_branch_change (ns INTEGER NOT NULL, name TEXT NOT NULL, "
+        "seq INTEGER NOT NULL, change BLOB NOT NULL, PRIMARY KEY (ns, name, seq)) "
+        "WITHOUT ROWID",
     ),
 }
 
@@ -77,6 +85,12 @@ DROP_CELL = "DELETE FROM _sync_cell WHERE document = ? AND container = ? AND key
 PUT_PAST = "INSERT OR IGNORE INTO _sync_past VALUES (?, ?, ?)"
 DROP_PAST = "DELETE FROM _sync_past WHERE ns = ? AND name = ''"
 PUT_SEEN = "INSERT OR IGNORE INTO _sync_seen VALUES (?, ?, ?, ?, ?)"
+PUT_BRANCH = "INSERT OR REPLACE INTO _sync_branch VALUES (?, ?, ?, ?)"
+PUT_BRANCH_CHANGE = "INSERT INTO _sync_branch_change VALUES (?, ?, ?, ?)"
+DROP_BRANCH = (
+    "DELETE FROM _sync_branch WHERE ns = ? AND name = ?",
+    "DELETE FROM _sync_branch_change WHERE ns = ? AND name = ?",
+)
 PUT_TABLE = "INSERT OR REPLACE INTO _sync_table VALUES (?, ?, ?)"
 PUT_CONFLICT = "INSERT OR IGNORE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
 

@@ -332,6 +332,7 @@ def test_a_name_that_was_taken_back_is_of_any_type_the_next_time(
     first: int, second: int
 ) -> None:
     """A transaction that fails gives its names to the next one."""
+    inside: dict[int, list[Any]]
     inside = {1: [1, 1, "k", 1], 2: [5, 1, 1], 3: [6, 1, "x"], 4: [11, 1, 0, [1]],
               5: [8, 1, 0, "x"], 6: [21, 1, None, None, 0], 7: [20, 1, [1]]}  # fmt: skip
     document, kept = Document(NAME), Kept()
