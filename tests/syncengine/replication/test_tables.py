@@ -337,7 +337,8 @@ async def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
     plain = sqlite3.connect(path)
     plain.execute("DROP TABLE _sync_table")
     plain.execute("DROP TABLE _sync_past")
-    plain.execute("DROP TABLE _sync_seen")
+    for table in ("_sync_seen", "_sync_branch", "_sync_branch_change"):
+        plain.execute(f"DROP TABLE {table}")
     plain.execute("PRAGMA user_version = 1")
     plain.commit()
     plain.close()
