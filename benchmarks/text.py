@@ -13,21 +13,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import syncengine
 from benchmarks.row import Row
+from syncengine.clock import hlc_from_ms
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import Action, Type
-from syncengine.ids import ActorId, DocumentId
+from syncengine.ids import ActorId, DocumentId, EntryId, NamespaceId
+from syncengine.log.batch import NO_BATCH, Batch, seal
 from syncengine.log.change import Change, Touch, encode_change
+from syncengine.log.sealing import coalesce, cut
+from syncengine.log.segment import SEGMENT_BYTES, decode_segment, encode_segment
 from syncengine.replication.documents import StoredCells
 from syncengine.replication.draft import Draft
 from syncengine.storage.inline import InlineStore
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
+from syncengine.trust.keys import ED25519
 
 REPEATS = 3
 TRACES = Path(__file__).parent.parent.parent / "shared" / "data" / "editing-traces"
@@ -37,6 +43,7 @@ NAMES = (
 )  # fmt: skip
 
 NAME, ACTOR = DocumentId("note/1"), ActorId(b"a" * 16)
+SPACE, GRANT = NamespaceId(b"n" * 32), EntryId(b"g" * 32)
 
 
 class Note(syncengine.Document):
@@ -151,6 +158,50 @@ def loro_at_once(trace: Any) -> tuple[float, bytes]:
     seconds = time.process_time() - began
     assert text.to_string() == trace["endContent"]
     return seconds, document.export(peer.ExportMode.Snapshot())
+
+
+# --- the history ----------------------------------------------------------------------
+
+
+def history(trace: Any, *, recorded: bool) -> int:
+    """Return the bytes of the signed log of a session, as segments: sealed as a device
+    seals what was written offline, at the recorded times (some recordings have few),
+    or at about 8 keystrokes a second, of which then each second is a change."""
+    key, chance = ED25519.private_key(bytes(32)), Random(1)
+    ms, seq, changes = 1_700_000_000_000, 1, list[Change]()
+    if recorded:
+        ms = 0
+    for txn in trace["txns"]:
+        at = int(datetime.fromisoformat(txn["time"]).timestamp() * 1000)
+        for pos, deleted, inserted in txn["patches"]:
+            ms = max(ms, at + 1) if recorded else ms + chance.randint(40, 210)
+            ops: list[Any] = []
+            if deleted:
+                ops.append([int(Action.TEXT_DELETE), "body", pos, deleted])
+            if inserted:
+                ops.append([int(Action.TEXT_INSERT), "body", pos, inserted])
+            n = deleted + len(inserted)
+            touch = Touch(NAME, ops, n)
+            changes.append(Change(ACTOR, seq, hlc_from_ms(ms), [], [touch]))
+            seq += n
+    rows: list[Batch] = []
+    prev, left, total, size = NO_BATCH, changes, 0, 0
+    while left:
+        group, left = cut(left)
+        salt = os.urandom(16)
+        sealed = coalesce(group)
+        batch = seal(key, SPACE, GRANT, prev, sealed, salt)
+        rows.append(batch)
+        prev, size = batch.id, size + len(batch.payload)
+        if size > SEGMENT_BYTES or not left:
+            packed = encode_segment(rows)
+            assert [row.id for row in rows] == [
+                row.id
+                for row in decode_segment(SPACE, packed)
+                if isinstance(row, Batch)
+            ]
+            total, rows, size = total + len(packed), [], 0
+    return total
 
 
 # --- from the disk --------------------------------------------------------------------
@@ -309,6 +360,24 @@ def run() -> list[Row]:
         (
             f"from the disk to a string, slowest beside the other: {latest}",
             *("ms CPU", [read[latest]], 0.5, others_read, f"{peer}, snapshot"),
+        ),
+    ]
+    kept = [history(trace, recorded=True) / 1e3 for trace in traces.values()]
+    each_second = [history(trace, recorded=False) / 1e3 for trace in traces.values()]
+    theirs_kept: list[float] = []
+    with contextlib.suppress(ImportError):
+        theirs_kept = [len(loro_at_once(t)[1]) / 1e3 for t in traces.values()]
+    what = "the signed history as segments"
+    rows += [
+        (f"{first}, {what}", "kB", kept[:1], 80.0, [], ""),
+        (f"the six sessions, {what}", "kB", [sum(kept)], 439.0, [], ""),
+        (
+            f"the six sessions, {what}",
+            *("kB", [sum(kept)], 0.4, [sum(theirs_kept)], f"{peer}, snapshots"),
+        ),
+        (
+            f"the six sessions, {what}, a change a second",
+            *("kB", [sum(each_second)], 439.0, [], ""),
         ),
     ]
     held_ = [memory() for _ in range(REPEATS)]

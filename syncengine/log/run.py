@@ -75,10 +75,12 @@ def encode_rows(rows: Iterable[Row]) -> bytes:
     Batches without a signature must be followed by their successors up to a
     signed one; the log hands them out so.
     """
-    return values.encode(list(_groups(rows)))
+    return values.encode(list(row_groups(rows)))
 
 
-def _groups(rows: Iterable[Row]) -> Iterator[list[Any]]:
+def row_groups(rows: Iterable[Row]) -> Iterator[list[Any]]:
+    """Yield what `encode_rows` encodes: entries, and runs whose item 8 is pairs of how
+    many operations a batch has, and its payload."""
     run: list[Batch] = []
     for row in rows:
         if isinstance(row, Batch):

@@ -34,20 +34,23 @@ def coalesce(changes: list[Change]) -> list[Change]:
     """
     joined: list[Change] = []
     first_hlc = 0
+    ops: list[Operation] = []  # of the last one, where it was joined: our own to change
+    text: Any = None
     for change in changes:
         last = joined[-1] if joined else None
+        edited = _only_text(change)
         if (
             last is not None
+            and edited is not None
+            and edited == text
             and not change.deps
             and change.meta == NO_META == last.meta
-            and len(change.touches) == len(last.touches) == 1
             and change.touches[0].document == last.touches[0].document
             and ms_from_hlc(change.hlc) - ms_from_hlc(first_hlc) < limits.COALESCE_MS
-            and (text := _only_text(change)) is not None
-            and text == _only_text(last)
         ):
             touch, more = last.touches[0], change.touches[0]
-            ops = [list(op) for op in touch.ops]
+            if touch.ops is not ops:
+                ops = [list(op) for op in touch.ops]
             for op in more.ops:
                 if not _joined_typing(ops[-1], op):
                     ops.append(list(op))
@@ -57,12 +60,14 @@ def coalesce(changes: list[Change]) -> list[Change]:
             )
         else:
             joined.append(change)
-            first_hlc = change.hlc
+            first_hlc, text = change.hlc, edited
     return joined
 
 
 def _only_text(change: Change) -> Any:
     """Return the one text that `change` edits, wrapped; None when there is more."""
+    if len(change.touches) != 1:
+        return None
     ops = change.touches[0].ops
     container = ops[0][1] if len(ops[0]) > 1 else None
     for op in ops:

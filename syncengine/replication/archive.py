@@ -1,34 +1,33 @@
 """A namespace in one file, with all of its history: every row of its log as it was
 signed, so that whoever reads it can check it as if a peer had sent it.
 
-`sync1:archive`, a zero byte, the namespace's id; then pieces, each `u32 length || zlib`
-of rows as links carry them; then four zero bytes and the SHA-256 of all before.
+`sync2:archive`, a zero byte, the namespace's id; then segments (`log.segment`), each
+`u32 length || segment`; then four zero bytes and the SHA-256 of all before.
 """
 
+import asyncio
 import hashlib
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from syncengine import limits
 from syncengine.errors import AlreadyExists, Invalid
 from syncengine.ids import NamespaceId
 from syncengine.log.batch import Batch
-from syncengine.log.run import RUN_BATCHES_MAX, Row, decode_rows, encode_rows
+from syncengine.log.run import Row
+from syncengine.log.segment import (
+    SEGMENT_BYTES,
+    SEGMENT_BYTES_MAX,
+    decode_segment,
+    encode_segment,
+)
 from syncengine.replication.host import sealed
 from syncengine.trust.membership import Entry, entry_id
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
 
-_MAGIC = b"sync1:archive\0"
-
-# A piece ends when it has this much, and a run of batches is complete.
-PIECE_BYTES = 1 << 20
-
-# So a piece has at most that, and the largest run there can be.
-PIECE_BYTES_MAX = PIECE_BYTES + (RUN_BATCHES_MAX + 1) * limits.BATCH_BYTES_MAX
+_MAGIC = b"sync2:archive\0"
 
 
 async def write(space: "Space", path: str) -> int:
@@ -49,12 +48,12 @@ async def write(space: "Space", path: str) -> int:
         while done < until:
             rows: list[Row] = []
             size = 0
-            while size < PIECE_BYTES and done < until:
+            while size < SEGMENT_BYTES and done < until:
                 for at, row in engine.keeper.rows_after(done, 1):
                     rows.append(row)
                     size += len(row.payload if isinstance(row, Batch) else row.body)
                     done = at
-            piece = zlib.compress(encode_rows(rows), 6)
+            piece = await asyncio.to_thread(encode_segment, rows)
             put(len(piece).to_bytes(4, "big"))
             put(piece)
             count += len(rows)
@@ -89,13 +88,9 @@ def namespace_of(path: str) -> NamespaceId:
 
 
 def _rows(namespace: NamespaceId, piece: bytes, path: str) -> list[Row]:
-    unpacking = zlib.decompressobj()
     try:
-        body = unpacking.decompress(piece, PIECE_BYTES_MAX)
-        if not unpacking.eof:
-            raise ValueError("a piece is too large")
-        return decode_rows(namespace, body)
-    except (ValueError, zlib.error) as error:
+        return decode_segment(namespace, piece)
+    except ValueError as error:
         raise Invalid(f"{path} holds what is no row: {error}") from error
 
 
@@ -104,7 +99,7 @@ def _pieces(file: BinaryIO, path: str) -> Iterator[tuple[bytes, bytes]]:
     while True:
         size = file.read(4)
         n = int.from_bytes(size, "big")
-        piece = file.read(n) if n <= PIECE_BYTES_MAX else b""
+        piece = file.read(n) if n <= SEGMENT_BYTES_MAX else b""
         if len(size) != 4 or len(piece) != n:
             raise Invalid(f"{path} was damaged: it ends too soon")
         yield size, piece
