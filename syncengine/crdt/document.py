@@ -46,7 +46,7 @@ from syncengine.crdt.sequence.state import (
 )
 from syncengine.crdt.text import TextState
 from syncengine.crdt.tree import TreeState
-from syncengine.crdt.typing_run import TypingRun
+from syncengine.crdt.typing_run import Typing
 from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, OpId, Stamp, node_id
 
@@ -141,7 +141,7 @@ class Document:
 
     def __init__(self, name: DocumentId, cells: Cells | None = None):
         self.name = name
-        self._run: TypingRun | None = None
+        self._run: Typing | None = None
         self._touches: dict[ActorId, tuple[int, int]] = {}
         self.needs_upgrade = False
         self._dirty: set[tuple[ContainerId, Any]] = set()
@@ -198,7 +198,7 @@ class Document:
         self._undo = undo
 
     @property
-    def run(self) -> TypingRun | None:
+    def run(self) -> Typing | None:
         """Typing that goes on, whose effect is still to be given."""
         return self._run
 
@@ -639,7 +639,7 @@ class Document:
         if text is None or len(slot) != 1 or slot[0][5] != (field, 5):
             return False  # it is to be made, or does not show
         container = slot[0][5]
-        self._run = TypingRun.begin(container, text, op, stamp)  # type: ignore[arg-type]  # a text, by its name
+        self._run = Typing.begin(container, text, op, stamp)  # type: ignore[arg-type]  # a text, by its name
         if self._run is None:
             return False
         if self._viewers:

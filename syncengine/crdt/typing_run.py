@@ -1,21 +1,24 @@
-"""Typing that goes on: edits of one author that follow each other in one text, taken
-up one by one and given effect as one.
+"""Typing: edits of one author in one text, taken up one by one and given effect as one.
 
-What a keystroke does to a log, a buffer and the touches above it is the same for a
-hundred of them: so they are kept together until somebody looks or writes elsewhere.
+What a keystroke does to a log, a buffer and the touches above it is nearly the same for
+a hundred of them: so they are kept together until somebody looks or writes elsewhere.
 """
 
 from syncengine.crdt.operation import Action, FieldRef, Operation
 from syncengine.crdt.sequence.oplog import BACK, DEL, INS, RUN_MAX
-from syncengine.crdt.sequence.state import Undo
+from syncengine.crdt.sequence.state import Run, Undo
 from syncengine.crdt.text import TextState
 from syncengine.ids import Stamp
 
-_KINDS = {int(Action.TEXT_INSERT): INS, int(Action.TEXT_DELETE): DEL}
+_ACTIONS = {
+    INS: int(Action.TEXT_INSERT),
+    DEL: int(Action.TEXT_DELETE),
+    BACK: int(Action.TEXT_BACKSPACE),
+}
 
 
-class TypingRun:
-    """A run whose effect is still to be given.
+class Typing:
+    """Edits whose effect is still to be given, as runs: what follows at one place.
 
     Law (`tests/syncengine/crdt/test_typing_run.py`): given effect at any moment, it
     comes to what its operations come to one by one.
@@ -24,114 +27,121 @@ class TypingRun:
     __slots__ = (
         "_end",
         "_hlc",
+        "_kind",
         "_last",
+        "_length",
+        "_n",
         "_next",
         "_parts",
+        "_pos",
+        "_runs",
         "_seq",
+        "_text",
         "actor",
         "container",
         "field",
-        "kind",
-        "n",
-        "pos",
-        "text",
     )
 
-    def __init__(
-        self, container: FieldRef, text: TextState, kind: int, op: Operation, at: Stamp
-    ):
+    def __init__(self, container: FieldRef, text: TextState, at: Stamp):
         self.container = container
         self.field = container[0]
-        self.text = text
-        self.kind = kind
-        self.pos: int = op[2]
-        self._parts: list[str] = []
-        self.n: int = op[3]
-        if kind == INS:
-            self._parts.append(op[3])
-            self.n = len(op[3])
+        self._text = text
+        self._length = text.buffer.length
         self._hlc, self.actor, self._seq = at
-        self._last = self._seq
-        self._next = self._seq + self.n
-        self._end = self.pos + self.n
+        self._last = self._next = self._seq
+        self._runs: list[Run] = []
+        # The last run, while it goes on: what it is, where, and how many elements.
+        self._kind = -1
+        self._pos = self._end = self._n = 0
+        self._parts: list[str] = []
 
     @classmethod
     def begin(
         cls, container: FieldRef, text: TextState, op: Operation, at: Stamp
-    ) -> "TypingRun | None":
-        """Return a run that begins with an operation of one who has seen all; None
-        where that is to be applied by itself."""
-        if len(op) != 4:
-            return None
-        action, _, pos, what = op
-        kind = _KINDS.get(action)
-        buffer = text.buffer
-        if kind is None or type(pos) is not int or text.is_watched:
-            return None
-        if text.voids or buffer.hidden:
-            return None  # positions count what is not shown
-        if kind == INS:
-            if type(what) is not str or not what or not _is_text(what):
-                return None
-            reach = pos
-        else:
-            if type(what) is not int or what <= 0:
-                return None
-            reach = pos + what
-        if not 0 <= pos <= reach <= buffer.length:
-            return None
-        return cls(container, text, kind, op, at)
+    ) -> "Typing | None":
+        """Return what begins with an operation of one who has seen all; None where that
+        is to be applied by itself."""
+        if text.is_watched or text.voids or text.buffer.hidden:
+            return None  # told one by one, or positions count what is not shown
+        typing = cls(container, text, at)
+        return typing if typing.takes(op, at) else None
+
+    @property
+    def count(self) -> int:
+        """How many elements were inserted and deleted."""
+        return self._next - self._seq
 
     def takes(self, op: Operation, at: Stamp) -> bool:
-        """Take up an operation of one who has seen all; tell whether it goes on with
-        this, in the same text."""
+        """Take up an operation of one who has seen all; tell whether it is the next of
+        these, in the same text and within it."""
         hlc, actor, seq = at
         if seq != self._next or actor != self.actor or len(op) != 4:
             return False
         action, field, pos, what = op
-        if field != self.field or type(pos) is not int:
+        if field != self.field or type(pos) is not int or seq - self._seq > RUN_MAX:
             return False
         if action == 8:  # TEXT_INSERT
-            if self.kind != INS or pos != self._end or self.n > RUN_MAX:
-                return False
             if type(what) is not str or not what:
                 return False
             if not (what.isascii() or _is_text(what)):
                 return False
-            self._parts.append(what)
-            what = len(what)
-            self._end = pos + what
-        # A longer deletion runs forward and would give its elements other names.
-        elif action == 9 and type(what) is int and what == 1 and self.kind != INS:
-            if pos == self.pos and self.kind == DEL:
-                if pos >= self.text.buffer.length - self.n:
+            n = len(what)
+            if pos != self._end or self._kind != INS:
+                if not 0 <= pos <= self._length:
                     return False
-            elif pos == self.pos - 1 >= 0 and (self.kind == BACK or self.n == 1):
-                self.kind = BACK
-                self.pos = pos
-            else:
+                self._begin_run(INS, pos)
+            self._parts.append(what)
+            self._end = pos + n
+            self._length += n
+        elif action == 9 and type(what) is int and what > 0:  # TEXT_DELETE
+            n, kind = what, self._kind
+            if not 0 <= pos <= self._length - n:
                 return False
+            if pos == self._pos and kind == DEL:
+                pass
+            # A longer deletion runs forward and would give its elements other names.
+            elif (
+                pos == self._pos - 1
+                and n == 1
+                and (kind == BACK or (kind == DEL and self._n == 1))
+            ):
+                self._kind = BACK
+                self._pos = pos
+            else:
+                self._begin_run(DEL, pos)
+            self._length -= n
         else:
             return False
-        self.n += what
-        self._next = seq + what
+        self._n += n
+        self._next = seq + n
         self._last = seq
         self._hlc = hlc
         return True
 
-    def operation(self) -> Operation:
-        """Return the one operation that it comes to."""
-        if self.kind == INS:
-            self._parts = ["".join(self._parts)]
-            return [int(Action.TEXT_INSERT), self.field, self.pos, self._parts[0]]
-        action = Action.TEXT_BACKSPACE if self.kind == BACK else Action.TEXT_DELETE
-        return [int(action), self.field, self.pos, self.n]
+    def _begin_run(self, kind: int, pos: int) -> None:
+        self._end_run()
+        self._kind, self._pos, self._end = kind, pos, pos
+
+    def _end_run(self) -> None:
+        if self._n:
+            content = "".join(self._parts) if self._kind == INS else None
+            self._runs.append(Run(self._kind, self._pos, self._n, content))
+            self._n = 0
+            self._parts.clear()
+        self._kind = -1
+
+    def operations(self) -> list[Operation]:
+        """Return what it comes to as few operations. It goes on with a new run."""
+        self._end_run()
+        return [
+            [_ACTIONS[kind], self.field, pos, n if content is None else content]
+            for kind, pos, n, content in self._runs
+        ]
 
     def settle(self, undo: Undo) -> Stamp:
         """Give it effect on its text; return the stamp of its last operation."""
-        at = (self._hlc, self.actor, self._seq)
-        content = "".join(self._parts) if self.kind == INS else None
-        self.text.apply(self.kind, self.pos, self.n, content, at, None, undo)
+        self._end_run()
+        self._text.apply_runs(self._runs, self.actor, self._seq, undo)
         return self._hlc, self.actor, self._last
 
 

@@ -9,7 +9,7 @@ from syncengine import limits, values
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import Operation, join, length
 from syncengine.crdt.sequence.state import Steps
-from syncengine.crdt.typing_run import TypingRun
+from syncengine.crdt.typing_run import Typing
 from syncengine.errors import TooLarge
 from syncengine.ids import ActorId, DocumentId
 from syncengine.log.change import (
@@ -55,7 +55,7 @@ class Draft:
         default_factory=dict[DocumentId, Document]
     )
     n: int = 0
-    run: TypingRun | None = None
+    run: Typing | None = None
     """What the last operation stands for, while it goes on."""
 
     def document(self, documents: Known, name: DocumentId) -> Document:
@@ -80,7 +80,7 @@ class Draft:
         n = length(op)
         document.apply(op, (self.hlc, self.actor, seq), None)
         run = document.run
-        self.run = run if run is not None and run.n == n else None  # begun by this
+        self.run = run if run is not None and run.count == n else None  # begun by this
         self.n += n
         last = self.touches[-1] if self.touches else None
         if last is None or last.document != document.name:
@@ -97,11 +97,11 @@ class Draft:
         run = self.run
         if run is None or document.run is not run:
             return False
-        before = run.n
+        before = run.count
         at = (self.hlc, self.actor, self.first_seq + self.n)
         if not run.takes(op, at):
             return False
-        self.n += run.n - before
+        self.n += run.count - before
         return True
 
     def _close_run(self) -> None:
@@ -109,8 +109,8 @@ class Draft:
         run, self.run = self.run, None
         if run is not None:
             last = self.touches[-1]
-            n = last.n - length(last.ops[-1]) + run.n
-            last.ops[-1] = run.operation()
+            n = last.n - length(last.ops[-1]) + run.count
+            last.ops[-1:] = run.operations()
             self.touches[-1] = Touch(last.document, last.ops, n)
 
     def end(self) -> list[Document]:

@@ -69,6 +69,15 @@ class Edit(NamedTuple):
     inserted: Any  # str in texts, list of values in lists
 
 
+class Run(NamedTuple):
+    """Elements inserted or deleted one after the other, as the log has them."""
+
+    kind: int
+    pos: int
+    n: int
+    content: Content
+
+
 class Version(NamedTuple):
     """A sequence at one moment."""
 
@@ -164,6 +173,17 @@ class Sequence(ABC):
                 self._splice(at, deleted, content if inserted else None, undo)
             else:
                 self._set(at, content, undo)
+
+    def apply_runs(self, runs: list[Run], actor: ActorId, seq: int, undo: Undo) -> None:
+        """Apply what an author did who had seen all there is, and that is known to
+        stand within it; there is nothing void."""
+        if undo is not None:
+            self._remember(undo)
+        log = self.log
+        for kind, pos, n, content in runs:
+            log.push(kind, pos, n, actor, seq, log.heads)
+            self._splice(pos, 0 if kind == INS else n, content, undo)
+            seq += n
 
     def apply_void(self, kind: int, pos: int, n: int, name: OpId, seen: Seen) -> None:
         """Let a void operation count for positions, and show nothing of it."""

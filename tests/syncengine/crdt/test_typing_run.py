@@ -152,8 +152,8 @@ def test_typing_is_kept_together_until_somebody_looks() -> None:
     document = typed([[8, "body", i, "x"] for i in range(100)], settled=False)
 
     assert document.run is not None
-    assert document.run.n == 100
-    assert document.run.operation() == [8, "body", 0, "x" * 100]
+    assert document.run.count == 100
+    assert document.run.operations() == [[8, "body", 0, "x" * 100]]
     assert document.to_value()["body"] == "x" * 100
     assert document.run is None
 
