@@ -83,6 +83,7 @@ def ours(trace: Any) -> float:
                 seq += len(inserted)
             touch = Touch(NAME, ops, seq - first)
             size += len(encode_change(Change(ACTOR, first, hlc, [], [touch])))
+    document.settle()
     seconds = time.process_time() - began
     assert document.to_value()["body"] == trace["endContent"]
     assert size > len(trace["txns"])
@@ -111,6 +112,29 @@ def loro(trace: Any) -> float:
             document.commit()
     seconds = time.process_time() - began
     assert text.to_string() == trace["endContent"]
+    assert len(taken) == sum(len(txn["patches"]) for txn in trace["txns"])
+    del subscription
+    return seconds
+
+
+def pycrdt(trace: Any) -> float:
+    """Return CPU seconds of pycrdt for the same, of a session in ASCII (its positions
+    are bytes of UTF-8); a transaction an edit, and its update."""
+    peer: Any = importlib.import_module("pycrdt")
+    document = peer.Doc()
+    text = document.get("t", type=peer.Text)
+    taken: list[int] = []
+    subscription = document.observe(lambda event: taken.append(len(event.update)))
+    began = time.process_time()
+    for txn in trace["txns"]:
+        for pos, deleted, inserted in txn["patches"]:
+            with document.transaction():
+                if deleted:
+                    del text[pos : pos + deleted]
+                if inserted:
+                    text.insert(pos, inserted)
+    seconds = time.process_time() - began
+    assert str(text) == trace["endContent"]
     assert len(taken) == sum(len(txn["patches"]) for txn in trace["txns"])
     del subscription
     return seconds
@@ -326,6 +350,9 @@ def run() -> list[Row]:
                 theirs[name].append(loro(trace))
                 at_once_theirs[name].append(loro_at_once(trace)[0])
             read_theirs[name] = loro_reading(trace, loro_at_once(trace)[1])
+    slow: list[float] = []
+    with contextlib.suppress(ImportError):
+        slow = [sum(map(pycrdt, traces.values()))]  # once: it takes a while
     keeping = [asyncio.run(durable(traces["rustcode"]))]
 
     def total(of: dict[str, list[float]]) -> list[float]:
@@ -345,6 +372,10 @@ def run() -> list[Row]:
     rows: list[tuple[str, str, list[float], float, list[float], str]] = [
         (f"{first}, {each}", "s CPU", mine[first], 2.0, theirs[first], peer),
         (f"the six sessions, {each}", "s CPU", total(mine), 0.6, total(theirs), peer),
+        (
+            f"the six sessions, {each}",
+            *("s CPU", total(mine), 0.15, slow, "pycrdt"),
+        ),
         (
             f"of them the slowest beside the other, {slowest}",
             *("s CPU", mine[slowest], 1.0, theirs[slowest], peer),

@@ -18,7 +18,7 @@ spans; they are those of a text whose characters each know their marks.
 from bisect import insort
 from collections.abc import Iterable, Mapping
 from enum import IntFlag
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from syncengine import values
 from syncengine.crdt.sequence.buffer import Piece
@@ -131,13 +131,14 @@ def _stamp(one: tuple[Stamp, Value]) -> Stamp:
 
 def same(one: Any, other: Any) -> bool:
     """Whether two values are equal and of one type: True is not 1."""
-    if one != other:
+    if one != other or type(one) is not type(other):
         return False
-    if not one and type(one) is type(other):
-        return True
-    return values.encode(one) == values.encode(other) or (
-        values.canonical(one) == values.canonical(other)
-    )
+    if isinstance(one, dict):
+        entries = cast(dict[str, Any], one)
+        return all(same(value, other[key]) for key, value in entries.items())
+    if values.is_list(one):
+        return all(map(same, one, other))
+    return True
 
 
 def ranges(spans: Iterable[Span]) -> list[MarkRange]:

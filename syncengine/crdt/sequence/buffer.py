@@ -11,7 +11,7 @@ what a reader sees.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, repeat
 from operator import sub
 
 from syncengine.ids import OpId
@@ -22,7 +22,7 @@ from syncengine.ids import OpId
 CHUNK_MAX = 6144
 
 # The same for its anchors, whose names are copied with each one that is added.
-ANCHORS_MAX = 128
+ANCHORS_MAX = 256
 
 ANCHOR = "\ud800"  # half a surrogate pair: no text that is let in holds one
 
@@ -39,6 +39,7 @@ class TextBuffer:
 
     __slots__ = (
         "_chunks",
+        "_counts",
         "_ends",
         "_hot",
         "_hot_start",
@@ -57,6 +58,7 @@ class TextBuffer:
         self.changed: set[int] = set()  # names to write; a name not in `names`: delete
         self.length = 0
         self.anchors: dict[int, tuple[OpId, ...]] = {}
+        self._counts: dict[int, int] = {}  # how many anchors a chunk has, if any
         self.hidden = 0
         self._hot = 0
         self._hot_start = 0
@@ -77,7 +79,8 @@ class TextBuffer:
         buffer.next_name = next_name
         buffer.length = sum(map(len, buffer._chunks))
         buffer.anchors = dict(anchors)
-        buffer.hidden = sum(map(len, anchors.values()))
+        buffer._counts = {name: len(held) for name, held in anchors.items()}
+        buffer.hidden = sum(buffer._counts.values())
         return buffer
 
     def __str__(self) -> str:
@@ -92,6 +95,7 @@ class TextBuffer:
         copied.length = self.length
         if self.hidden:
             copied.anchors, copied.hidden = dict(self.anchors), self.hidden
+            copied._counts = dict(self._counts)
         return copied
 
     def chunks(self) -> list[tuple[str, tuple[OpId, ...]]]:
@@ -135,8 +139,7 @@ class TextBuffer:
             return pos
         number, offset = self._seek(pos)
         before = self._chunks[number].count(ANCHOR, 0, offset) if self._chunks else 0
-        held = self.anchors
-        return pos - before - sum(len(held.get(n, ())) for n in self.names[:number])
+        return pos - before - sum(map(self._counts.get, self.names[:number], repeat(0)))
 
     def gap(self, index: int) -> tuple[int, list[OpId]]:
         """Return the position right behind `index` characters, and the anchors between
@@ -144,8 +147,7 @@ class TextBuffer:
         if not self.hidden:
             return index, []
         if self._ends is None:
-            held_by = self.anchors.get
-            hidden = [len(held_by(name, ())) for name in self.names]
+            hidden = list(map(self._counts.get, self.names, repeat(0)))
             sizes = list(map(len, self._chunks))
             self._ends = (
                 list(accumulate(sizes)),
@@ -186,11 +188,13 @@ class TextBuffer:
         return found
 
     def _hold(self, name: int, held: tuple[OpId, ...]) -> None:
-        self.hidden += len(held) - len(self.anchors.get(name, ()))
+        self.hidden += len(held) - self._counts.get(name, 0)
         if held:
             self.anchors[name] = held
+            self._counts[name] = len(held)
         else:
             self.anchors.pop(name, None)
+            self._counts.pop(name, None)
 
     # --- changing -----------------------------------------------------------------
 
