@@ -550,10 +550,6 @@ class Branch:
         """Return what was done to a document in the branch."""
         return self._loop.run(self._inner.diff(kind, id))
 
-    def update(self) -> None:
-        """Take in what the namespace has now."""
-        self._loop.run(self._inner.update())
-
     def merge(self) -> "Receipt":
         """Put what was done here into the namespace. See `syncengine.Branch.merge`."""
         return Receipt(self._loop, self._loop.run(self._inner.merge()))

@@ -86,6 +86,8 @@ class Typing:
             if not (what.isascii() or _is_text(what)):
                 return False
             n = len(what)
+            if n > RUN_MAX:
+                return False  # a paste is an edit by itself, which a bound may refuse
             if pos != self._end or self._kind != INS:
                 if not 0 <= pos <= self._length:
                     return False

@@ -7,23 +7,31 @@ as they are, and take effect as anybody's do who was away: there is no other mer
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import ref
 
 from syncengine import values
 from syncengine.crdt.document import Document as State
-from syncengine.crdt.operation import Operation, length
+from syncengine.crdt.operation import InvalidOperation, Operation, length
 from syncengine.documents import model
 from syncengine.documents.comparing import Difference, differences
 from syncengine.documents.fields import Map
 from syncengine.documents.model import Document
-from syncengine.documents.versions import Version, encode_version
+from syncengine.documents.versions import NO_VERSION, Version, encode_version
 from syncengine.documents.view import View
-from syncengine.errors import AlreadyExists, Invalid, NotFound, SyncError
+from syncengine.errors import (
+    AlreadyExists,
+    Invalid,
+    NotFound,
+    Refused,
+    SyncError,
+    TransactionOpen,
+)
 from syncengine.ids import ActorId, DocumentId, document_id, parse_document_id
 from syncengine.log.change import Change, decode_change
+from syncengine.protocol.codes import Code
 from syncengine.replication.body import BodyWatch
 from syncengine.replication.draft import Draft, Mark
 from syncengine.replication.past import Index, replay_at_once
@@ -36,19 +44,13 @@ if TYPE_CHECKING:
     from syncengine.replication.namespace import Namespace
     from syncengine.replication.space import Space
 
+T = TypeVar("T")
 D = TypeVar("D", bound=Document)
 Other = TypeVar("Other")
 _MISSING: Any = object()
 
 # A branch's name is a key in a table and a word on the command line.
 NAME_MAX = 64
-
-
-class Base(NamedTuple):
-    """What a branch stands on from one of its operations on."""
-
-    seq: int
-    version: Version
 
 
 class Trunk:
@@ -73,10 +75,12 @@ class Trunk:
         self._committing = False
         self._open: dict[DocumentId, State] = {}
         self._new: list[tuple[int, bytes]] = []
-        self._new_bases = False
+        self._is_new = False
         self.changes: list[Change] = []
         self.actor: ActorId | None = None
-        self.bases: list[Base] = []
+        self.base: Version = NO_VERSION
+        self.over: str | None = None
+        """What became of it, when it is no more"""
 
     # --- on disk ------------------------------------------------------------------
 
@@ -88,17 +92,14 @@ class Trunk:
         """Read what is on disk; tell whether there is such a branch."""
         store = self.keeper.store
         rows = store.read(
-            "SELECT actor, bases FROM _sync_branch WHERE ns = ? AND name = ?",
+            "SELECT actor, base FROM _sync_branch WHERE ns = ? AND name = ?",
             *self._key,
         )
         if not rows:
             return False
-        ((actor, bases),) = rows
+        ((actor, base),) = rows
         self.actor = ActorId(actor)
-        self.bases = [
-            Base(seq, {ActorId(a): s for a, s in version})
-            for seq, version in values.decode(bases)
-        ]
+        self.base = {ActorId(a): seq for a, seq in values.decode(base)}
         stored = store.read(
             "SELECT change FROM _sync_branch_change WHERE ns = ? AND name = ? "
             "ORDER BY seq",
@@ -108,23 +109,20 @@ class Trunk:
         return True
 
     def begin_at(self, version: Version) -> None:
-        """Stand on a version from now on."""
-        if self.actor is None:
-            self.actor = ActorId(self._engine.entropy.bytes(16))
-        if self.bases and self.bases[-1].seq == self.next_seq:
-            self.bases.pop()  # nothing was done on it
-        self.bases.append(Base(self.next_seq, version))
-        self._new_bases = True
-        self._open.clear()
+        """Be a new branch, that stands on a version."""
+        self.actor = ActorId(self._engine.entropy.bytes(16))
+        self.base, self._is_new = version, True
 
     def ready_to_collect(self) -> bool:
         return not self.turn.locked()
 
     def collect(self, writes: Writes) -> None:
-        if self._new_bases:
-            bases = [[base.seq, sorted(base.version.items())] for base in self.bases]
-            writes.add(sql.PUT_BRANCH, *self._key, self.actor, values.encode(bases))
-            self._new_bases = False
+        if self._is_new:
+            for statement in sql.DROP_BRANCH:
+                writes.add(statement, *self._key)
+            base = values.encode(sorted(self.base.items()))
+            writes.add(sql.PUT_BRANCH, *self._key, self.actor, base)
+            self._is_new = False
         for seq, encoded in self._new:
             writes.add(sql.PUT_BRANCH_CHANGE, *self._key, seq, encoded)
         self._new.clear()
@@ -137,7 +135,7 @@ class Trunk:
 
     def failed(self, error: Exception) -> None:
         """Forget what is not on disk, and everything that rested on it."""
-        self._committing = self._new_bases = False
+        self._committing = self._is_new = False
         self.generation += 1
         for shown in (*self._shown_writing, *self.shown):
             if (view := shown()) is not None:
@@ -157,14 +155,10 @@ class Trunk:
     def next_seq(self) -> int:
         return self.changes[-1].end + 1 if self.changes else 1
 
-    def seen(self, seq: int) -> Version:
-        """Return what the author of the operation `seq` had seen of others."""
-        return [base.version for base in self.bases if base.seq <= seq][-1]
-
     @property
     def version(self) -> Version:
         assert self.actor is not None
-        return {**self.bases[-1].version, self.actor: self.next_seq - 1}
+        return {**self.base, self.actor: self.next_seq - 1}
 
     def id_of(self, path: str) -> DocumentId:
         return parse_document_id(path)
@@ -174,25 +168,29 @@ class Trunk:
         history up to the base."""
         document = self._open.get(name)
         if document is None:
-            document = self._open[name] = self.at_base(name)
+            document = self.at_base(name)
             for change in self.changes:
                 self._do_again(document, change)
+            self._open[name] = document
         return document
 
     def at_base(self, name: DocumentId) -> State:
         """Return a document as the base has it."""
-        version = self.bases[-1].version
+        version = self.base
         document = self._index.empty(name)
         steps = self._index.steps(name, lambda lane, _: version.get(lane, 0))
         replay_at_once(document, steps)
         return document
 
     def _do_again(self, document: State, change: Change) -> None:
-        seq, seen = change.seq, dict(self.seen(change.seq))
+        seq, seen = change.seq, dict(self.base)
         for touch in change.touches:
             for op in touch.ops if touch.document == document.name else ():
                 seen[change.actor] = seq - 1
-                document.apply(op, (change.hlc, change.actor, seq), seen)
+                try:
+                    document.apply(op, (change.hlc, change.actor, seq), seen)
+                except InvalidOperation:
+                    return  # what it stood on turned out to be void
                 seq += length(op)
             if touch.document != document.name:
                 seq += touch.n
@@ -254,7 +252,7 @@ class Trunk:
         for change in self.changes:
             if change.meta.operation_id == operation_id:
                 return change.actor, change.seq
-        return None
+        return self._engine.done_by(operation_id)
 
     def position_of(self, actor: ActorId, seq: int) -> int | None:
         return None  # on no peer, until it is merged
@@ -264,14 +262,13 @@ class Branch:
     """Documents as they would be: edited here, seen by nobody else, merged or not.
 
     `space.fork("draft")` gives one. It is kept in the file until it is merged or
-    discarded. What others write meanwhile does not show here until `update`.
+    discarded. What others write meanwhile does not show here.
     """
 
     def __init__(self, space: "Space", trunk: Trunk):
         self._space = space
         self.engine = trunk
         self.name = trunk.name
-        self._over: str | None = None
 
     def __repr__(self) -> str:
         return f"<Branch {self.name} of {self._space!r}>"
@@ -280,8 +277,8 @@ class Branch:
 
     def check_usable(self) -> None:
         self._space.check_usable()
-        if self._over is not None:
-            raise NotFound(f"the branch {self.name} was {self._over}")
+        if self.engine.over is not None:
+            raise NotFound(f"the branch {self.name} was {self.engine.over}")
 
     def check_may_write(self, document: DocumentId | None = None) -> None:
         self._space.check_may_write(document)
@@ -309,7 +306,7 @@ class Branch:
     def base(self) -> str:
         """The version that the branch stands on, as `space.at` takes it."""
         self.check_usable()
-        return encode_version(self.engine.bases[-1].version)
+        return encode_version(self.engine.base)
 
     @overload
     async def get(self, kind: str) -> Map[str, Any]: ...
@@ -361,76 +358,93 @@ class Branch:
 
     # --- going on -----------------------------------------------------------------
 
-    async def update(self) -> None:
-        """Take in what the namespace has now: from here on the branch stands on that.
-        Safe to cancel."""
-        self.check_usable()
-        version = await _version(self._space)
-        trunk = self.engine
-        async with trunk.turn:
-            self.check_usable()
-            trunk.begin_at(version)
-        await trunk.writer.flush(trunk)
-
     async def merge(self) -> Receipt:
         """Put what was done here into the namespace, change by change, as done by one
         who had not seen what came since; the branch is no more.
 
-        As a whole or not at all; on this disk when this returns. Raises `Refused`
-        where this device cannot sign. Cancelled, it happens all the same.
+        As a whole or not at all; on this disk when this returns. Cursors and nodes that
+        were made here have other names then. Raises `Refused` where this device cannot
+        sign. Cancelled, it happens all the same.
         """
-        self.check_usable()
-        self._space.check_outside()
+        trunk, engine = self.engine, self._space.engine
         self._space.check_may_write()
-        trunk = self.engine
-        async with trunk.turn:
-            self.check_usable()
-            if not trunk.all_on_disk:
-                raise Invalid("await the branch's own transactions before it is merged")
-            drop = (sql.DROP_BRANCH, (self._space.engine.ns, self.name))
-            if not trunk.changes:
-                await self._space.engine.also(drop)
-                self._over = "merged"
-                return Receipt(self._space, None, 0, None)
-            await self._space.index.ready()
-            publishing = self._space.engine.publish(trunk.changes, trunk.seen, drop)
-            done = asyncio.ensure_future(publishing)
-            done.add_done_callback(self._merged)
-            author = await asyncio.shield(done)  # once begun it happens
-        return Receipt(self._space, author, trunk.changes[-1].seq, None)
-
-    def _merged(self, done: "asyncio.Future[ActorId]") -> None:
-        if not done.cancelled() and done.exception() is None:
-            self._over = "merged"
+        async with await self._ending():
+            if trunk.changes:
+                await self._space.index.ready()
+                publishing = engine.publish(trunk.changes, trunk.base, self._drop)
+                author: ActorId | None = await self._end("merged", publishing)
+                last = trunk.changes[-1].seq
+            else:
+                await self._end("merged", engine.also(self._drop))
+                author, last = None, 0
+        return Receipt(self._space, author, last, None)
 
     async def discard(self) -> None:
-        """Forget the branch and all that was done in it."""
+        """Forget the branch and all that was done in it. Cancelled, it happens all the
+        same."""
+        async with await self._ending():
+            await self._end("discarded", self._space.engine.also(self._drop))
+
+    @property
+    def _drop(self) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        return sql.DROP_BRANCH, (self._space.engine.ns, self.name)
+
+    async def _ending(self) -> asyncio.Lock:
+        """Return the turn under which the branch may end: all of it is on disk."""
         self.check_usable()
-        async with self.engine.turn:
-            self.check_usable()
-            drop = (sql.DROP_BRANCH, (self._space.engine.ns, self.name))
-            await self._space.engine.also(drop)
-            self._over = "discarded"
+        self._space.check_outside()
+        trunk = self.engine
+        if trunk.owner is not None and trunk.owner is asyncio.current_task():
+            raise TransactionOpen("end the transaction's block first")
+        while trunk.turn.locked() or not trunk.all_on_disk:
+            async with trunk.turn:
+                pass
+            await trunk.writer.flush(trunk)
+        self.check_usable()
+        return trunk.turn
+
+    async def _end(self, how: str, doing: Coroutine[Any, Any, T]) -> T:
+        """End the branch for all who hold it, unless that fails."""
+        trunk = self.engine
+        trunk.over = how
+        done = asyncio.ensure_future(doing)
+
+        def ended(done: "asyncio.Future[T]") -> None:
+            if done.cancelled() or done.exception() is not None:
+                trunk.over = None
+            else:
+                self._space.trunks.pop(self.name, None)
+
+        done.add_done_callback(ended)
+        return await asyncio.shield(done)
 
 
 async def fork(space: "Space", name: str) -> Branch:
     """Begin a branch at what a namespace has now."""
     check_name(name)
-    version = await _version(space)
-    trunk = _trunk(space, name)
-    if trunk.load():
+    if name in space.trunks or name in names(space):
         raise AlreadyExists(f"there is a branch {name}; space.branch opens it")
-    trunk.begin_at(version)
-    await trunk.writer.flush(trunk)
+    trunk = space.trunks[name] = _trunk(space, name)
+    trunk.over = "not begun"
+    try:
+        trunk.begin_at(await _version(space))
+        await trunk.writer.flush(trunk)
+    except BaseException:
+        del space.trunks[name]
+        raise
+    trunk.over = None
     return Branch(space, trunk)
 
 
 async def reopen(space: "Space", name: str) -> Branch:
     """Return a branch that is kept in the file; raises `NotFound`."""
     await space.index.ready()
-    trunk = _trunk(space, name)
-    if not trunk.load():
-        raise NotFound(f"there is no branch {name}")
+    trunk = space.trunks.get(name)
+    if trunk is None:
+        trunk = _trunk(space, name)
+        if not trunk.load():
+            raise NotFound(f"there is no branch {name}")
+        space.trunks[name] = trunk
     return Branch(space, trunk)
 
 
@@ -454,7 +468,7 @@ def _trunk(space: "Space", name: str) -> Trunk:
 
 
 async def _version(space: "Space") -> Version:
-    """Return what a namespace has now: what is in its log, as changes stand there."""
+    """Return what a namespace has now, all of it in the log; raises `Refused`."""
     await space.index.ready()
     engine = space.engine
     version = dict(engine.version)
@@ -464,5 +478,11 @@ async def _version(space: "Space") -> Version:
         version.pop(engine.actor, None)
         if head is not None:
             version[engine.actor] = head.seq
+        elif engine.pending_count():
+            raise Refused(
+                Code.NOT_GRANTED,
+                "what was written here is not signed yet: connect this device first",
+                retry="after_action",
+            )
     await space.index.ready()  # what came in meanwhile is in the version
     return version

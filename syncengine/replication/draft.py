@@ -39,6 +39,7 @@ class Mark(NamedTuple):
     last_op: Operation
     touch_n: int
     n: int
+    redone: int
 
 
 @dataclass(slots=True)
@@ -57,6 +58,8 @@ class Draft:
     n: int = 0
     run: Typing | None = None
     """What the last operation stands for, while it goes on."""
+    redone: int = 0
+    """How often it was taken back and made again"""
 
     def document(self, documents: Known, name: DocumentId) -> Document:
         """Return a document to edit."""
@@ -163,7 +166,7 @@ class Draft:
             document.settle()
         place = self.undo.place()
         if not self.touches:
-            return Mark(place, 0, 0, [], 0, self.n)
+            return Mark(place, 0, 0, [], 0, self.n, self.redone)
         last = self.touches[-1]
         # Later operations join the last one, or follow it.
         return Mark(
@@ -173,6 +176,7 @@ class Draft:
             list(last.ops[-1]),
             last.n,
             self.n,
+            self.redone,
         )
 
     def back_to(self, mark: Mark) -> None:
@@ -180,15 +184,22 @@ class Draft:
         self._close_run()
         for document in self.documents.values():
             document.settle()
-        later = self.undo.cut(mark.undo)
+        was_redone = mark.redone != self.redone
+        if (
+            was_redone
+        ):  # its steps are others now: all goes, and what is kept comes back
+            self.take_back()
+        else:
+            self._undo(self.undo.cut(mark.undo))
         del self.touches[mark.touches :]
-        self._undo(later)
         if mark.touches:
             last = self.touches[-1]
             del last.ops[mark.ops :]
             last.ops[-1] = mark.last_op
             self.touches[-1] = Touch(last.document, last.ops, mark.touch_n)
         self.n = mark.n
+        if was_redone:
+            self._redo()
 
     def _undo(self, steps: list[Any]) -> None:
         for document in list(self.documents.values())[:1]:  # any: a step knows its own
@@ -208,11 +219,16 @@ class Draft:
         try:
             yield
         finally:
-            for document in self.documents.values():
-                document.undo = self.undo
-            seq = self.first_seq
-            for touch in self.touches:
-                document = self.documents[touch.document]
-                for op in touch.ops:
-                    document.apply(op, (self.hlc, self.actor, seq), None)
-                    seq += length(op)
+            self._redo()
+
+    def _redo(self) -> None:
+        """Make it again, after it was taken back."""
+        self.redone += 1
+        for document in self.documents.values():
+            document.undo = self.undo
+        seq = self.first_seq
+        for touch in self.touches:
+            document = self.documents[touch.document]
+            for op in touch.ops:
+                document.apply(op, (self.hlc, self.actor, seq), None)
+                seq += length(op)

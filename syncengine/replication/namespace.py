@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from weakref import ref
 
 from syncengine import limits, values
-from syncengine.clock import Entropy, HybridClock, ms_from_hlc
+from syncengine.clock import Entropy, HybridClock, hlc_from_ms, ms_from_hlc
 from syncengine.crdt.document import Document
 from syncengine.crdt.operation import (
     InvalidOperation,
@@ -45,6 +45,7 @@ from syncengine.log.batch import (
 from syncengine.log.change import (
     Change,
     Dep,
+    Origin,
     Touch,
 )
 from syncengine.log.delivery import Applied, Delivery, Ready
@@ -133,7 +134,11 @@ class _Turn(asyncio.Lock):
 
     async def acquire(self) -> Literal[True]:
         await super().acquire()
-        self._end_typing()
+        try:
+            self._end_typing()
+        except BaseException:
+            self.release()
+            raise
         return True
 
 
@@ -572,6 +577,7 @@ class Namespace:
 
     def stop(self) -> None:
         """Cancel what was to happen later."""
+        self.end_typing()
         self._is_stopped = True
         for tell in list(self.on_stopped):
             tell()
@@ -998,13 +1004,14 @@ class Namespace:
     async def publish(
         self,
         changes: list[Change],
-        seen: Callable[[int], Mapping[ActorId, int]],
+        seen: Mapping[ActorId, int],
         drop: tuple[tuple[str, ...], tuple[Any, ...]],
     ) -> ActorId:
         """Write the changes of a branch under an actor of their own, as one who had
-        seen, before the change at a seq, what `seen` says and nothing else; and in the
-        same commit take them from where they were kept. Return the actor.
+        seen a version and nothing else; and in the same commit take them from where
+        they were kept. Return the actor.
 
+        Each names its origin: merged again from a backup, it has no second effect.
         Raises `Refused` where this device's grant is not known.
         """
         pace = Pace()
@@ -1018,22 +1025,38 @@ class Namespace:
                     retry="after_action",
                 )
             author = self._fresh_actor()
-            known: dict[ActorId, int] = {}
+            deps = [self._dep(actor, seen[actor]) for actor in sorted(seen)]
             again: list[Change] = []
-            for change in changes:
-                now = seen(change.seq)
-                grown = {a: s for a, s in now.items() if s > known.get(a, 0)}
-                deps = [self._dep(actor, grown[actor]) for actor in sorted(grown)]
-                known.update(grown)
-                again.append(replace(change, actor=author, deps=deps))
+            for change, hlc in zip(changes, self._stamps_of(changes), strict=True):
+                origin = Origin(change.actor, change.seq, change.hlc)
+                meta = replace(change.meta, origin=origin)
+                one = replace(change, actor=author, hlc=hlc, deps=deps, meta=meta)
+                again.append(one)
+                deps = []
+                if meta.operation_id:
+                    made = (meta.operation_id, author, change.seq)
+                    self._operations.append(made)
             for batch in self._seal_as(author, again, grant):
                 self.delivery.queue(author, batch)
             self._also.append(drop)
             on_disk = self.flush()
             await self._apply_ready(pace)
         await on_disk
+        self._look_again_later()
         self._went_on(pace)
         return author
+
+    def _stamps_of(self, changes: list[Change]) -> list[int]:
+        """Return the stamps that changes have, or where a clock was set back meanwhile
+        the nearest ones that increase and are not ahead of now."""
+        stamps: list[int] = []
+        for change in changes:
+            stamps.append(max(change.hlc, stamps[-1] + 1 if stamps else 1))
+        latest = hlc_from_ms(self.clock.now_ms())
+        for index in range(len(stamps) - 1, -1, -1):
+            stamps[index] = min(stamps[index], latest)
+            latest = stamps[index] - 1
+        return stamps
 
     def _is_written_by_another(self, admission: Admission) -> bool:
         """Tell whether a peer had changes of our actor that we did not write."""
@@ -1068,6 +1091,7 @@ class Namespace:
     @property
     def all_on_disk(self) -> bool:
         """Whether everything that memory shows is committed."""
+        self.end_typing()
         return not (self._committing or self.writer.is_waited_for(self))
 
     def ready_to_collect(self) -> bool:
@@ -1141,6 +1165,7 @@ class Namespace:
         """Forget what is not on disk, and everything that rested on it."""
         self._committing = False
         self._settled.set()
+        self._also.clear()  # who asked for it is told
         self.generation += 1
         for shown in (*self._shown_writing, *self.shown):
             if (view := shown()) is not None:
@@ -1215,6 +1240,7 @@ class Namespace:
 
     def pending_count(self) -> int:
         """How many own changes no batch holds yet."""
+        self.end_typing()
         return len(self.outbox)
 
     @property

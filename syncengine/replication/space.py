@@ -50,7 +50,7 @@ from syncengine.ids import (
 from syncengine.protocol.codes import Code
 from syncengine.replication import archive, branches, feed, history, watch
 from syncengine.replication.address import parse_address
-from syncengine.replication.branches import Branch
+from syncengine.replication.branches import Branch, Trunk
 from syncengine.replication.feed import Change
 from syncengine.replication.history import LostValue, Passage, Why
 from syncengine.replication.host import sealed
@@ -125,6 +125,8 @@ class Space:
         self._index: Index | None = None
         self._subscriptions: set[Subscription] = set()
         self.undo_turn = asyncio.Lock()
+        self.trunks: dict[str, Trunk] = {}
+        """The branches that somebody opened"""
 
     def __repr__(self) -> str:
         return f"<Space {self.name or self.id[:8]}>"

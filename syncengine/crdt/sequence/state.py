@@ -289,6 +289,7 @@ class Sequence(ABC):
         Whoever shows this empties it, and `unwatch`es it in the end.
         """
         edits: list[Any] = []
+        self._since = None  # what was remembered knows nothing of this one
         self._watching.append(edits)
         return edits
 

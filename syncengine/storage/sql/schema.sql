@@ -167,7 +167,7 @@ CREATE TABLE _sync_branch (
     ns    INTEGER NOT NULL,
     name  TEXT NOT NULL,
     actor BLOB NOT NULL,
-    bases BLOB NOT NULL,             -- [[first seq that stands on it, version]...]
+    base  BLOB NOT NULL,             -- the version that it stands on
     PRIMARY KEY (ns, name)
 ) WITHOUT ROWID;
 

@@ -22,7 +22,7 @@ MIGRATIONS = {
     ),
     3: (
         "CREATE TABLE _sync_branch (ns INTEGER NOT NULL, name TEXT NOT NULL, "
-        "actor BLOB NOT NULL, bases BLOB NOT NULL, PRIMARY KEY (ns, name)) "
+        "actor BLOB NOT NULL, base BLOB NOT NULL, PRIMARY KEY (ns, name)) "
         "WITHOUT ROWID",
         "CREATE TABLE _sync_branch_change (ns INTEGER NOT NULL, name TEXT NOT NULL, "
         "seq INTEGER NOT NULL, change BLOB NOT NULL, PRIMARY KEY (ns, name, seq)) "

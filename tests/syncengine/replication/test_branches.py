@@ -1,6 +1,7 @@
 """Branches: edited apart, compared, merged as the work of one who was away."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from random import Random
@@ -10,6 +11,7 @@ import pytest
 
 import syncengine
 import syncengine.blocking
+import transport
 from syncengine import (
     AlreadyExists,
     Counter,
@@ -18,6 +20,7 @@ from syncengine import (
     List,
     MarkRange,
     NotFound,
+    Refused,
     Replica,
     Set,
     Space,
@@ -29,7 +32,9 @@ from syncengine import (
     Tree,
     limits,
 )
+from syncengine.replication.replica import Opening
 from syncengine.storage.store import Writes
+from syncengine.system import SystemEntropy
 from tests.wires import meet, two_members
 
 
@@ -185,27 +190,6 @@ async def test_branches_outlive_the_program(tmp_path: Path) -> None:
         assert str((await space.get(Note, "1")).body) == "hello there!"
 
 
-async def test_update_brings_what_came_since_and_goes_on(space: Space) -> None:
-    branch = await space.fork("draft")
-    async with branch.transaction() as tx:
-        tx.get(Note, "1").body.insert(0, "> ")
-    async with space.transaction() as tx:
-        tx.get(Note, "1").body.append(" and all")
-    held = await branch.get(Note, "1")
-    await branch.update()
-    assert str(held.body) == "> hello world"
-    assert str((await branch.get(Note, "1")).body) == "> hello world and all"
-    async with branch.transaction() as tx:
-        tx.get(Note, "1").body.append(".")
-    again = await space.branch("draft")
-    assert str((await again.get(Note, "1")).body) == "> hello world and all."
-    (difference,) = await branch.diff(Note, "1")
-    assert difference.path == "body"
-    assert [tuple(edit) for edit in difference.edits] == [(0, 0, "> "), (21, 0, ".")]
-    await branch.merge()
-    assert str((await space.get(Note, "1")).body) == "> hello world and all."
-
-
 async def test_two_branches_are_merged_one_after_the_other() -> None:
     async with two_members() as (one, other):
         async with one.transaction() as tx:
@@ -255,7 +239,7 @@ async def test_what_cannot_be_done_says_why_and_changes_nothing(space: Space) ->
         with pytest.raises(TransactionOpen):
             await branch.merge()
     await branch.discard()
-    for use in (branch.get("note/1"), branch.merge(), branch.update()):
+    for use in (branch.get("note/1"), branch.merge(), branch.discard()):
         with pytest.raises(NotFound, match="discarded"):
             await use
     with pytest.raises(NotFound):
@@ -334,9 +318,155 @@ def test_branches_without_a_loop(tmp_path: Path) -> None:
         held = branch.get(Note, "1")
         assert space.branch("draft").documents() == branch.documents() == ["note/1"]
         assert branch.diff(Note, "1")
-        branch.update()
         assert branch.base.startswith("v.")
         branch.merge()
         space.fork("other").discard()
         assert space.branches() == []
         assert str(held.body) == str(space.get(Note, "1").body) == "hello!"
+
+
+async def test_all_handles_of_a_branch_are_one(space: Space) -> None:
+    one = await space.fork("draft")
+    two = await space.branch("draft")
+    async with one.transaction() as tx:
+        tx.get(Note, "1").body.append("!")
+    assert str((await two.get(Note, "1")).body) == "hello world!"
+    async with two.transaction() as tx:
+        tx.get(Note, "1").body.append("?")
+    await one.merge()
+    with pytest.raises(NotFound, match="merged"):
+        await two.merge()
+    assert str((await space.get(Note, "1")).body) == "hello world!?"
+    found = await asyncio.gather(
+        space.fork("z"), space.fork("z"), return_exceptions=True
+    )
+    assert sum(isinstance(one, AlreadyExists) for one in found) == 1
+
+
+async def test_nothing_of_a_discarded_branch_is_in_the_next_one(space: Space) -> None:
+    old = await space.fork("draft")
+    async with space.transaction(wait=False) as tx:
+        tx.get(Note, "1").body.append(".")
+    async with old.transaction(wait=False) as tx:
+        tx.get(Note, "1").body.append(" OLD")
+    await old.discard()
+    new = await space.fork("draft")
+    async with new.transaction() as tx:
+        tx.get(Note, "1").body.append(" NEW")
+    assert str((await new.get(Note, "1")).body) == "hello world. NEW"
+    rows = space.engine.keeper.store.read("SELECT seq FROM _sync_branch_change")
+    assert len(rows) == 1
+
+
+async def test_a_discard_that_fails_leaves_the_branch(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch = await space.fork("draft")
+    async with branch.transaction() as tx:
+        tx.get(Note, "1").title = "kept"
+    store: Any = space.engine.writer.store
+    commit = store.commit
+
+    async def full(writes: Writes) -> None:
+        raise StoreFull("no space")
+
+    monkeypatch.setattr(store, "commit", full)
+    with pytest.raises(StoreFull):
+        await branch.discard()
+    monkeypatch.setattr(store, "commit", commit)
+    async with space.transaction() as tx:
+        tx.get(Note, "1").likes += 1
+    assert space.branches() == ["draft"]
+    assert (await branch.get(Note, "1")).title == "kept"
+
+
+async def test_an_operation_id_counts_on_both_sides_of_a_merge(space: Space) -> None:
+    for number in range(3):
+        branch = await space.fork(f"draft{number}")
+        async with branch.transaction("once") as tx:
+            tx.get(Note, "1").likes += 10
+        await branch.merge()
+    async with space.transaction("once") as tx:
+        tx.get(Note, "1").likes += 10
+
+    assert (await space.get(Note, "1")).likes == 11
+
+
+async def test_a_branch_ends_in_no_transaction(space: Space) -> None:
+    branch = await space.fork("draft")
+    for home in (space, branch):
+        async with home.transaction():
+            for end in (branch.merge, branch.discard):
+                with pytest.raises(TransactionOpen):
+                    await end()
+    await branch.discard()
+
+
+async def test_a_branch_from_a_backup_is_not_merged_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with (
+        syncengine.open_hub(tmp_path / "hub.db") as hub,
+        transport.serve(hub) as server,
+    ):
+        async with syncengine.open(path) as replica:
+            space = await replica.namespace("home")
+            async with space.transaction() as tx:
+                tx.create(Note, "1", body="hello")
+            branch = await space.fork("draft")
+            async with branch.transaction() as tx:
+                tx.get(Note, "1").body.append(" A")
+            await replica.backup(tmp_path / "backup.db")
+            await branch.merge()
+            async with transport.connect(replica, server.address) as link:
+                await link.synced()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        (tmp_path / "backup.db").rename(path)
+        async with syncengine.open(path) as replica:
+            space = await replica.namespace("home")
+            async with transport.connect(replica, server.address) as link:
+                await link.synced()
+            await (await space.branch("draft")).merge()
+            assert str((await space.get(Note, "1")).body) == "hello A"
+
+
+async def test_a_clock_that_is_set_back_takes_nothing_from_a_branch(
+    tmp_path: Path,
+) -> None:
+    class Wall:
+        back_ms = 0
+
+        def now_ms(self) -> int:
+            return int(time.time() * 1000) - self.back_ms
+
+    for back_ms in (1_000, 7_200_000):
+        path, wall = tmp_path / f"{back_ms}.db", Wall()
+        async with Opening(str(path), clock=wall, entropy=SystemEntropy()) as replica:
+            space = await replica.namespace("home")
+            async with space.transaction() as tx:
+                tx.create(Note, "1", body="hello")
+            branch = await space.fork("draft")
+            async with branch.transaction() as tx:
+                tx.get(Note, "1").body.append(" one")
+        wall.back_ms = back_ms
+        async with Opening(str(path), clock=wall, entropy=SystemEntropy()) as replica:
+            space = await replica.namespace("home")
+            branch = await space.branch("draft")
+            async with branch.transaction() as tx:
+                tx.get(Note, "1").body.append(" two")
+            await branch.merge()
+            assert str((await space.get(Note, "1")).body) == "hello one two"
+
+
+async def test_what_is_not_signed_yet_cannot_be_stood_on() -> None:
+    async with (
+        syncengine.open(":memory:") as one,
+        syncengine.open(":memory:") as other,
+    ):
+        invite = await (await one.namespace("home")).invite("write")
+        space = await other.join(invite, name="home")
+        async with space.transaction() as tx:
+            tx.create(Note, "1")
+        with pytest.raises(Refused, match="connect"):
+            await space.fork("draft")
+        assert space.branches() == []

@@ -436,3 +436,59 @@ async def test_a_long_body_is_named_in_a_warning(
     (record,) = [r for r in caplog.records if "has been open" in r.message]
     named = int(record.message.partition("test_space.py:")[2].partition(";")[0])
     assert line - 1 <= named <= line + 5  # where it stood, or where it ended
+
+
+async def test_a_paste_at_the_caret_is_refused_where_it_is_too_large(
+    space: Space,
+) -> None:
+    async with space.live(Doc, "d") as live:
+        live.doc.body.insert(0, "typed")
+        with pytest.raises(TooLarge):
+            live.doc.body.insert(5, "x" * (limits.CHANGE_BYTES_MAX + 1))
+        async with space.transaction() as tx:
+            assert tx.get(Doc, "d").body == "typed"
+        assert not space.engine.turn.locked()
+
+
+async def test_everybody_finds_what_was_typed_just_now(tmp_path: Path) -> None:
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Doc, "d")
+        live = await space.live(Doc, "d").__aenter__()
+        await space.engine.flush()
+        live.doc.body.append("one")
+        assert [tuple(r) for r in await space.sql("SELECT body FROM doc")] == [("one",)]
+        live.doc.body.append(" two")
+        past = await space.at(space.version)
+        assert str((await past.get(Doc, "d")).body) == "one two"
+        live.doc.body.append(" three")
+        branch = await space.fork("x")
+        assert str((await branch.get(Doc, "d")).body) == "one two three"
+        count = len(await space.history(Doc, "d"))
+        live.doc.body.append(" four")
+        assert len(await space.history(Doc, "d")) > count
+        live.doc.body.append(" last")
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        body = (await space.get(Doc, "d")).body
+        assert str(body) == "one two three four last"
+
+
+async def test_a_read_inside_a_part_that_fails_takes_nothing_else(
+    space: Space,
+) -> None:
+    async with space.transaction() as tx:
+        body = tx.get(Doc, "d").body
+        body.append("a")
+        with tx.whole():
+            pass
+        body.append("b")
+        with pytest.raises(KeyError), tx.whole():
+            body.append("c")
+            await space.get(Doc, "d")
+            raise KeyError
+        body.append("d")
+    assert str((await space.get(Doc, "d")).body) == "abd"
+    past = await space.at(space.version)
+    assert str((await past.get(Doc, "d")).body) == "abd"
