@@ -146,15 +146,6 @@ def _check_nested(value: list[Any] | dict[Any, Any], path: str, depth: int) -> N
         check(item, f"{path}/{escape(key)}", depth + 1)
 
 
-def is_valid(value: Value) -> bool:
-    """Tell whether `value`, as decoded from a peer, can be stored."""
-    try:
-        check(value, "")
-    except Invalid:
-        return False
-    return True
-
-
 def check_text(text: str, path: str) -> None:
     """Raise `Invalid` when `text` holds half a character (a lone surrogate)."""
     if text.isascii():

@@ -277,11 +277,15 @@ class Branch:
 
     def check_usable(self) -> None:
         self._space.check_usable()
-        if self.engine.over is not None:
-            raise NotFound(f"the branch {self.name} was {self.engine.over}")
+        self._check_not_over()
 
     def check_may_write(self, document: DocumentId | None = None) -> None:
+        self._check_not_over()  # it may have ended while somebody waited for the turn
         self._space.check_may_write(document)
+
+    def _check_not_over(self) -> None:
+        if self.engine.over is not None:
+            raise NotFound(f"the branch {self.name} was {self.engine.over}")
 
     def check_leaves(self) -> None:
         raise Invalid("what is in a branch is on other devices when it is merged")
@@ -369,6 +373,7 @@ class Branch:
         trunk, engine = self.engine, self._space.engine
         self._space.check_may_write()
         async with await self._ending():
+            self.check_usable()
             if trunk.changes:
                 await self._space.index.ready()
                 publishing = engine.publish(trunk.changes, trunk.base, self._drop)
@@ -383,6 +388,7 @@ class Branch:
         """Forget the branch and all that was done in it. Cancelled, it happens all the
         same."""
         async with await self._ending():
+            self.check_usable()
             await self._end("discarded", self._space.engine.also(self._drop))
 
     @property
@@ -400,7 +406,6 @@ class Branch:
             async with trunk.turn:
                 pass
             await trunk.writer.flush(trunk)
-        self.check_usable()
         return trunk.turn
 
     async def _end(self, how: str, doing: Coroutine[Any, Any, T]) -> T:
@@ -471,6 +476,12 @@ async def _version(space: "Space") -> Version:
     """Return what a namespace has now, all of it in the log; raises `Refused`."""
     await space.index.ready()
     engine = space.engine
+    if engine.is_sealed and engine.pending_count():  # none of it may leave
+        raise Refused(
+            Code.NOT_GRANTED,
+            "what was written here is not signed yet: connect this device first",
+            retry="after_action",
+        )
     version = dict(engine.version)
     head = engine.keeper.heads.get(engine.actor) if engine.actor else None
     if engine.actor is not None:
@@ -478,11 +489,5 @@ async def _version(space: "Space") -> Version:
         version.pop(engine.actor, None)
         if head is not None:
             version[engine.actor] = head.seq
-        elif engine.pending_count():
-            raise Refused(
-                Code.NOT_GRANTED,
-                "what was written here is not signed yet: connect this device first",
-                retry="after_action",
-            )
     await space.index.ready()  # what came in meanwhile is in the version
     return version

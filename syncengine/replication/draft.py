@@ -185,9 +185,8 @@ class Draft:
         for document in self.documents.values():
             document.settle()
         was_redone = mark.redone != self.redone
-        if (
-            was_redone
-        ):  # its steps are others now: all goes, and what is kept comes back
+        if was_redone:
+            # Its steps are others now: all goes, and what is kept is made again.
             self.take_back()
         else:
             self._undo(self.undo.cut(mark.undo))

@@ -244,11 +244,10 @@ class TextBuffer:
             self._hold(self.names[number], held[at:stop])
             at = stop
 
-    def delete(self, pos: int, n: int) -> str:
-        """Delete `n` elements from `pos` on and return them."""
+    def delete(self, pos: int, n: int) -> None:
+        """Delete `n` elements from `pos` on."""
         self._ends = None
         self.length -= n
-        removed: list[str] = []
         while n:
             index, offset = self._seek(pos)
             chunk = self._chunks[index]
@@ -258,7 +257,6 @@ class TextBuffer:
                 self._hot = index
                 chunk = self._chunks[index]
             piece = chunk[offset : offset + n]
-            removed.append(piece)
             n -= len(piece)
             rest = chunk[:offset] + chunk[offset + len(piece) :]
             name = self.names[index]
@@ -272,7 +270,6 @@ class TextBuffer:
             else:
                 del self._chunks[index], self.names[index]
                 self._hot = self._hot_start = 0
-        return "".join(removed)
 
     def _add(self, index: int, text: str) -> None:
         self._chunks.insert(index, text)

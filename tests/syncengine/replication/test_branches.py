@@ -470,3 +470,29 @@ async def test_what_is_not_signed_yet_cannot_be_stood_on() -> None:
         with pytest.raises(Refused, match="connect"):
             await space.fork("draft")
         assert space.branches() == []
+
+
+async def test_who_waits_for_its_turn_writes_nothing_into_a_merged_branch(
+    space: Space,
+) -> None:
+    branch = await space.fork("draft")
+
+    async def late() -> None:
+        async with branch.transaction() as tx:
+            tx.get(Note, "1").body.append(" LATE")
+
+    async with branch.transaction() as tx:
+        tx.get(Note, "1").body.append("!")
+        merging = asyncio.create_task(branch.merge())
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(late()) for _ in range(3)]
+        await asyncio.sleep(0)
+    await merging
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    kept = sum(one is None for one in done)
+    body = str((await space.get(Note, "1")).body)
+
+    assert body == "hello world!" + " LATE" * kept
+    assert all(one is None or isinstance(one, NotFound) for one in done)
+    rows = space.engine.keeper.store.read("SELECT seq FROM _sync_branch_change")
+    assert rows == []

@@ -19,7 +19,7 @@ def test_edits_equal_those_of_a_plain_string(
         if plain and chance.random() < 0.45:
             at = chance.randrange(len(plain))
             n = min(len(plain) - at, chance.randint(1, 30))
-            assert text.delete(at, n) == plain[at : at + n]
+            text.delete(at, n)
             plain = plain[:at] + plain[at + n :]
         else:
             at = chance.randint(0, len(plain))
