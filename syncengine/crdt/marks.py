@@ -97,13 +97,15 @@ def spans(pieces: Iterable[Piece], marks: Mapping[OpId, Mark]) -> list[Span]:
     there = {anchor for _, anchor in pieces}
     open_: dict[str, list[tuple[Stamp, Value]]] = {}
     shown: dict[str, Any] = {}
+    differs: set[str] = set()  # what shows now unlike in the span before
     found: list[Span] = []
     for text, anchor in pieces:
         if text:
-            if found and same(found[-1].marks, shown):
+            if found and not differs:
                 found[-1] = Span(found[-1].text + text, found[-1].marks)
             else:
                 found.append(Span(text, dict(sorted(shown.items()))))
+                differs.clear()
         if anchor is None:
             continue
         actor, seq = anchor
@@ -122,6 +124,12 @@ def spans(pieces: Iterable[Piece], marks: Mapping[OpId, Mark]) -> list[Span]:
             shown[mark.key] = over[-1][1]
         else:
             shown.pop(mark.key, None)
+        if found:
+            before = found[-1].marks
+            if same(before.get(mark.key), shown.get(mark.key)):
+                differs.discard(mark.key)
+            else:
+                differs.add(mark.key)
     return found
 
 

@@ -104,9 +104,11 @@ class OpLog:
     ) -> int:
         """Append `n` events; return the first one's LV."""
         lv = self.n
+        end = lv + n
+        goes_on = len(parents) == 1 and parents[0] == lv - 1
         if (
             kind == INS
-            and parents == (lv - 1,)
+            and goes_on
             and len(self.op_lv) > self.closed_runs
             and self.op_kind[-1] == INS
             and self.op_pos[-1] + self.op_n[-1] == pos
@@ -115,35 +117,31 @@ class OpLog:
             and self.a_seq[-1] + lv - self.a_lv[-1] == seq
             and self.g_end[-1] == lv
         ):
-            # Typing goes on: what the three steps below come to. What was made last
-            # is the last of the heads.
+            # Typing goes on: what the three steps below come to.
             self.op_n[-1] += n
-            self.g_end[-1] = self.a_end[-1] = self.n = lv + n
-            self.heads = (*self.heads[:-1], lv + n - 1)
-            self.head_ids = [*self.head_ids[:-1], (actor, seq + n - 1)]
-            if self._seen_by:
-                noted = self._seen_by.get(actor)
-                if noted is not None:
-                    self._seen_by[actor] = (noted[0], lv + n - 1)
-            return lv
-        self._push_op(lv, kind, pos, n)
-        self._push_graph(lv, n, parents)
-        self._push_agent(lv, n, actor, seq)
-        self.n = lv + n
-        noted = self._seen_by.get(actor)
-        if noted is not None:
-            self._seen_by[actor] = (noted[0], lv + n - 1)
-        if parents == self.heads:
-            self.heads = (lv + n - 1,)
-            self.head_ids = [(actor, seq + n - 1)]
+            self.g_end[-1] = self.a_end[-1] = end
         else:
-            kept = [
-                (head, name)
-                for head, name in zip(self.heads, self.head_ids, strict=True)
-                if head not in parents
-            ]
-            self.heads = (*(head for head, _ in kept), lv + n - 1)
-            self.head_ids = [*(name for _, name in kept), (actor, seq + n - 1)]
+            self._push_op(lv, kind, pos, n)
+            self._push_graph(lv, n, parents)
+            self._push_agent(lv, n, actor, seq)
+        self.n = end
+        if self._seen_by:
+            noted = self._seen_by.get(actor)
+            if noted is not None:
+                self._seen_by[actor] = (noted[0], end - 1)
+        heads = self.heads
+        name = (actor, seq + n - 1)
+        if goes_on:  # what was made last is the last of the heads
+            self.heads = (end - 1,) if len(heads) == 1 else (*heads[:-1], end - 1)
+            self.head_ids[-1] = name
+        elif parents == heads:
+            self.heads = (end - 1,)
+            self.head_ids = [name]
+        else:
+            names = self.head_ids
+            kept = [i for i, head in enumerate(heads) if head not in parents]
+            self.heads = (*(heads[i] for i in kept), end - 1)
+            self.head_ids = [*(names[i] for i in kept), name]
         return lv
 
     def _push_op(self, lv: int, kind: int, pos: int, n: int) -> None:
@@ -222,7 +220,7 @@ class OpLog:
             ops = bisect_right(self.op_lv, n - 1) if n else 0
             graph = bisect_right(self.g_start, n - 1) if n else 0
             agents = bisect_right(self.a_lv, n - 1) if n else 0
-        self.n, self.heads, self.head_ids = n, heads, head_ids
+        self.n, self.heads, self.head_ids = n, heads, list(head_ids)
         for runs in (self.op_lv, self.op_kind, self.op_pos, self.op_n):
             del runs[ops:]
         if self.op_lv and last_op is not None:
@@ -242,9 +240,11 @@ class OpLog:
 
     def seen_heads(self, seen: Seen) -> bool:
         """Tell whether one who had seen `seen` had seen all of this sequence."""
-        if seen is None:
-            return True
-        return all(seen.get(actor, 0) >= seq for actor, seq in self.head_ids)
+        if seen is not None:
+            for actor, seq in self.head_ids:
+                if seen.get(actor, 0) < seq:
+                    return False
+        return True
 
     def parents_at(self, seen: Seen, author: ActorId) -> Heads:
         """Return the maximal events that `author`, who had seen `seen`, had seen.

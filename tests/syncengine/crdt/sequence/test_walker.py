@@ -438,3 +438,14 @@ def test_what_is_tested_is_what_was_asked_for() -> None:
     compiled = os.environ.get("EXPECT_COMPILED", "")
     assert (walker.__file__ or "").startswith(compiled)
     assert (walker.__file__ or "").endswith(".py") == (not compiled)
+
+
+def test_a_log_can_be_taken_back_to_one_place_twice() -> None:
+    log, author = oplog.OpLog(), ACTORS[0]
+    log.push(INS, 0, 3, author, 1, ())
+    mark = log.mark()
+    before = log.heads, list(log.head_ids)
+    for pos in (3, 0):
+        log.push(INS, pos, 2, author, 4, log.heads)
+        log.rewind(mark)
+        assert (log.heads, log.head_ids) == before
