@@ -17,7 +17,7 @@ LAYERS = [
     {"syncengine.values", "syncengine.clock", "syncengine.version"},
     {"syncengine.system"},
     {"syncengine.crdt", "syncengine.trust"},
-    {"syncengine.documents", "syncengine.log"},
+    {"syncengine.documents", "syncengine.log", "syncengine.conflicts"},
     {"syncengine.storage", "syncengine.protocol"},
     {"syncengine.replication"},
     {"syncengine.testing", "syncengine.blocking", "syncengine.bridges"},
