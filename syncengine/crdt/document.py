@@ -947,22 +947,25 @@ class Document:
             steps.append(
                 values.escape(at)
                 if isinstance(at, str)
-                else self._index(above, container)
+                else self._index(above, at, container)
             )
             container = above
         collection, _, key_ = self.name.partition("/")
         return "/".join([collection, values.escape(key_), *reversed(steps)])
 
-    def _index(self, container: ContainerId, element: ContainerId) -> str:
+    def _index(
+        self, container: ContainerId, element: OpId | None, held: ContainerId
+    ) -> str:
         """Return at which index of a list the element stands that holds a container;
         in a tree, the name of its node."""
         if self._type_of(container) == Type.TREE:
-            return node_id(element)  # type: ignore[arg-type]  # no field is a node
+            return node_id(held)  # type: ignore[arg-type]  # no field is a node
         state = self.state(container, Type.LIST)
         assert isinstance(state, ListState)
-        for index, name in enumerate(state.elements()):
-            if any(entry.container == element for entry in state.slots[name]):
-                return str(index)
+        if element is not None:
+            entries = state.slots.get(element, ())
+            if any(entry.container == held for entry in entries):
+                return str(state.index_of(element))
         return "-"  # deleted: it stands nowhere
 
     def to_value(self, container: ContainerId = None, type_: int = Type.MAP) -> Any:

@@ -81,6 +81,10 @@ class ListState(Sequence):
         slot = self.order.at_index(index)
         return self.element_of.get(slot, slot)
 
+    def index_of(self, element: OpId) -> int:
+        """Return at which index a reader sees a living element."""
+        return self.order.index(self._place_of(element))
+
     def author_ranges(self, pos: int, n: int) -> list[tuple[int, int]]:
         order = self.order
         if not order.hidden:
@@ -179,7 +183,7 @@ class ListState(Sequence):
             self.put_in[(entry.actor, entry.seq)] = element
         if self._watching:
             shown = self.slots[element][0].value
-            self._edited(self.order.index(self._place_of(element)), 1, [shown])
+            self._edited(self.index_of(element), 1, [shown])
         if undo is not None:
             undo.append(lambda: self.slots.__setitem__(element, before))
 
@@ -197,8 +201,7 @@ class ListState(Sequence):
         after = self.slots[element] = register.touch(before, type_, container, stamp)
         self.changed.add(element)
         if self._watching and after[0].container != before[0].container:
-            at = self.order.index(self._place_of(element))
-            self._edited(at, 1, [after[0].value])
+            self._edited(self.index_of(element), 1, [after[0].value])
 
     def _place_of(self, element: OpId) -> OpId:
         """Return the slot in which a living element shows."""

@@ -11,6 +11,8 @@ default. In a draft they write operations; in a snapshot a write raises
 # pyright: reportPrivateUsage=false
 
 from collections.abc import (
+    Callable,
+    Hashable,
     Iterable,
     Iterator,
     Mapping,
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, cast, overload
 from syncengine import values
 from syncengine.crdt.operation import Action, ContainerId, Type, reference
 from syncengine.crdt.register import EMPTY, Entry
-from syncengine.crdt.sequence.difference import splices
+from syncengine.crdt.sequence.difference import longest_ascending, sources
 from syncengine.crdt.tree import TreeState
 from syncengine.documents.bound import Bound, Name, Shaped
 from syncengine.documents.equality import exact, exact_entry, rough
@@ -201,36 +203,88 @@ class List(Bound, MutableSequence[T], Generic[T]):
         return view.author_position(self._container, Type.LIST, index, n)
 
     def replace(self, new: Iterable[T]) -> None:
-        """Make this the list of `new` by edits where it differs: elements that stay
-        keep what others do to them."""
+        """Make this the list of `new` by edits where it differs: elements that stay, or
+        stand elsewhere now, keep what others do to them.
+
+        An element is known by itself, where it is one of this list, else by its value.
+        """
         items = list(new)
         view = self._bound()
         path = view.path(self._container)
         wanted = [exact(item, path) for item in items]
-        # Aligned by what they show; then made the same where they are not.
-        before: list[Any] = [rough(plain_value(item)) for item in self]
-        after: list[Any] = [rough(plain_value(item)) for item in items]
-        put: set[int] = set()
+        source = self._sources(items)
+        staying = longest_ascending([old for old in source if old is not None])
         with view.writable().whole():
-            for start, deleted, end in splices(before, after):
-                new = items[end]
-                # A map in the place of a map is that one, edited.
-                while deleted and new and self._is_map(start, new[0]):
-                    start, deleted, new = start + 1, deleted - 1, new[1:]
-                if deleted:
-                    del self[start : start + deleted]
-                if new:
-                    self.insert_all(start, new)
-                    put.update(range(start, start + len(new)))
+            here = sorted(staying.union(old for old in source if old is not None))
+            gone = sorted(set(range(len(self))).difference(here), reverse=True)
+            for stop, start in _ranges(gone):
+                del self[start : stop + 1]
+            put: set[int] = set()
+            at = (
+                0  # what stands before is as it shall be, but for what is still to move
+            )
+            for index, old in enumerate(source):
+                if index in put:
+                    continue
+                if old is None:
+                    end = index
+                    while end < len(source) and source[end] is None:
+                        end += 1
+                    self.insert_all(at, items[index:end])
+                    here[at:at] = [-1] * (end - index)
+                    put.update(range(index, end))
+                    at += end - index
+                    continue
+                if old in staying:
+                    at = here.index(old, at) + 1
+                    continue
+                was = here.index(old)
+                to = at - (was < at)
+                self.move(was, to)
+                del here[was]
+                here.insert(to, old)
+                at = to + 1
             for index, item in enumerate(items):
                 if index not in put:
                     self._make(index, item, wanted[index], f"{path}/{index}")
 
-    def _is_map(self, index: int, value: Any) -> bool:
-        is_map = isinstance(value, dict | Map | Shaped)
-        return (
-            is_map and self._bound().entry_at(self._container, index).type == Type.MAP
+    def _sources(self, items: list[T]) -> list[int | None]:
+        """Return for each item which element of this list it is; None: a new one."""
+        shown = self._shown()
+        own = {entry.container: at for at, entry in enumerate(shown) if entry.type}
+        before: list[Any] = [_key_of(item) for item in self]
+        after: list[Any] = []
+        for item in items:
+            bound = isinstance(item, Bound | Shaped) and getattr(item, "_view", None)
+            at = own.pop(cast(Any, item)._container, None) if bound else None
+            if at is not None:
+                before[at] = (at,)  # nothing but itself
+            after.append(_key_of(item) if at is None else (at,))
+        found = sources(before, after)
+        # A map in the place of a map is that one, edited.
+        left = set(range(len(shown))).difference(
+            old for old in found if old is not None
         )
+        last = -1
+        for index, item in enumerate(items):
+            old = found[index]
+            if old is None and isinstance(item, dict | Map | Shaped):
+                old = last + 1
+                if old in left and shown[old].type == Type.MAP:
+                    found[index] = old
+            last = last if found[index] is None else cast(int, found[index])
+        return found
+
+    def reverse(self) -> None:
+        """Turn the order round: each element is moved, none is written anew."""
+        self.replace([*self][::-1])
+
+    def sort(
+        self, *, key: Callable[[T], Any] | None = None, reverse: bool = False
+    ) -> None:
+        """Put the elements in order by moving them; as `list.sort`."""
+        by: Callable[[T], Any] = key or (lambda item: item)
+        self.replace(sorted(self, key=by, reverse=reverse))
 
     def _make(self, index: int, value: Any, wanted: Any, path: str) -> None:
         """Make the element at an index the same as a value."""
@@ -257,6 +311,28 @@ class List(Bound, MutableSequence[T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"List({[plain_value(item) for item in self]!r})"
+
+
+def _key_of(value: Any) -> Hashable:
+    """Return what is equal for plain values that are, to look them up by."""
+    value = plain_value(value)
+    if isinstance(value, dict):
+        items = cast(dict[str, Any], value).items()
+        return ("map", frozenset((key, _key_of(item)) for key, item in items))
+    if isinstance(value, list | tuple | set | frozenset):
+        return ("list", *map(_key_of, cast(Iterable[Any], value)))
+    return (type(value).__name__, value if isinstance(value, Hashable) else id(value))
+
+
+def _ranges(descending: Iterable[int]) -> list[tuple[int, int]]:
+    """Return runs of neighbours as (last, first)."""
+    found: list[tuple[int, int]] = []
+    for number in descending:
+        if found and found[-1][1] == number + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 class Map(Bound, MutableMapping[K, V], Generic[K, V]):

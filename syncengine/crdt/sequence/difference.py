@@ -7,7 +7,8 @@ changed lines by words, so that no letter is kept by chance.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 # Elements removed and added up to which the shortest way is looked for, at the cost of
@@ -46,6 +47,48 @@ def splices(before: Sequence[Any], after: Sequence[Any]) -> list[Splice]:
         if at > x or to > y:
             found.append(Splice(start + y, at - x, slice(start + y, start + to)))
         x, y = at + 1, to + 1
+    return found
+
+
+def sources(before: Sequence[Hashable], after: Sequence[Hashable]) -> list[int | None]:
+    """Return for each element of `after` which one of `before` it is: where both have
+    as few as possible to move, and each of `before` at most once. None: a new one."""
+    found: list[int | None] = [None] * len(after)
+    left = set(range(len(before)))
+    y = 0
+    x = 0
+    for at, deleted, inserted in splices(before, after):
+        for _ in range(at - y):
+            found[y] = x
+            left.discard(x)
+            x, y = x + 1, y + 1
+        x, y = x + deleted, inserted.stop
+    for at in range(y, len(after)):
+        found[at] = x + at - y
+        left.discard(x + at - y)
+    of: dict[Hashable, list[int]] = {}
+    for old in sorted(left, reverse=True):
+        of.setdefault(before[old], []).append(old)
+    for at, element in enumerate(after):
+        if found[at] is None and (olds := of.get(element)):
+            found[at] = olds.pop()
+    return found
+
+
+def longest_ascending(numbers: Sequence[int]) -> set[int]:
+    """Return the numbers of a longest ascending subsequence: of an arrangement, what
+    can stay where it is. Numbers are distinct. Schensted (1961), by piles."""
+    tops: list[int] = []  # the least that ends an ascent of each length
+    below: dict[int, int | None] = {}
+    for number in numbers:
+        at = bisect_left(tops, number)
+        below[number] = tops[at - 1] if at else None
+        tops[at : at + 1] = [number]
+    found: set[int] = set()
+    last = tops[-1] if tops else None
+    while last is not None:
+        found.add(last)
+        last = below[last]
     return found
 
 

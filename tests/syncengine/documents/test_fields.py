@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
@@ -33,7 +34,7 @@ from syncengine import (
 )
 from syncengine.documents.fields import plain_value
 from syncengine.ids import DocumentId
-from tests.wires import Wire
+from tests.wires import Wire, meet, two_members
 
 
 class Page(Document):
@@ -637,6 +638,68 @@ async def test_moving_keeps_what_others_do_to_an_element(space: Space) -> None:
     assert page.to_dict()["items"] == ["new", "B", "d", {"name": "C"}]
     with pytest.raises(FrozenDocument):
         page["items"].move(0, 1)
+
+
+async def test_an_assigned_list_is_what_was_assigned(space: Space) -> None:
+    chance = random.Random(1)
+    choice = [1, 2, True, "a", {"n": 1}, {"n": 2}]
+    async with space.transaction() as tx:
+        items = tx["page/1"].list("items")
+        for _ in range(300):
+            wanted = chance.choices(choice, k=chance.randint(0, 8))
+            kept = chance.sample(list(items), chance.randint(0, len(items)))
+            wanted += kept
+            chance.shuffle(wanted)
+            plain = [plain_value(item) for item in wanted]
+            items.replace(wanted)
+            assert [plain_value(item) for item in items] == plain
+            assert [type(plain_value(item)) for item in items] == list(map(type, plain))
+
+
+async def test_who_reorders_a_list_loses_nothing_that_others_write() -> None:
+    async with two_members() as (ours, theirs):
+        async with ours.transaction() as tx:
+            tx["page/1"].list("rows").extend([{"n": n} for n in range(4)])
+        await meet(ours, theirs)
+        async with ours.transaction() as tx:
+            rows = tx["page/1"].list("rows")
+            rows.sort(key=lambda row: -row["n"])
+        async with theirs.transaction() as tx:
+            rows = tx["page/1"].list("rows")
+            rows[0]["text"] = "new"
+            tx["page/1"]["rows"] = [*rows[1:], rows[0]]
+        await meet(ours, theirs)
+
+        shown = [(await space.get("page/1")).to_dict() for space in (ours, theirs)]
+        assert shown[0] == shown[1]
+        assert sorted(row["n"] for row in shown[0]["rows"]) == [0, 1, 2, 3]
+        assert {"n": 0, "text": "new"} in shown[0]["rows"]
+
+
+async def test_two_who_put_the_same_element_first_do_not_double_it() -> None:
+    async with two_members() as (ours, theirs):
+        async with ours.transaction() as tx:
+            tx["page/1"].list("l").extend("abcd")
+        await meet(ours, theirs)
+        for space in (ours, theirs):
+            async with space.transaction() as tx:
+                tx["page/1"]["l"] = list("dabc")
+        await meet(ours, theirs)
+
+        for space in (ours, theirs):
+            assert (await space.get("page/1")).to_dict() == {"l": list("dabc")}
+
+
+async def test_turning_a_list_round_moves_its_elements(space: Space) -> None:
+    async with space.transaction() as tx:
+        rows = tx["page/1"].list("rows")
+        rows.extend([{"n": 1}, "x", {"n": 2}, 3])
+        first = rows[0]
+        rows.reverse()
+        first["n"] = 7
+        assert rows == [3, {"n": 2}, "x", {"n": 7}]
+        rows[::2] = [{"n": 2}, 3]
+        assert rows == [{"n": 2}, {"n": 2}, 3, {"n": 7}]
 
 
 async def test_a_refused_node_leaves_its_tree_as_it_was(space: Space) -> None:

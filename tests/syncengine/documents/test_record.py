@@ -227,6 +227,25 @@ async def test_unknown_fields_of_newer_versions_stay(space: Space) -> None:
     assert (await space.get("card/1")).map("home")["zip"] == "10115"
 
 
+async def test_unknown_fields_go_along_with_an_element_that_is_moved(
+    space: Space,
+) -> None:
+    async with space.transaction() as tx:
+        tx.get(Card, "1").lines = [  # type: ignore[assignment]
+            Line(text=t, address=Address(street="s")) for t in "ab"
+        ]
+        tx["card/1"].list("lines")[0]["color"] = "red"
+    async with space.transaction() as tx:
+        card = tx.get(Card, "1")
+        card.lines = list(reversed(list(card.lines)))  # type: ignore[assignment]
+
+    lines = (await space.get("card/1")).to_dict()["lines"]
+    assert [(line["text"], line.get("color")) for line in lines] == [
+        ("b", None),
+        ("a", "red"),
+    ]
+
+
 async def test_a_record_by_hand_is_checked() -> None:
     with pytest.raises(Invalid, match="Address needs street"):
         Address()  # type: ignore[call-arg]

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncengine.crdt.sequence import difference
-from syncengine.crdt.sequence.difference import rebased, splices, text_splices
+from syncengine.crdt.sequence.difference import (
+    longest_ascending,
+    rebased,
+    sources,
+    splices,
+    text_splices,
+)
 
 SHORT = st.lists(st.integers(0, 3), max_size=9)
 TEXTS = st.text("ab \n.", max_size=40)
@@ -106,3 +112,31 @@ def test_changes_of_what_nobody_else_changed_make_it_mine(
 )
 def test_changes_of_both_meet(before: str, mine: str, theirs: str, both: str) -> None:
     assert applied(theirs, rebased(before, mine, theirs)) == both
+
+
+@given(SHORT, SHORT)
+def test_each_element_comes_from_an_equal_one_as_far_as_there_are_any(
+    before: list[int], after: list[int]
+) -> None:
+    found = sources(before, after)
+    used = [old for old in found if old is not None]
+
+    assert len(set(used)) == len(used)
+    for new, old in enumerate(found):
+        assert old is None or before[old] == after[new]
+    for element in set(after):
+        taken = sum(
+            after[new] == element for new, old in enumerate(found) if old is None
+        )
+        assert taken == max(0, after.count(element) - before.count(element))
+    # No more has to move than in the shortest difference.
+    assert len(longest_ascending(used)) >= common(before, after)
+
+
+@given(st.lists(st.integers(0, 20), unique=True, max_size=8))
+def test_a_longest_ascent_is_found(numbers: list[int]) -> None:
+    found = longest_ascending(numbers)
+    kept = [number for number in numbers if number in found]
+
+    assert kept == sorted(kept)
+    assert len(kept) == common(numbers, sorted(numbers))
