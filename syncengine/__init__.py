@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from syncengine.documents.text import Text
     from syncengine.replication.branches import Branch
     from syncengine.replication.feed import Change
-    from syncengine.replication.history import LostValue, Passage, Why
+    from syncengine.replication.history import Conflict, LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
     from syncengine.replication.past import Past
@@ -140,6 +140,7 @@ _HOMES = {
     "Past": "syncengine.replication.past",
     "Undoing": "syncengine.replication.undo",
     "Difference": "syncengine.documents.comparing",
+    "Conflict": "syncengine.replication.history",
     "LostValue": "syncengine.replication.history",
     "Why": "syncengine.replication.history",
     "Passage": "syncengine.replication.history",
@@ -156,6 +157,7 @@ __all__ = [
     "Change",
     "ClockSuspect",
     "Closed",
+    "Conflict",
     "ConflictEntry",
     "ConflictResolver",
     "ConnectionLost",

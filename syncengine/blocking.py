@@ -47,7 +47,7 @@ from syncengine.replication import space as _space
 from syncengine.replication import transaction as _transaction
 from syncengine.replication import undo as _undo
 from syncengine.replication.feed import Change
-from syncengine.replication.history import LostValue, Passage, Why
+from syncengine.replication.history import Conflict, LostValue, Passage, Why
 from syncengine.replication.hub import Admit
 from syncengine.replication.hub import Hub as _AsyncHub
 from syncengine.replication.space import PeerStatus
@@ -447,6 +447,9 @@ class Space:
     def watch_sql(self, query: str, *params: Any) -> Iterator[list[SqlRow]]:
         """Yield the rows of a query, now and whenever they are others."""
         return self._loop.each(lambda: self.inner.watch_sql(query, *params))
+
+    def conflicts(self, kind: Any, id: str | None = None) -> list[Conflict]:
+        return self._loop.run(self.inner.conflicts(kind, id))
 
     def lost_values(
         self, kind: Any, id: str | None = None, field: str | None = None

@@ -21,6 +21,11 @@ COLLECTION_BYTES_MAX = 63
 # walk never meets Python's own limit. Automerge and MongoDB: none and 100.
 DEPTH_MAX = 32
 
+# Elements of one text or list at the version of whoever inserts. A book has a million
+# characters; without a bound, changes of legal size would fill the memory of everybody
+# who may read them. Beyond it all of a change is void.
+ELEMENTS_MAX = 16 * MIB
+
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 # --- changes and batches --------------------------------------------------------

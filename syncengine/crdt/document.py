@@ -147,7 +147,8 @@ class Document:
         self._dirty: set[tuple[ContainerId, Any]] = set()
         self._undo: Undo = None
         self._viewers: dict[int, ref[Viewer]] = {}
-        self.conflicts: list[tuple[str, Entry, Entry]] | None = None
+        self.conflicts: list[tuple[str, Entry | None, Entry]] | None = None
+        """(where, what won, what lost) of concurrent writes; None won: a deletion"""
         self.seeds: dict[ActorId, Seed] = {}
         self._seeds_of: dict[str, tuple[ActorId, ...]] = {}
         self.preferred: dict[str, ActorId] = {}
@@ -626,8 +627,18 @@ class Document:
             element = name if kind == INS else state.put_in.pop(name, None)
             child = (container, element, op[3], self.depth(container) + 1)
             self._found(name, child)
+        if isinstance(state, ListState) and state.lost:
+            self._deleted(container, state)
         self._dirty.add((container, None))
         self._touch(container, stamp)
+
+    def _deleted(self, container: ContainerId, state: ListState) -> None:
+        """Note what went with elements whose deletion had not seen it."""
+        lost, state.lost = state.lost, []
+        if self.conflicts is None:
+            return
+        path = self.path(container, "-")  # it stands nowhere any more
+        self.conflicts += [(path, None, entry) for entry in lost]
 
     def _begins_run(self, op: Operation, stamp: Stamp) -> bool:
         """Take up typing in a field that was used before; tell whether it is that."""
@@ -869,6 +880,8 @@ class Document:
                 self._changing(above)
                 name: Any = container  # in a list none is a field
                 state.touch(key, type_, name, stamp, self._undo)
+                if state.lost:
+                    self._deleted(above, state)
                 self._dirty.add((above, None))
             elif key is not None:
                 state = self._root if above is None else self.state(above, Type.MAP)

@@ -58,7 +58,10 @@ class ListState(Sequence):
         self.element_of: dict[OpId, OpId] = {}
         self.put_in: dict[OpId, OpId] = {}
         """In which element a container was put that is just being made"""
+        self.lost: list[Entry] = []
+        """Writes that went with an element whose deletion had not seen them"""
         self.changed: set[OpId] = set()
+        self._deleter: Seen = None
         self._placed: set[OpId] = set()  # whose place is stored
 
     @property
@@ -108,6 +111,19 @@ class ListState(Sequence):
             parts += super().author_ranges(at, count)
         return parts
 
+    def apply(
+        self,
+        kind: int,
+        pos: int,
+        n: int,
+        content: Any,
+        stamp: Stamp,
+        seen: Seen,
+        undo: Undo,
+    ) -> None:
+        self._deleter = seen
+        super().apply(kind, pos, n, content, stamp, seen, undo)
+
     def _splice(
         self, pos: int, deleted: int, content: list[Entry] | None, undo: Undo
     ) -> None:
@@ -141,6 +157,8 @@ class ListState(Sequence):
         value = self.slots.pop(element, None)
         if value is None:
             return
+        if self._deleter is not None:
+            self.lost += register.unseen(value, self._deleter)
         place = self.places.pop(element, EMPTY)
         self.changed.add(element)
         here = _slot_of(place[0]) if place else element
@@ -171,8 +189,9 @@ class ListState(Sequence):
         slot = self.order.at(pos)
         element = self.element_of.get(slot, slot)
         before = self.slots.get(element)
-        if before is None:
-            return  # it was deleted, or nobody knows whose place this was
+        if before is None:  # it was deleted, or nobody knows whose place this was
+            self._missed(content)
+            return
         self.changed.add(element)
         ((entry, seen),) = content
         if entry.type == MOVED:
@@ -187,14 +206,23 @@ class ListState(Sequence):
         if undo is not None:
             undo.append(lambda: self.slots.__setitem__(element, before))
 
+    def _missed(self, content: list[Write]) -> None:
+        ((entry, _),) = content
+        if entry.type != MOVED:
+            self.lost.append(entry)
+
     def touch(
         self, element: OpId, type_: int, container: OpId, stamp: Stamp, undo: Undo
     ) -> None:
         """Let an operation in or below a container that an element holds keep that
         alive, beside what somebody put there who had not seen it."""
         before = self.slots.get(element)
-        if before is None:
-            return  # deleted, which is for good
+        if before is None:  # deleted, which is for good
+            hlc, actor, seq = stamp
+            touches = {actor: (seq, hlc)}
+            entry = Entry(hlc, actor, container[1], None, type_, container, touches)
+            self.lost.append(entry)
+            return
         if undo is not None:
             self._remember(undo)
             undo.append(lambda: self.slots.__setitem__(element, before))

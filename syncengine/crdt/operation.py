@@ -52,6 +52,9 @@ class Action(IntEnum):
     TREE_MOVE = 21
 
 
+NEWEST_ACTION = max(Action)
+"""What a program of this version understands: a newer one more."""
+
 # Keyed by plain numbers, as they come from the wire; an IntEnum is one.
 TYPE_OF_ACTION: dict[int, Type] = {
     Action.SET: Type.MAP,

@@ -9,6 +9,7 @@ from syncengine.crdt.sequence.oplog import BACK, DEL, INS, RUN_MAX
 from syncengine.crdt.sequence.state import Run, Undo
 from syncengine.crdt.text import TextState
 from syncengine.ids import Stamp
+from syncengine.limits import ELEMENTS_MAX
 
 _ACTIONS = {
     INS: int(Action.TEXT_INSERT),
@@ -86,7 +87,7 @@ class Typing:
             if not (what.isascii() or _is_text(what)):
                 return False
             n = len(what)
-            if n > RUN_MAX:
+            if n > RUN_MAX or self._length + n > ELEMENTS_MAX:
                 return False  # a paste is an edit by itself, which a bound may refuse
             if pos != self._end or self._kind != INS:
                 if not 0 <= pos <= self._length:

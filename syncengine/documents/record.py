@@ -49,6 +49,7 @@ from syncengine.documents.shape import (
     container_of,
     converted,
     is_marked,
+    kept_unknown,
     record_of,
     unwrapped,
 )
@@ -156,6 +157,9 @@ class Field:
 
     def _write(self, view: View, at: Name, value: Any, path: str) -> None:
         plain = checked(value, self.declared, path)
+        before = _plain_entry(view, at, self.key)
+        if before is not None:
+            plain = kept_unknown(plain, before.value, self.declared)
         if self.lens is None:
             view.emit(Action.SET, at, self.key, plain)
             return

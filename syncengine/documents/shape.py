@@ -3,9 +3,10 @@ was stored is shown."""
 
 # pyright: reportPrivateUsage=false
 
+import types
 import typing
 from datetime import datetime
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -15,6 +16,8 @@ from syncengine.documents.view import own_copy
 from syncengine.errors import Invalid
 
 T = TypeVar("T")
+
+_UNIONS = (typing.Union, types.UnionType)
 
 
 class WholeMark:
@@ -95,6 +98,36 @@ def checked(value: Any, declared: Any, path: str) -> Any:
     except (msgspec.ValidationError, TypeError) as error:
         raise Invalid(str(error), path=path) from error
     return plain
+
+
+def kept_unknown(plain: Any, before: Any, declared: Any) -> Any:
+    """Return what is to be written over `before`, with what that has in fields which a
+    declared struct does not know: a newer version wrote them."""
+    kind = _struct_in(declared)
+    if kind is None or not (isinstance(plain, dict) and isinstance(before, dict)):
+        return cast(Any, plain)
+    written = cast(dict[str, Any], plain)
+    there = cast(dict[str, Any], before)
+    fields = msgspec.structs.fields(kind)
+    known = {field.encode_name for field in fields}
+    unknown = {key: value for key, value in there.items() if key not in known}
+    for field in fields:
+        name = field.encode_name
+        if name in written and name in there:
+            written[name] = kept_unknown(written[name], there[name], field.type)
+    return {**own_copy(unknown), **written}
+
+
+def _struct_in(declared: Any) -> type[msgspec.Struct] | None:
+    """Return the only struct that a declared type may be."""
+    bare, _ = unwrapped(declared)
+    options = get_args(bare) if get_origin(bare) in _UNIONS else (bare,)
+    structs = [
+        option
+        for option in options
+        if isinstance(option, type) and issubclass(option, msgspec.Struct)
+    ]
+    return structs[0] if len(structs) == 1 else None
 
 
 def converted(value: Any, declared: Any) -> Any:

@@ -168,25 +168,35 @@ class Documents:
                 ms,
                 None,
             )
-            for path, winner, loser in document.conflicts or ():
-                writes.add(
-                    sql.PUT_CONFLICT,
-                    row,
-                    path,
-                    loser.actor,
-                    loser.seq,
-                    loser.hlc,
-                    values.encode(loser.value),
-                    winner.actor,
-                )
             if document.conflicts:
-                document.conflicts = []
+                self._write_conflicts(writes, document, row)
             self._unwritten[document] = self._unwritten.get(document, 0) + 1
         self._dirty.clear()
         for row, digest in self._digests.items():
             writes.add(sql.SET_DIGEST, digest, row)
         self._digests.clear()
         return group
+
+    def _write_conflicts(self, writes: Writes, document: Document, row: int) -> None:
+        seen = {
+            (path, loser.actor, loser.seq): (winner, loser)
+            for path, winner, loser in document.conflicts or ()
+        }
+        document.conflicts = []
+        for (path, actor, seq), (winner, loser) in seen.items():
+            value = document.entry_value(loser)
+            if loser.type and not value:
+                continue  # a container that was never filled
+            writes.add(
+                sql.PUT_CONFLICT,
+                row,
+                path,
+                actor,
+                seq,
+                loser.hlc,
+                values.encode(value),
+                b"" if winner is None else winner.actor,
+            )
 
     def written(self, group: list[Document]) -> None:
         """A group is on disk: its documents may leave memory."""

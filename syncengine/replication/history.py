@@ -17,12 +17,13 @@ from syncengine.crdt.register import Entry, Slot
 from syncengine.crdt.text import TextState
 from syncengine.crdt.tree import TreeState
 from syncengine.errors import NotFound
-from syncengine.ids import ActorId, DeviceId, base32, parse_node_id
+from syncengine.ids import ActorId, DeviceId, DocumentId, base32, parse_node_id
 from syncengine.log.batch import ChangeHead, decode_spine, split_payload
 from syncengine.log.run import Row
 from syncengine.replication.feed import READ_ROWS, Change, told
 from syncengine.replication.keeper import Keeper
 from syncengine.replication.past import Index
+from syncengine.storage.sql import statements as sql
 
 _NESTS = frozenset({Type.MAP, Type.LIST, Type.TREE})
 
@@ -46,6 +47,21 @@ class LostValue:
     """(container, key or element) where it stood: an index would move on"""
     container: ContainerId = field(default=None, repr=False, compare=False)
     """What it is, where it is a container"""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two writes that did not know of each other, as they were seen here."""
+
+    path: str
+    """`collection/id/field/...`; with `-` in the place of an element that is deleted"""
+    value: Any
+    """What lost"""
+    author: str
+    """The device that wrote it."""
+    at: datetime
+    winner: str | None
+    """The device whose write showed instead; None: it was a deletion"""
 
 
 @dataclass(frozen=True)
@@ -202,6 +218,22 @@ class _Times:
             self._heads[actor] = heads
         at = bisect_right(heads, seq, key=lambda head: head.seq) - 1
         return heads[at] if at >= 0 else None
+
+
+def conflicts(keeper: Keeper, name: DocumentId) -> Iterator[Conflict]:
+    """Yield the conflicts of a document that were seen here, the oldest write first."""
+    collection, _, key = name.partition("/")
+    devices = keeper.membership.actors
+    for path, actor, hlc, raw, winner in keeper.store.read(
+        sql.CONFLICTS, keeper.ns, collection, key
+    ):
+        yield Conflict(
+            path,
+            values.decode(raw),
+            _device(ActorId(actor), devices),
+            datetime.fromtimestamp(ms_from_hlc(hlc) / 1000, tz=UTC),
+            _device(ActorId(winner), devices) if winner else None,
+        )
 
 
 def lost_value(

@@ -10,6 +10,7 @@ from typing import Any
 
 from syncengine import limits
 from syncengine.clock import Clock, Entropy, HybridClock, SteadyClock, ms_from_hlc
+from syncengine.crdt.operation import NEWEST_ACTION
 from syncengine.errors import (
     AlreadyExists,
     ClockSuspect,
@@ -115,11 +116,29 @@ class Replica:
                     called or base32(name)[:8],
                 )
                 await space.engine.retire_actor()
+        await self._understand()
         latest = max((s.engine.clock.last for s in self._spaces.values()), default=0)
         # Others' stamps are up to a minute ahead of us, too.
         back = ms_from_hlc(latest) - limits.CLOCK_AHEAD_MS_MAX - self.clock.own_ms()
         if back > CLOCK_OFF_MS:
             self._suspect_clock(f"{back / 1000:.0f} s behind what it was")
+
+    async def _understand(self) -> None:
+        """Make anew what an older version of this program could not understand."""
+        stored = self.store.read("SELECT value FROM _sync_meta WHERE key = 'actions'")
+        if stored and stored[0][0] >= NEWEST_ACTION:
+            return
+        for (ns,) in self.store.read(
+            "SELECT DISTINCT ns FROM _sync_document WHERE upgrade"
+        ):
+            (space,) = (s for s in self._spaces.values() if s.engine.ns == ns)
+            log.info("%s is made anew: it has what a newer version wrote", space.name)
+            async with space.engine.turn:
+                await space.engine.rebuild()
+            await space.engine.flush()
+        writes = Writes()
+        writes.add(sql.PUT_META, "actions", int(NEWEST_ACTION))
+        await self.store.commit(writes)
 
     def _suspect_clock(self, how: str) -> None:
         self.clock_suspect = True

@@ -52,7 +52,7 @@ from syncengine.replication import archive, branches, feed, history, watch
 from syncengine.replication.address import parse_address
 from syncengine.replication.branches import Branch, Trunk
 from syncengine.replication.feed import Change
-from syncengine.replication.history import LostValue, Passage, Why
+from syncengine.replication.history import Conflict, LostValue, Passage, Why
 from syncengine.replication.host import sealed
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
@@ -304,20 +304,39 @@ class Space:
         self.check_usable()
         return self.engine.documents.collections()
 
-    async def lost_values(
-        self, kind: Any, id: str | None = None, field: str | None = None
-    ) -> list[LostValue]:
-        """Return the values that lost to concurrent writes and nobody replaced since.
+    async def conflicts(self, kind: Any, id: str | None = None) -> list[Conflict]:
+        """Return what conflicts of a document were seen here, the oldest first: what
+        lost, also what somebody replaced since, and what went with an element that
+        another deleted.
 
-        `lost_values(Note, "groceries", "title")`, or `lost_values("note/groceries")`
-        for all fields. The same on every replica.
+        `conflicts(Note, "groceries")`, or `conflicts("note/groceries")`. A journal of
+        this device: another one may have seen others.
         """
         self.check_usable()
         if isinstance(kind, str):
             name = parse_document_id(kind)
         else:
             name = document_id(model.collection_of(kind), id or "")
+        await self.engine.flush()
+        return list(history.conflicts(self.engine.keeper, name))
+
+    async def lost_values(
+        self, kind: Any, id: str | None = None, field: str | None = None
+    ) -> list[LostValue]:
+        """Return the values that lost to concurrent writes and nobody replaced since.
+
+        `lost_values(Note, "groceries", "title")`; or `lost_values("note/groceries")`
+        for all fields, `lost_values("note/groceries/title")`. The same on every
+        replica.
+        """
+        self.check_usable()
+        if isinstance(kind, str):
+            within = kind if kind.count("/") > 1 else None
+            name = parse_document_id(history.steps_of(kind)[0] if within else kind)
+        else:
+            name = document_id(model.collection_of(kind), id or "")
             field = None if field is None else model.stored_name(kind, field)
+            within = None
         await self.engine.whole()
         with self.engine.as_before([name]):
             document = self.engine.documents.find(name)
@@ -327,6 +346,7 @@ class Space:
                 lost
                 for key, lost in self._lost(document, None, Type.MAP)
                 if field is None or key == field
+                if within is None or f"{lost.path}/".startswith(f"{within}/")
             ]
 
     def _lost(

@@ -16,8 +16,9 @@ from syncengine import values
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.register import Seen
 from syncengine.crdt.sequence.oplog import INS, ROOT, SET, Heads, OpLog
-from syncengine.crdt.sequence.walker import Walker
+from syncengine.crdt.sequence.walker import Walker, too_long
 from syncengine.ids import ActorId, OpId, Stamp
+from syncengine.limits import ELEMENTS_MAX
 
 Content = Any
 """What an event carries: str in texts; in lists, entries, or (entry, seen) of a SET."""
@@ -119,6 +120,10 @@ class Sequence(ABC):
     def _set(self, pos: int, content: Content, undo: Undo) -> None:
         """Write to the element at `pos`."""
 
+    def _missed(self, content: Content) -> None:
+        """Note a write to an element that another had deleted."""
+        raise AssertionError("only elements of lists are written to")
+
     # --- editing ------------------------------------------------------------------
 
     def author_ranges(self, pos: int, n: int) -> list[tuple[int, int]]:
@@ -155,6 +160,8 @@ class Sequence(ABC):
                 raise InvalidOperation(
                     f"position {reach} is beyond the length {self.length}"
                 )
+            if inserts and self.length + n > ELEMENTS_MAX:
+                raise too_long()
             if undo is not None:
                 self._remember(undo)
             log.push(kind, pos, n, actor, seq, log.heads)
@@ -168,7 +175,10 @@ class Sequence(ABC):
         if undo is not None:
             self._remember(undo)
         lv = log.push(kind, pos, n, actor, seq, parents)
-        for at, deleted, _, inserted in walker.take(lv, kind, pos, n, parents):
+        patches = walker.take(lv, kind, pos, n, parents)
+        if kind == SET and not patches:
+            self._missed(content)
+        for at, deleted, _, inserted in patches:
             if deleted or inserted:
                 self._splice(at, deleted, content if inserted else None, undo)
             else:

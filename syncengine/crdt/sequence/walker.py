@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from syncengine.crdt.operation import InvalidOperation
 from syncengine.crdt.sequence.oplog import BACK, INS, ROOT, SET, Heads, OpLog
+from syncengine.limits import ELEMENTS_MAX
 
 # A block of spans is split above this; it bounds the scan inside a block.
 BLOCK_SPANS_MAX = 128
@@ -34,6 +35,12 @@ _BASE = -(1 << 50)  # the id of the first element of the base
 _BASE_LENGTH = 1 << 48
 _START = -(1 << 60)  # the left origin of what stands at the very beginning
 _NONE = 1 << 60  # the right origin of what has none: infinitely far right
+
+
+def too_long() -> InvalidOperation:
+    return InvalidOperation(
+        f"a text or a list has at most {ELEMENTS_MAX} elements", bound=ELEMENTS_MAX
+    )
 
 
 class Patch(NamedTuple):
@@ -198,11 +205,14 @@ class Walker:
             self._prepare(parents)
         assert self._base_length is not None, "it was made for one who had seen much"
         length = self._base_length + self._present
-        reach = pos if kind == INS or kind > SET else pos + n
+        inserts = kind == INS or kind > SET
+        reach = pos if inserts else pos + n
         if reach > length:
             raise InvalidOperation(
                 f"position {reach} is beyond the length {length} that its author saw"
             )
+        if inserts and length + n > ELEMENTS_MAX:
+            raise too_long()
 
     def take(
         self,

@@ -92,7 +92,12 @@ DROP_BRANCH = (
     "DELETE FROM _sync_branch_change WHERE ns = ? AND name = ?",
 )
 PUT_TABLE = "INSERT OR REPLACE INTO _sync_table VALUES (?, ?, ?)"
-PUT_CONFLICT = "INSERT OR IGNORE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
+CONFLICTS = (
+    "SELECT c.path, c.actor, c.hlc, c.value, c.winner FROM _sync_conflict c "
+    "JOIN _sync_document d ON d.document = c.document "
+    "WHERE d.ns = ? AND d.collection = ? AND d.id = ? ORDER BY c.hlc, c.actor, c.seq"
+)
+PUT_CONFLICT = "INSERT OR REPLACE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 # Everything that is derived from the log of one namespace, before a rebuild.
 CLEAR_DERIVED = (

@@ -37,6 +37,28 @@ class Size(msgspec.Struct):
     height: int = 0
 
 
+class Box(msgspec.Struct):
+    inner: Size
+
+
+class Sheet(Document):
+    size: Size
+    box: Box | None = None
+
+
+class NewSize(Size):
+    depth: int = 0
+
+
+class NewBox(msgspec.Struct):
+    inner: NewSize
+
+
+class NewSheet(Document, collection="sheet"):
+    size: NewSize
+    box: NewBox | None = None
+
+
 class Line(Record):
     text: str
     done: bool = False
@@ -231,19 +253,33 @@ async def test_unknown_fields_go_along_with_an_element_that_is_moved(
     space: Space,
 ) -> None:
     async with space.transaction() as tx:
-        tx.get(Card, "1").lines = [  # type: ignore[assignment]
+        tx.get(Card, "1").lines = [
             Line(text=t, address=Address(street="s")) for t in "ab"
         ]
         tx["card/1"].list("lines")[0]["color"] = "red"
     async with space.transaction() as tx:
         card = tx.get(Card, "1")
-        card.lines = list(reversed(list(card.lines)))  # type: ignore[assignment]
+        card.lines = list(reversed(list(card.lines)))
 
     lines = (await space.get("card/1")).to_dict()["lines"]
     assert [(line["text"], line.get("color")) for line in lines] == [
         ("b", None),
         ("a", "red"),
     ]
+
+
+async def test_unknown_fields_of_a_struct_stay(space: Space) -> None:
+    async with space.transaction() as tx:
+        newer = NewSize(1, 2, depth=3)
+        tx.create(NewSheet, "1", size=newer, box=NewBox(newer))
+    async with space.transaction() as tx:
+        sheet = tx.get(Sheet, "1")
+        sheet.size = Size(5)
+        sheet.box = Box(Size(6, 7))
+
+    plain = (await space.get("sheet/1")).to_dict()
+    assert plain["size"] == {"width": 5, "height": 0, "depth": 3}
+    assert plain["box"] == {"inner": {"width": 6, "height": 7, "depth": 3}}
 
 
 async def test_a_record_by_hand_is_checked() -> None:

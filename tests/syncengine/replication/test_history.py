@@ -244,3 +244,51 @@ async def test_an_edit_inside_what_somebody_replaces_is_not_lost_in_silence() ->
             row = (await space.get("page/1")).to_dict()["rows"][0]["text"]
             (lost,) = await space.lost_values("page/1")
             assert {row, lost.value["text"]} == {"edited", "replaced"}
+
+
+async def test_what_goes_with_a_deleted_element_is_in_the_journal() -> None:
+    async with two_members() as (ours, theirs):
+        async with ours.transaction() as tx:
+            page = tx["page/1"]
+            page["plain"] = ["a", "b"]
+            page["rows"] = [{"n": 1}, {"n": 2}]
+        await meet(ours, theirs)
+        async with ours.transaction() as tx:
+            del tx["page/1"]["plain"][0]
+            del tx["page/1"]["rows"][0]
+        async with theirs.transaction() as tx:
+            tx["page/1"]["plain"][0] = "new"
+            tx["page/1"]["rows"][0]["text"] = "hello"
+        await meet(ours, theirs)
+
+        author, deleter = (s._replica.id for s in (theirs, ours))  # pyright: ignore[reportPrivateUsage]
+        for space in (ours, theirs):
+            found = {c.path: c for c in await space.conflicts("page/1")}
+            assert found["page/1/plain/-"].value == "new"
+            assert found["page/1/rows/-"].value == {"n": 1, "text": "hello"}
+            assert {c.author for c in found.values()} == {author}
+            assert {c.winner for c in found.values()} == {None}
+            shown = (await space.get("page/1")).to_dict()
+            assert shown == {"plain": ["b"], "rows": [{"n": 2}]}
+        assert deleter != author
+
+
+async def test_conflicts_stay_in_the_journal_when_somebody_decided(
+    pair: tuple[Space, Space],
+) -> None:
+    space = pair[0]
+    async with space.transaction() as tx:
+        tx.get(Note, "1").title = "decided"
+
+    assert await space.lost_values(Note, "1") == []
+    (conflict,) = await space.conflicts(Note, "1")
+    assert {conflict.value, "mine", "theirs"} == {"mine", "theirs"}
+    assert conflict.winner != conflict.author
+    assert await space.conflicts("note/none") == []
+
+
+async def test_lost_values_are_asked_for_by_path(pair: tuple[Space, Space]) -> None:
+    (lost,) = await pair[0].lost_values("note/1/title")
+
+    assert lost == (await pair[0].lost_values(Note, "1", "title"))[0]
+    assert await pair[0].lost_values("note/1/body") == []

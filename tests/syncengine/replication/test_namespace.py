@@ -1,16 +1,20 @@
 """What has no effect, and why: the same at every member, and after a rebuild."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 import syncengine
-from syncengine import Document, Space, Text, limits
+from syncengine import Document, Space, SyncError, Text, limits
+from syncengine.crdt.sequence import state, walker
 from syncengine.errors import TooLarge
 from syncengine.ids import DeviceId, DocumentId
 from syncengine.log.batch import (
@@ -431,3 +435,56 @@ async def test_a_grant_that_is_widened_by_its_holder_lets_nobody_write(
 
     assert all("grant" in text for text in refused), refused
     assert await author.shown() == {"note/1": {"title": "good"}}
+
+
+async def test_what_a_newer_version_wrote_can_be_read_and_not_written(
+    author: Author,
+) -> None:
+    await author.send(author.batch([99, "title", 1]))
+
+    for space in author.readers:
+        shown = await space.get("note/1")
+        assert shown.to_dict() == {"title": "good"}
+        with pytest.raises(SyncError, match="newer version"):
+            async with space.transaction() as tx:
+                tx["note/1"]["title"] = "x"
+        with pytest.raises(SyncError, match="newer version"):
+            async with space.transaction() as tx:
+                tx.delete("note/1")
+    assert author.voids() == []
+
+
+async def test_a_program_that_learned_more_understands_what_it_could_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "notes.db"
+    async with syncengine.open(path) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "new"
+    # As a program leaves it that did not know how to write a field.
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE _sync_document SET upgrade = 1, visible = 0")
+        file.execute("DELETE FROM _sync_cell")
+        file.execute("UPDATE _sync_meta SET value = 0 WHERE key = 'actions'")
+
+    for _ in range(2):
+        async with syncengine.open(path) as replica:
+            note = await (await replica.namespace("home")).get("note/1")
+            assert note.to_dict() == {"title": "new"}
+
+
+async def test_a_text_has_a_bound_beyond_which_all_of_a_change_is_void(
+    author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (state, walker):
+        monkeypatch.setattr(module, "ELEMENTS_MAX", 10)
+    await author.send(author.batch([8, "body", 0, "0123456"], count=7))
+    await author.send(author.batch([8, "body", 0, "0123"], count=4))
+    await author.send(author.batch([8, "body", 0, "012"], count=3))
+    await author.send(author.batch([11, "list", 0, list(range(11))], count=11))
+
+    shown = await author.shown()
+    assert shown["note/1"]["body"] == "0120123456"
+    assert "list" not in shown["note/1"]
+    assert len(author.voids()) == 2
