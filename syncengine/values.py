@@ -8,7 +8,7 @@ as MessagePack; the canonical form sorts map keys, so equal values are equal byt
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import msgspec
 
@@ -39,6 +39,16 @@ kind_of: Callable[[object], type[object]] = type
 def is_list(raw: object) -> TypeGuard[list[Any]]:
     """Tell whether `raw`, fresh from a decoder, is an array."""
     return type(raw) is list
+
+
+def own_copy(value: Value) -> Any:
+    """Return a value for somebody who may edit it: not what is here."""
+    if is_list(value):
+        return list(map(own_copy, value))
+    if type(value) is dict:
+        entries = cast(dict[str, Any], value).items()
+        return {key: own_copy(item) for key, item in entries}
+    return value
 
 
 def decode(data: bytes | memoryview) -> Any:

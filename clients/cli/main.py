@@ -758,7 +758,8 @@ async def log(context: Context, path: str | None, count: int) -> None:
             change.at.astimezone().isoformat(" ", timespec="seconds"),
             change.author[:8],
             escape(names + (f" and {more} more" if more > 0 else "")),
-            escape(f"void: {change.void}" if change.void else ""),
+            escape(f"void: {change.void}" if change.void else "")
+            or ("" if change.cursor else "on this device alone"),
         )
     context.out.result({"changes": [asdict(change) for change in found]}, shown)
 
@@ -782,6 +783,9 @@ async def why(context: Context, path: str) -> None:
         return f"{told}\n  written by {author[:8]} at {when}"
 
     lines = [line(found.value, found.author, found.at), f"  {found.rule}"]
+    if found.arrived is not None:
+        when = found.arrived.astimezone().isoformat(" ", timespec="seconds")
+        lines.append(f"  change {found.change}, here since {when}")
     for lost in found.over:
         lines.append(f"over {line(lost.value, lost.author, lost.at)}")
     context.out.result(asdict(found), "\n".join(lines))

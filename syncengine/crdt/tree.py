@@ -88,6 +88,17 @@ class TreeState(Sequence):
         self._settle()
         return self.places.get(node)
 
+    def moved(self, node: OpId) -> Stamp:
+        """Return the move that put a node where it is. It reads all moves."""
+        self._read_all()
+        self._settle()
+        place = self.places[node]
+        return next(
+            move.stamp
+            for move in reversed(self._moves)
+            if move.node == node and (move.parent, move.slot) == place
+        )
+
     def nodes(self) -> Iterator[tuple[OpId, Parent]]:
         """Yield (node, parent) of all that show, each before those below it."""
         self._settle()

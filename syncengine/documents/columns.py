@@ -12,6 +12,7 @@ from syncengine import limits
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import Type
 from syncengine.documents import model
+from syncengine.documents.lenses import Converted, combined
 
 _json = msgspec.json.Encoder(order="sorted")
 
@@ -19,7 +20,8 @@ _json = msgspec.json.Encoder(order="sorted")
 class Column(NamedTuple):
     """One field. `type` is that of its container, 0 for a register; `default` what an
     unwritten one shows; `indexed` whether queries look documents up by it, `searched`
-    whether they look for words in it; `key` what it is called where it is stored."""
+    whether they look for words in it; `key` what it is called where it is stored, and
+    `converts` what it is converted from (`lenses.Converted`)."""
 
     name: str
     type: int
@@ -27,6 +29,7 @@ class Column(NamedTuple):
     indexed: bool
     searched: bool = False
     key: str = ""
+    converts: str = ""
 
     @property
     def stored(self) -> str:
@@ -43,8 +46,11 @@ def columns_of(kind: type[model.Document]) -> list[Column]:
             indexed,
             searched,
             "" if key == name else key,
+            converts,
         )
-        for name, type_, default, indexed, searched, key in model.declared(kind)
+        for name, type_, default, indexed, searched, key, converts in (
+            model.declared(kind)
+        )
     ]
 
 
@@ -78,9 +84,12 @@ def cell(value: Any) -> Any:
     return encoded[1:-1] if encoded[:1] == '"' else encoded
 
 
-def value_of(document: State, column: Column) -> Any:
-    """Return what a field shows, as SQL has it."""
-    slot = document.root.slots.get(column.stored, ())
+def value_of(document: State, column: Column, lens: Converted | None = None) -> Any:
+    """Return what a field shows, as SQL has it; `lens`: how it is converted."""
+    slots = document.root.slots
+    slot = slots.get(column.stored, ())
+    if lens is not None:
+        slot = combined(slot, slots.get(lens.old, ()), lens)
     if not column.type:
         for entry in slot:
             if not entry.type:

@@ -21,6 +21,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from syncengine import values
+from syncengine.crdt.register import Slot
+
 # Where a document says which version of its class may write it: no field begins so.
 SCHEMA = "_schema"
 
@@ -38,8 +41,9 @@ class Converted:
     """A field of one value took the place of another that says less, or it otherwise.
 
     Both are written; whoever wrote last is read: what an older version wrote through
-    `up`, and it reads what `down` makes. (Tables know no functions: there the column
-    of the new field has what was written as such.)
+    `up`, and it reads what `down` makes. (A program without the class knows no
+    functions: in tables that it writes to, the column has what was written as such,
+    until one that has the class opens the file.)
     """
 
     old: str
@@ -49,6 +53,29 @@ class Converted:
 
 
 Lens = Renamed | Converted
+
+
+def combined(new: Slot, old: Slot, lens: Converted) -> Slot:
+    """Return the writes of a field, those of what it was converted from as it reads
+    them; the one that shows first."""
+    new = tuple(entry for entry in new if not entry.type)
+    old = tuple(entry for entry in old if not entry.type)
+    # Who writes the new field writes the other one right before.
+    beside = {(entry.actor, entry.seq - 1) for entry in new}
+    there = {(entry.actor, entry.seq) for entry in old}
+    latest = max((entry[:3] for entry in old), default=None)
+    found = [
+        entry._replace(value=lens.up(values.own_copy(entry.value)))
+        for entry in old
+        if (entry.actor, entry.seq) not in beside
+    ]
+    # Where that other one was written over, by who had seen it, so was the new one.
+    found += [
+        entry
+        for entry in new
+        if latest is None or entry[:3] > latest or (entry.actor, entry.seq - 1) in there
+    ]
+    return tuple(sorted(found, key=lambda entry: entry[:3], reverse=True))
 
 
 def keys(lenses: Iterable[Lens]) -> tuple[dict[str, str], dict[str, Converted]]:

@@ -24,7 +24,7 @@ from syncengine.crdt.operation import Action, Operation, Type, join, length
 from syncengine.documents.bound import Name
 from syncengine.documents.equality import exact
 from syncengine.documents.fields import Map, assign, bound
-from syncengine.documents.lenses import Lens
+from syncengine.documents.lenses import Converted, Lens
 from syncengine.documents.record import Declared, DeclaredMeta, check_given
 from syncengine.documents.versions import encode_version
 from syncengine.documents.view import View
@@ -146,9 +146,9 @@ def collection_of(kind: type[Document]) -> str:
     return kind._collection
 
 
-def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool, bool, str]]:
+def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool, bool, str, str]]:
     """Return (name, type of its container or 0, default, is indexed, is searched, name
-    where it is stored) of each field."""
+    where it is stored, that of what it is converted from or "") of each field."""
     return [
         (
             name,
@@ -159,6 +159,7 @@ def declared(kind: type[Document]) -> list[tuple[str, int, Any, bool, bool, str]
             field.is_indexed,
             field.is_searched,
             field.key,
+            field.lens.old if field.lens else "",
         )
         for name, field in kind._fields.items()
     ]
@@ -168,6 +169,16 @@ def stored_name(kind: type[Document], field: str) -> str:
     """Return what a field is called where it is stored."""
     declared_ = kind._fields.get(field)
     return field if declared_ is None else declared_.key
+
+
+def lens_of(kind: type[Document], field: str) -> Converted | None:
+    """Return how a field is made of another."""
+    return kind._fields[field].lens if field in kind._fields else None
+
+
+def lenses(kind: type[Document]) -> dict[str, Converted]:
+    """Return how fields, by their stored names, are made of others."""
+    return {field.key: field.lens for field in kind._fields.values() if field.lens}
 
 
 def typed(kind: type[D], view: View) -> D:

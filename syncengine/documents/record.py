@@ -41,7 +41,7 @@ from syncengine.documents.fields import (
     plain_value,
     unmade,
 )
-from syncengine.documents.lenses import Converted, Lens, keys
+from syncengine.documents.lenses import Converted, Lens, combined, keys
 from syncengine.documents.shape import (
     IndexMark,
     SearchMark,
@@ -53,7 +53,7 @@ from syncengine.documents.shape import (
     record_of,
     unwrapped,
 )
-from syncengine.documents.view import View, own_copy
+from syncengine.documents.view import View
 from syncengine.errors import Invalid
 
 RESERVED = frozenset({"id", "meta", "to_dict"})
@@ -120,11 +120,11 @@ class Field:
         if self.type:
             name = unmade(at, self.key, self.type)
             return container_at(view, name, self.type, self.declared)
-        entry = _plain_entry(view, at, self.key)
-        if self.lens is not None:
-            older = _plain_entry(view, at, self.lens.old)
-            if older is not None and (entry is None or older[:3] > entry[:3]):
-                return converted(self.lens.up(own_copy(older.value)), self.declared)
+        if self.lens is not None and view.shows(at):
+            slots = view.slot(at, self.key), view.slot(at, self.lens.old)
+            entry = next(iter(combined(*slots, self.lens)), None)
+        else:
+            entry = _plain_entry(view, at, self.key)
         return self._empty() if entry is None else converted(entry.value, self.declared)
 
     def _empty(self) -> Any:

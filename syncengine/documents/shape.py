@@ -12,7 +12,6 @@ import msgspec
 
 from syncengine import values
 from syncengine.documents.bound import Shaped
-from syncengine.documents.view import own_copy
 from syncengine.errors import Invalid
 
 T = TypeVar("T")
@@ -115,7 +114,7 @@ def kept_unknown(plain: Any, before: Any, declared: Any) -> Any:
         name = field.encode_name
         if name in written and name in there:
             written[name] = kept_unknown(written[name], there[name], field.type)
-    return {**own_copy(unknown), **written}
+    return {**values.own_copy(unknown), **written}
 
 
 def _struct_in(declared: Any) -> type[msgspec.Struct] | None:
@@ -135,7 +134,7 @@ def converted(value: Any, declared: Any) -> Any:
     written by another version, and is not ours to lose."""
     if isinstance(value, PLAIN):
         return value
-    value = own_copy(value)
+    value = values.own_copy(value)
     if declared is None:
         return value
     try:

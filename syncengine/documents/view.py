@@ -8,7 +8,7 @@ one; a snapshot that nobody holds any more costs nothing.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from syncengine import limits, values
 from syncengine.crdt import marks, multivalue
@@ -78,16 +78,6 @@ class Transaction(Protocol):
     def whole(self) -> AbstractContextManager[None]:
         """Make what is written inside happen as a whole or not at all."""
         ...
-
-
-def own_copy(value: Any) -> Any:
-    """Return a value for somebody who may edit it: not what is here."""
-    if values.is_list(value):
-        return list(map(own_copy, value))
-    if type(value) is dict:
-        entries = cast(dict[str, Any], value).items()
-        return {key: own_copy(item) for key, item in entries}
-    return value
 
 
 class FrozenList:
@@ -336,7 +326,7 @@ class View:
         state = self.state(container, Type.TEXT)
         spans: list[Span] = [] if state is None else state.spans()
         return [
-            Span(text, {name: own_copy(value) for name, value in marks.items()})
+            Span(text, {name: values.own_copy(value) for name, value in marks.items()})
             for text, marks in spans
         ]
 
@@ -378,7 +368,7 @@ class View:
         state = self.state(container, Type.MULTI)
         if state is None:
             return []
-        return own_copy(multivalue.shown(state.slot.get(None, EMPTY)))  # type: ignore[no-any-return]  # a list
+        return values.own_copy(multivalue.shown(state.slot.get(None, EMPTY)))  # type: ignore[no-any-return]  # a list
 
     def entries(self, container: Name) -> list[Entry]:
         """Return what each element of a list shows."""
@@ -438,7 +428,7 @@ class View:
     def plain_entry(self, entry: Entry) -> Any:
         if entry.type:
             return self.plain(entry.container, entry.type)
-        return own_copy(entry.value)
+        return values.own_copy(entry.value)
 
     # --- writing ------------------------------------------------------------------
 
@@ -493,7 +483,7 @@ class View:
         # What is written is not the caller's own, who may go on editing it.
         return tx.emit(
             self.document,
-            [int(action), reference(container, tx.actor), *map(own_copy, rest)],
+            [int(action), reference(container, tx.actor), *map(values.own_copy, rest)],
         )
 
     def types(self, action: int, container: Name, index: int, what: Any) -> bool:

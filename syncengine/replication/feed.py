@@ -10,6 +10,7 @@ from syncengine.clock import ms_from_hlc
 from syncengine.errors import Closed, Invalid
 from syncengine.ids import DeviceId, base32, node_id
 from syncengine.log.batch import Batch, UndecodableBatch, decode_spine, split_payload
+from syncengine.log.change import Change as Pending
 from syncengine.log.run import Row
 from syncengine.replication.host import Bell
 from syncengine.replication.keeper import Keeper
@@ -29,7 +30,8 @@ class Change:
     """What one transaction of somebody did, as the feed tells it."""
 
     cursor: str
-    """Where to go on after this change; it is of this file, and of no other."""
+    """Where to go on after this change; it is of this file, and of no other. Empty for
+    what is in no log yet: not signed, and on this device alone"""
     id: str
     """Its name, the same on every device: for `space.at`, say."""
     author: str
@@ -125,3 +127,20 @@ def told(keeper: Keeper, before: int, position: int, row: Row) -> list[Change]:
             )
         )
     return found
+
+
+def unsigned(keeper: Keeper, pending: list[Pending]) -> list[Change]:
+    """Return own changes that are in no batch yet, the newest first."""
+    authors = keeper.membership.actors
+    return [
+        Change(
+            "",
+            node_id((change.actor, change.seq)),
+            base32(authors.get(change.actor, DeviceId(change.actor))),
+            datetime.fromtimestamp(ms_from_hlc(change.hlc) / 1000, tz=UTC),
+            tuple(touch.document for touch in change.touches),
+            change.meta.operation_id,
+            None,
+        )
+        for change in reversed(pending)
+    ]

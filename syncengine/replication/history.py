@@ -16,8 +16,17 @@ from syncengine.crdt.operation import ContainerId, Type
 from syncengine.crdt.register import Entry, Slot
 from syncengine.crdt.text import TextState
 from syncengine.crdt.tree import TreeState
+from syncengine.documents.lenses import Converted, combined
 from syncengine.errors import NotFound
-from syncengine.ids import ActorId, DeviceId, DocumentId, base32, parse_node_id
+from syncengine.ids import (
+    ActorId,
+    DeviceId,
+    DocumentId,
+    Stamp,
+    base32,
+    node_id,
+    parse_node_id,
+)
 from syncengine.log.batch import ChangeHead, decode_spine, split_payload
 from syncengine.log.run import Row
 from syncengine.replication.feed import READ_ROWS, Change, told
@@ -77,6 +86,11 @@ class Why:
     """In words"""
     over: list[LostValue]
     """Concurrent writes that lost, and nobody replaced since"""
+    change: str = ""
+    """The change that wrote it, as in `history`; before it is signed, of this device
+    alone, its last operation"""
+    arrived: datetime | None = None
+    """When it was on this disk; None: not signed yet, or not known"""
 
 
 _MERGES = {
@@ -90,9 +104,17 @@ _MERGES = {
 }
 
 
-def why(document: State, path: str, steps: list[str], devices: Devices) -> Why:
-    """Return why the field at `steps` shows what it shows; raises `NotFound`."""
-    (winner, *rest), place = _slot(document, path, steps)
+def why(
+    document: State,
+    path: str,
+    steps: list[str],
+    keeper: Keeper,
+    lens: Converted | None = None,
+) -> Why:
+    """Return why the field at `steps` shows what it shows; raises `NotFound`. With
+    `lens`, it is converted from another."""
+    devices = keeper.membership.actors
+    (winner, *rest), place, moved = _slot(document, path, steps, lens)
     lost = [
         lost_value(document, path, entry, devices, place) for entry in rest if entry.hlc
     ]
@@ -109,6 +131,10 @@ def why(document: State, path: str, steps: list[str], devices: Devices) -> Why:
         )
     else:
         rule = "the last write; its author had seen all others"
+    if moved is not None:
+        by, at = _device(moved[1], devices), _moment(moved[0])
+        rule += f"; it stands where {by[:8]} moved it at {at:%Y-%m-%d %H:%M:%S}Z"
+    change, arrived = _arrival(keeper, winner.actor, winner.seq)
     return Why(
         path,
         document.entry_value(winner),
@@ -116,32 +142,56 @@ def why(document: State, path: str, steps: list[str], devices: Devices) -> Why:
         _when(winner),
         rule,
         lost,
+        change,
+        arrived,
     )
+
+
+def _arrival(keeper: Keeper, actor: ActorId, seq: int) -> tuple[str, datetime | None]:
+    """Return (the change that an operation is of, when its batch came in here)."""
+    for batch in keeper.batches_at(actor, seq):
+        for head in decode_spine(batch.header, split_payload(batch.payload)):
+            if head.seq <= seq <= head.end:
+                ((arrived,),) = keeper.store.read(sql.ARRIVED, keeper.ns, batch.id) or [
+                    (None,)
+                ]
+                when = None
+                if arrived is not None:
+                    when = datetime.fromtimestamp(arrived / 1000, tz=UTC)
+                return node_id((actor, head.seq)), when
+    return node_id((actor, seq)), None
 
 
 def text_at(document: State, path: str, steps: list[str]) -> ContainerId:
     """Return the text that a field shows; raises `NotFound`."""
-    shown = _slot(document, path, steps)[0][0]
+    shown = _slot(document, path, steps, None)[0][0]
     if shown.type != Type.TEXT:
         raise NotFound(f"{path} shows no text that merges")
     return shown.container
 
 
-def _slot(document: State, path: str, steps: list[str]) -> tuple[Slot, Any]:
-    """Return the writes at a place, and what that is: (container, key or element)."""
+def _slot(
+    document: State, path: str, steps: list[str], lens: Converted | None
+) -> tuple[Slot, Any, Stamp | None]:
+    """Return the writes at a place, what that is: (container, key or element), and the
+    move that put it there, if one did."""
     place: Any = None
+    moved: Stamp | None = None
     container: ContainerId = None
     type_: int = Type.MAP
     slot: Slot = ()
     for step in steps:
         state = document.state(container, type_)
-        slot = ()
+        slot, moved = (), None
         if isinstance(state, TreeState):
             node = parse_node_id(step)
             if state.place(node) is not None:
-                slot = (Entry(0, node[0], node[1], None, Type.MAP, node),)
+                moved = state.moved(node)
+                slot = (Entry(*moved, None, Type.MAP, node),)
         elif isinstance(state, MapState):
             slot, place = state.slots.get(step, ()), (container, step)
+            if lens is not None and container is None:
+                slot = combined(slot, state.slots.get(lens.old, ()), lens)
         elif (
             isinstance(state, ListState)
             and step.isdecimal()
@@ -149,12 +199,13 @@ def _slot(document: State, path: str, steps: list[str]) -> tuple[Slot, Any]:
         ):
             element = state.element_at(int(step))
             slot, place = state.slots[element], (container, element)
+            moved = next((e[:3] for e in state.places.get(element, ())), None)
         if not slot:
             raise NotFound(f"there is no {path}")
         container, type_ = slot[0].container, slot[0].type or -1
         if type_ not in _NESTS and step is not steps[-1]:
             raise NotFound(f"there is no {path}: {step} has no parts that are written")
-    return slot, place
+    return slot, place, moved
 
 
 @dataclass(frozen=True)
@@ -204,8 +255,7 @@ class _Times:
                 yield n, None
                 return
             count = min(n, head.end - seq + 1)
-            at = datetime.fromtimestamp(ms_from_hlc(head.hlc) / 1000, tz=UTC)
-            yield count, at
+            yield count, _moment(head.hlc)
             seq, n = seq + count, n - count
 
     def _head(self, actor: ActorId, seq: int) -> ChangeHead | None:
@@ -231,7 +281,7 @@ def conflicts(keeper: Keeper, name: DocumentId) -> Iterator[Conflict]:
             path,
             values.decode(raw),
             _device(ActorId(actor), devices),
-            datetime.fromtimestamp(ms_from_hlc(hlc) / 1000, tz=UTC),
+            _moment(hlc),
             _device(ActorId(winner), devices) if winner else None,
         )
 
@@ -251,7 +301,11 @@ def _device(actor: ActorId, devices: Devices) -> str:
 
 
 def _when(entry: Entry) -> datetime:
-    return datetime.fromtimestamp(ms_from_hlc(entry.hlc) / 1000, tz=UTC)
+    return _moment(entry.hlc)
+
+
+def _moment(hlc: int) -> datetime:
+    return datetime.fromtimestamp(ms_from_hlc(hlc) / 1000, tz=UTC)
 
 
 def newest(keeper: Keeper, position: int, path: str | None, count: int) -> list[Change]:
@@ -281,12 +335,16 @@ def _of_row(keeper: Keeper, at: int, row: Row, path: str | None) -> list[Change]
     return [
         change
         for change in reversed(told(keeper, at - 1, at, row))
-        if path is None
-        or any(
-            touched == path or touched.startswith(f"{path}/")
-            for touched in change.documents
-        )
+        if is_about(change, path)
     ]
+
+
+def is_about(change: Change, path: str | None) -> bool:
+    """Whether a change touched a document or a collection; None: any."""
+    return path is None or any(
+        touched == path or touched.startswith(f"{path}/")
+        for touched in change.documents
+    )
 
 
 def steps_of(path: str) -> tuple[str, list[str]]:

@@ -38,9 +38,16 @@ class Relay:
     """One namespace at a hub."""
 
     def __init__(
-        self, keeper: Keeper, writer: Writer, key: PrivateKey, *, is_new: bool
+        self,
+        keeper: Keeper,
+        writer: Writer,
+        key: PrivateKey,
+        clock: Clock,
+        *,
+        is_new: bool,
     ):
         self.keeper = keeper
+        self._clock = clock
         self._is_new = is_new  # no file knows it yet
         self.committed_position = keeper.position
         self.channels: list[Told] = []
@@ -77,7 +84,7 @@ class Relay:
         if self._is_new:
             row = (self.keeper.ns, self.keeper.namespace, None, None)
             writes.clear(sql.ADD_NAMESPACE, *row)
-        self.keeper.collect(writes)
+        self.keeper.collect(writes, self._clock.now_ms())
         writes.add(sql.SET_POSITION, self.keeper.position, self.keeper.ns)
         return self.keeper.position
 
@@ -147,7 +154,7 @@ class Hub:
     def _add(self, ns: int, namespace: NamespaceId, *, is_new: bool = False) -> Relay:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
         keeper.load()
-        relay = Relay(keeper, self.writer, self.key, is_new=is_new)
+        relay = Relay(keeper, self.writer, self.key, self.clock, is_new=is_new)
         self._relays[namespace] = relay
         return relay
 

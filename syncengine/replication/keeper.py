@@ -390,8 +390,8 @@ class Keeper:
             self._remember(row.header.actor, row.header.end, row.id)
         admission.stored.append((self.position, row))
 
-    def collect(self, writes: Writes) -> None:
-        """Add to `writes` what no file has yet."""
+    def collect(self, writes: Writes, now_ms: int) -> None:
+        """Add to `writes` what no file has yet; it arrives now."""
         ns = self.ns
         if self._clear_first:
             for statement in sql.CLEAR_LOG:
@@ -413,6 +413,7 @@ class Keeper:
                     row.payload,
                     row.signature,
                     chain,
+                    now_ms,
                 )
             else:
                 writes.add(
@@ -428,6 +429,7 @@ class Keeper:
                     row.body,
                     row.signature,
                     chain,
+                    now_ms,
                 )
         assert not self._writing, "one commit at a time"
         self._writing, self._unwritten = self._unwritten, []

@@ -1117,7 +1117,7 @@ class Namespace:
             for statement in statements:
                 writes.add(statement, *params)
         self._also.clear()
-        self.keeper.collect(writes)
+        self.keeper.collect(writes, self.clock.now_ms())
         group = self.documents.collect(writes)
         for actor in sorted(self._changed_actors):
             state = self.delivery.applied[actor]

@@ -5,12 +5,14 @@ from typing import Any
 
 from syncengine.crdt.document import Document
 from syncengine.errors import NotFound, NotOurs
-from syncengine.ids import DocumentId, Lineage, NamespaceId, parse_document_id
-from syncengine.replication import history
+from syncengine.ids import ActorId, DocumentId, Lineage, NamespaceId, parse_document_id
+from syncengine.log.change import Change as LogChange
+from syncengine.replication import feed, history
 from syncengine.replication.documents import Documents
 from syncengine.replication.feed import Change
 from syncengine.replication.history import Why
 from syncengine.replication.keeper import Keeper
+from syncengine.replication.outbox import Outbox
 from syncengine.replication.tables import stored_views
 from syncengine.storage.inline import InlineStore
 from syncengine.storage.query import Guarded
@@ -80,17 +82,32 @@ class Reader:
             return guarded.table(query)
 
     def changes(self, ns: int, path: str | None, count: int) -> list[Change]:
-        """Return up to `count` changes of the log, the newest first: all, or those of
-        a document or a collection."""
+        """Return up to `count` changes, the newest first: all, or those of a document
+        or a collection; also what is not signed yet, and on this device alone. Raises
+        `NotFound` where there is no such document."""
         keeper = self._keeper(ns)
-        return history.newest(keeper, keeper.position, path, count)
+        found = [
+            change
+            for change in feed.unsigned(keeper, self._pending(ns))
+            if history.is_about(change, path)
+        ][:count]
+        found += history.newest(keeper, keeper.position, path, count - len(found))
+        if not found and path is not None and "/" in path:
+            self.document(ns, parse_document_id(path))
+        return found
+
+    def _pending(self, ns: int) -> list[LogChange]:
+        ((actor,),) = self.store.read(
+            "SELECT actor FROM _sync_namespace WHERE ns = ?", ns
+        )
+        outbox = Outbox(self.store, ns)
+        return outbox.stored(None if actor is None else ActorId(actor))
 
     def why(self, ns: int, path: str) -> Why:
         """Return why a field shows what it shows; raises `NotFound`."""
         name, steps = history.steps_of(path)
         document = self.document(ns, parse_document_id(name))
-        devices = self._keeper(ns).membership.actors
-        return history.why(document, path, steps, devices)
+        return history.why(document, path, steps, self._keeper(ns))
 
     def _keeper(self, ns: int) -> Keeper:
         ((name,),) = self.store.read("SELECT id FROM _sync_namespace WHERE ns = ?", ns)

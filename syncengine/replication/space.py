@@ -331,10 +331,11 @@ class Space:
         """
         self.check_usable()
         if isinstance(kind, str):
-            within = kind if kind.count("/") > 1 else None
+            lens, within = None, kind if kind.count("/") > 1 else None
             name = parse_document_id(history.steps_of(kind)[0] if within else kind)
         else:
             name = document_id(model.collection_of(kind), id or "")
+            lens = model.lens_of(kind, field or "")
             field = None if field is None else model.stored_name(kind, field)
             within = None
         await self.engine.whole()
@@ -342,6 +343,10 @@ class Space:
             document = self.engine.documents.find(name)
             if document is None:
                 raise NotFound(f"there is no {name}")
+            if lens is not None:
+                path = document.path(None, lens.new)
+                why = history.why(document, path, [lens.new], self.engine.keeper, lens)
+                return why.over
             return [
                 lost
                 for key, lost in self._lost(document, None, Type.MAP)
@@ -483,10 +488,10 @@ class Space:
         """
         self.check_usable()
         path = _field_path(kind, id, field)
+        lens = None if isinstance(kind, str) else model.lens_of(kind, field or "")
         await self.engine.whole()
         with self._document_of(path) as (document, steps):
-            devices = self.engine.keeper.membership.actors
-            return history.why(document, path, steps, devices)
+            return history.why(document, path, steps, self.engine.keeper, lens)
 
     async def blame(
         self, kind: Any, id: str | None = None, field: str | None = None

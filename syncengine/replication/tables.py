@@ -12,6 +12,7 @@ from weakref import WeakSet
 from syncengine.crdt.document import Document as State
 from syncengine.documents import columns, model
 from syncengine.documents.columns import Column
+from syncengine.documents.lenses import Converted
 from syncengine.errors import Closed
 from syncengine.replication.documents import Documents
 from syncengine.storage.sql import statements as sql
@@ -25,6 +26,10 @@ log = logging.getLogger("syncengine")
 # SQLite has at most 2,000, and three are ours.
 COLUMNS_MAX = 1_990
 
+# What the file says of a table: it holds all; or all, but some columns were written by
+# who could not convert them.
+FILLED, GUESSED = 1, 2
+
 # Documents brought into a new table in one commit: others write in between.
 FILL_DOCUMENTS = 200
 
@@ -35,6 +40,9 @@ class Table:
     def __init__(self, collection: str, made_of: list[Column], *, filled: bool):
         self.collection = collection
         self.columns = made_of
+        self.lenses: dict[str, Converted] = {}
+        """How columns, by the stored name of their field, are converted: as far as
+        this program knows"""
         self.filled = filled
         self.fill_after = 0  # the document up to which it is filled
         self.name = f"_sync_table_{collection}"
@@ -136,8 +144,19 @@ class Table:
     def row(self, document: State, number: int, ns: int) -> list[Any]:
         """Return all that `put` and `fill` ask for."""
         key = document.name.partition("/")[2]
-        shown = [columns.value_of(document, column) for column in self.columns]
-        return [number, ns, key, *shown]
+        return [number, ns, key, *(self.cell(document, c) for c in self.columns)]
+
+    def cell(self, document: State, column: Column) -> Any:
+        lens = self.lenses.get(column.stored) if column.converts else None
+        return columns.value_of(document, column, lens)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether it has columns of which this program does not know how to convert."""
+        return any(
+            column.converts and column.stored not in self.lenses
+            for column in self.columns
+        )
 
 
 class Tables:
@@ -154,6 +173,8 @@ class Tables:
         self._views: dict[int, dict[str, str]] = {}
         self._taken = {name for (name,) in store.read("PRAGMA module_list")}
         self._is_cleared = False
+        self._guessed: set[str] = set()
+        """Whose rows a program wrote that did not know how to convert"""
         self._load()
         if any(not table.filled for table in self._tables.values()):
             writer.flush(self)
@@ -163,6 +184,8 @@ class Tables:
         for collection, raw, filled in self._store.read("SELECT * FROM _sync_table"):
             made_of = columns.decode(raw)
             self._tables[collection] = Table(collection, made_of, filled=bool(filled))
+            if filled == GUESSED:
+                self._guessed.add(collection)
 
     def declare(self, kind: type[model.Document]) -> None:
         """Keep the documents of a class in a table from now on."""
@@ -179,12 +202,16 @@ class Tables:
             # As the file has it: a default, say, may have no equal in JSON.
             wanted = columns.decode(columns.encode(wanted))
             wanted = columns.merged(known.columns, wanted)
-            if wanted == known.columns:
+            known.lenses.update(model.lenses(kind))
+            guessed = collection in self._guessed and not known.guesses
+            if wanted == known.columns and not guessed:
                 return
         if len(wanted) > COLUMNS_MAX:
             log.warning("%s has too many fields for a table", collection)
             return
         table = Table(collection, wanted, filled=False)
+        table.lenses = {**(known.lenses if known else {}), **model.lenses(kind)}
+        self._guessed.discard(collection)
         self._tables[collection] = self._undefined[collection] = table
         self._views.clear()
         self._whole.clear()
@@ -216,6 +243,10 @@ class Tables:
         if table is None:
             return
         self._define(writes)
+        if table.guesses and table.filled and table.collection not in self._guessed:
+            self._guessed.add(table.collection)
+            made_of = columns.encode(table.columns)
+            writes.clear(sql.PUT_TABLE, table.collection, made_of, GUESSED)
         by_row = table.search and table.filled and table.words_made_in is not writes
         if by_row and (document not in self._whole or self._has_words(table, document)):
             table.write_words(writes, number)
@@ -228,8 +259,8 @@ class Tables:
         else:
             fields = document.changed_fields()
             for i, column in enumerate(table.columns):
-                if column.stored in fields:
-                    value = columns.value_of(document, column)
+                if column.stored in fields or column.converts in fields:
+                    value = table.cell(document, column)
                     writes.add(
                         f"UPDATE {table.name} SET c{i} = ? WHERE document = ?",
                         value,
@@ -293,8 +324,13 @@ class Tables:
             writes.define(table.view())
             if table.search is not None:
                 table.write_all_words(writes)
+            if table.guesses:
+                self._guessed.add(table.collection)
             writes.clear(
-                sql.PUT_TABLE, table.collection, columns.encode(table.columns), 1
+                sql.PUT_TABLE,
+                table.collection,
+                columns.encode(table.columns),
+                GUESSED if table.guesses else FILLED,
             )
 
     def committed(self, token: None) -> None:
@@ -311,6 +347,7 @@ class Tables:
         self._tables.clear()
         self._views.clear()
         self._whole.clear()
+        self._guessed.clear()
         self._load()
 
 

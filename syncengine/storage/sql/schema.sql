@@ -31,6 +31,7 @@ CREATE TABLE _sync_log (
     body      BLOB NOT NULL,         -- payload of a batch, or body of an entry
     signature BLOB NOT NULL,         -- empty inside a run: a later one binds it
     chain     BLOB NOT NULL,         -- of all ids up to here: which log this is
+    arrived   INTEGER,               -- when, by this machine's clock (ms)
     PRIMARY KEY (ns, position)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX _sync_log_id ON _sync_log (ns, id);

@@ -5,7 +5,7 @@ from importlib.resources import files
 SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
 
 APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
-FORMAT = 4  # PRAGMA user_version
+FORMAT = 5  # PRAGMA user_version
 
 # What makes of a file the next format's, by the format that it has.
 MIGRATIONS = {
@@ -28,6 +28,7 @@ MIGRATIONS = {
         "seq INTEGER NOT NULL, change BLOB NOT NULL, PRIMARY KEY (ns, name, seq)) "
         "WITHOUT ROWID",
     ),
+    4: ("ALTER TABLE _sync_log ADD COLUMN arrived INTEGER",),
 }
 
 # A commit that was acknowledged survives power loss only with FULL: measured.
@@ -53,7 +54,8 @@ NAME_NAMESPACE = "UPDATE _sync_namespace SET name = ?, address = ? WHERE ns = ?"
 REMEMBER_ADDRESS = (
     "UPDATE _sync_namespace SET address = ? WHERE ns = ? AND address IS NULL"
 )
-APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ARRIVED = "SELECT arrived FROM _sync_log WHERE ns = ? AND id = ?"
 CHAIN_AT = "SELECT chain FROM _sync_log WHERE ns = ? AND position = ?"
 DROP_HEAD = "DELETE FROM _sync_head WHERE ns = ? AND actor = ? AND id = ?"
 PUT_HEAD = "INSERT OR REPLACE INTO _sync_head VALUES (?, ?, ?, ?)"

@@ -159,6 +159,32 @@ async def test_queries_and_paths_follow_a_renamed_field() -> None:
         assert await space.lost_values(Task2, "1", "headline") == []
 
 
+async def test_who_lost_is_told_as_it_is_read() -> None:
+    async with two_members() as pair:
+        async with pair[0].transaction() as tx:
+            tx.create(Task1, "1", done=False)
+        await meet(*pair)
+        async with pair[1].transaction() as tx:
+            tx.get(Task2, "1").status = "waiting"
+        async with pair[0].transaction() as tx:
+            tx.get(Task1, "1").done = True
+        await meet(*pair)
+        for space in pair:
+            shown = (await space.get(Task2, "1")).status
+            why = await space.why(Task2, "1", "status")
+            (lost,) = await space.lost_values(Task2, "1", "status")
+            assert why.value == shown
+            assert {shown, lost.value} == {"waiting", "done"}
+            assert why.over == [lost]
+        async with pair[0].transaction() as tx:
+            tx.get(Task1, "1").done = False
+        await meet(*pair)
+        for space in pair:
+            assert (await space.get(Task2, "1")).status == "open"
+            assert (await space.why(Task2, "1", "status")).value == "open"
+            assert await space.lost_values(Task2, "1", "status") == []
+
+
 class Line1(Record):
     text: str = ""
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -44,8 +46,11 @@ async def test_why_of_concurrent_writes_names_who_lost(
     pair: tuple[Space, Space],
 ) -> None:
     answers = [await space.why(Note, "1", "title") for space in pair]
-    assert answers[0] == answers[1]
     why = answers[0]
+    assert why == replace(answers[1], arrived=why.arrived)
+    assert why.change in [change.id for change in await pair[0].history(Note, "1")]
+    assert why.arrived is not None
+    assert abs(datetime.now(UTC) - why.arrived) < timedelta(minutes=5)
     devices = [space._replica.id for space in pair]  # pyright: ignore[reportPrivateUsage]
     (lost,) = why.over
     told = {(why.value, why.author), (lost.value, lost.author)}
@@ -292,3 +297,27 @@ async def test_lost_values_are_asked_for_by_path(pair: tuple[Space, Space]) -> N
 
     assert lost == (await pair[0].lost_values(Note, "1", "title"))[0]
     assert await pair[0].lost_values("note/1/body") == []
+
+
+async def test_why_says_who_moved_an_element_and_a_node() -> None:
+    async with two_members() as (ours, theirs):
+        async with ours.transaction() as tx:
+            page = tx["page/1"]
+            page["items"] = ["a", "b"]
+            tree = page.tree("outline")
+            first, second = tree.add({"n": 1}), tree.add({"n": 2})
+        await meet(ours, theirs)
+        async with theirs.transaction() as tx:
+            page = tx["page/1"]
+            page["items"].move(1, 0)
+            page.tree("outline")[second.id].move(under=first)
+        await meet(ours, theirs)
+
+        mover = theirs._replica.id  # pyright: ignore[reportPrivateUsage]
+        why = await ours.why("page/1/items/0")
+        assert (why.value, why.author == mover) == ("b", False)
+        assert f"{mover[:8]} moved it" in why.rule
+        assert "moved it" not in (await ours.why("page/1/items/1")).rule
+        why = await ours.why(f"page/1/outline/{second.id}")
+        assert why.author == mover
+        assert abs(datetime.now(UTC) - why.at) < timedelta(minutes=5)

@@ -14,6 +14,7 @@ import pytest
 import syncengine
 import transport
 from syncengine import (
+    Converted,
     Counter,
     Document,
     Indexed,
@@ -339,6 +340,7 @@ async def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
     plain.execute("DROP TABLE _sync_past")
     for table in ("_sync_seen", "_sync_branch", "_sync_branch_change"):
         plain.execute(f"DROP TABLE {table}")
+    plain.execute("ALTER TABLE _sync_log DROP COLUMN arrived")
     plain.execute("PRAGMA user_version = 1")
     plain.commit()
     plain.close()
@@ -550,3 +552,45 @@ async def test_a_field_may_become_searchable_later(tmp_path: Path) -> None:
     plain = sqlite3.connect(tmp_path / "a.db")
     assert plain.execute("SELECT rowid FROM _sync_search_recipe('milk')").fetchall()
     plain.close()
+
+
+class Task1(Document, collection="task"):
+    done: bool = False
+
+
+class Task2(
+    Document,
+    collection="task",
+    lenses=[
+        Converted(
+            "done", "status", up=lambda d: "done" if d else "open", down="done".__eq__
+        )
+    ],
+):
+    status: Indexed[str] = "open"
+
+
+async def test_a_column_shows_what_an_older_version_wrote_as_it_is_converted(
+    tmp_path: Path,
+) -> None:
+    asked = "SELECT id FROM task WHERE status = 'done' ORDER BY id"
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Task1, "1", done=True)
+            tx.create(Task2, "2", status="waiting")
+        assert [row["id"] for row in await space.sql(asked)] == ["1"]
+        async with space.transaction() as tx:
+            tx.get(Task1, "2").done = True
+            tx.get(Task2, "1").status = "waiting"
+        assert [row["id"] for row in await space.sql(asked)] == ["2"]
+    # A program without the class cannot convert: who has it makes it right again.
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["task/3"]["done"] = True
+            tx["task/2"]["done"] = False
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        await space.get(Task2, "1")
+        assert [row["id"] for row in await space.sql(asked)] == ["3"]
