@@ -6,6 +6,7 @@
     ├── NotFound (LookupError)        the caller asked for what is not there
     ├── AlreadyExists                 the caller made what is there already
     ├── Invalid (ValueError)          the caller's value, with its path and bound
+    │   ├── OutOfRange (IndexError)   ... is a position that is not there
     │   └── TooLarge                  ... exceeds a limit
     ├── FrozenDocument                a write to a snapshot
     ├── TransactionClosed             a draft used after its block
@@ -58,6 +59,10 @@ class Invalid(SyncError, ValueError):
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
         self.bound = bound
+
+
+class OutOfRange(Invalid, IndexError):
+    """A position that is not there; `bound` is the length."""
 
 
 class TooLarge(Invalid):

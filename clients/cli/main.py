@@ -711,24 +711,38 @@ async def import_(context: Context, file: Any) -> None:
     What is there is edited where it differs; importing twice changes nothing.
     """
 
-    def records() -> Iterator[dict[str, Any]]:
+    size = None if file.name == "<stdin>" else Path(file.name).stat().st_size
+    count = read = 0
+
+    def records() -> Iterator[tuple[int, dict[str, Any]]]:
+        nonlocal read
         for number, line in enumerate(file, 1):
+            read += len(line.encode())
             try:
                 record = json.loads(line)
                 if not isinstance(record, dict):
                     raise ValueError("no object")
             except ValueError as error:
                 raise Invalid(f"line {number} is no record: {error}") from None
-            yield record
+            yield number, record
 
     async with context.open() as replica:
         space = await context.space(replica)
-        with stderr.status("Importing", spinner="dots") as shown:
-            count = 0
-            waiting = records()
+        waiting = records()
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        quiet = not stderr.is_terminal
+        with Progress(*columns, console=stderr, transient=True, disable=quiet) as bar:
+            task = bar.add_task("Importing", total=size)
             while page := list(itertools.islice(waiting, IMPORT_DOCUMENTS)):
-                count += await space.load(page)
-                shown.update(f"Importing: {count:,} documents")
+                async with space.transaction() as tx:
+                    for number, record in page:
+                        try:
+                            tx.load(record)
+                        except Invalid as error:
+                            raise Invalid(f"line {number}: {error}") from error
+                count += len(page)
+                told = f"Importing: {count:,} documents"
+                bar.update(task, completed=read, description=told)
         data = {"documents": count, "pending": space.pending}
         context.out.result(data, f"{count} documents.")
         context.note_outsider(space)

@@ -133,8 +133,14 @@ def load(view: View, record: Mapping[str, Any]) -> None:
     value = record.get("value")
     if not isinstance(types, dict) or not isinstance(value, dict):
         raise Invalid('a record is {"path": ..., "value": {...}, "types": {...}}')
-    notes = _Notes(types, _marks(record.get("marks", {})))
-    built: Any = _built(value, "", notes)
+    try:
+        notes = _Notes(types, _marks(record.get("marks", {})))
+        built: Any = _built(value, "", notes)
+    except Invalid as error:
+        # Paths in a record begin with the field.
+        path = f"{view.path(None)}{error.path}"
+        told = str(error).removeprefix(f"{error.path}: ")
+        raise Invalid(told, path=path, bound=error.bound) from error
     assign(view, None, Type.MAP, built, view.document.name)
 
 

@@ -47,7 +47,7 @@ from syncengine.documents.shape import (
 )
 from syncengine.documents.text import Text
 from syncengine.documents.view import Unmade, View
-from syncengine.errors import Invalid, NotFound
+from syncengine.errors import Invalid, NotFound, OutOfRange
 from syncengine.ids import OpId, node_id, parse_node_id
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class List(Bound, MutableSequence[T], Generic[T]):
         """Move the element at `index` so that it then stands at `to`.
 
         What others do to it meanwhile stays with it; of concurrent moves of one
-        element the latest counts. Raises `IndexError`.
+        element the latest counts. Raises `OutOfRange`.
         """
         view = self._bound()
         index, to = self._index(index), self._index(to)
@@ -158,7 +158,7 @@ class List(Bound, MutableSequence[T], Generic[T]):
             view.emit(Action.MOVE, self._container, source, target)
 
     def insert(self, index: SupportsIndex, value: T) -> None:
-        self.insert_all(index.__index__(), [value])
+        self.insert_all(self._int(index), [value])
 
     def extend(self, new: Iterable[T]) -> None:
         self.insert_all(len(self), list(new))
@@ -191,11 +191,23 @@ class List(Bound, MutableSequence[T], Generic[T]):
             view = self._bound()
             view.emit(Action.LIST_INSERT, self._container, self._at(at), plain)
 
-    def _index(self, index: int) -> int:
-        length = len(self)
-        at = index + length if index < 0 else index
+    def _int(self, index: SupportsIndex) -> int:
+        if not hasattr(index, "__index__"):
+            raise Invalid(
+                f"a place in a list is an int, not {type(index).__name__}",
+                path=self._bound().path(self._container),
+            )
+        return index.__index__()
+
+    def _index(self, index: SupportsIndex) -> int:
+        length, given = len(self), self._int(index)
+        at = given + length if given < 0 else given
         if not 0 <= at < length:
-            raise IndexError(f"index {index} is beyond the length {length}")
+            raise OutOfRange(
+                f"index {given} is beyond the length {length}",
+                path=self._bound().path(self._container),
+                bound=length,
+            )
         return at
 
     def _at(self, index: int, n: int = 0) -> int:
@@ -540,7 +552,7 @@ class Node(Generic[V]):
         behind the last if none is given, with all that is below it.
 
         Brings back one that was deleted. Raises `Invalid` below itself, and
-        `IndexError`.
+        `OutOfRange`.
         """
         self._tree._move(self._name, under, index)
 
@@ -588,7 +600,7 @@ class Tree(Bound, Generic[V]):
         """Add a node that holds `value`, under another (None: at the top) at an index
         among those there, behind the last if none is given.
 
-        Raises `Invalid`, and `IndexError`.
+        Raises `Invalid`, and `OutOfRange`.
         """
         view = self._bound()
         with view.writable().whole():
@@ -624,7 +636,11 @@ class Tree(Bound, Generic[V]):
         if index is None:
             index = len(siblings)
         elif not 0 <= index <= len(siblings):
-            raise IndexError(f"index {index} is beyond the {len(siblings)} siblings")
+            raise OutOfRange(
+                f"index {index} is beyond the {len(siblings)} siblings",
+                path=view.path(self._container),
+                bound=len(siblings),
+            )
         if index < len(siblings):
             at = tree.position(siblings[index])
         else:
@@ -688,6 +704,12 @@ class Tree(Bound, Generic[V]):
             for row in rows:
                 below.setdefault(row["parent"], []).append(row)
             for row in rows:
+                if row["parent"] not in known:
+                    raise Invalid(
+                        f"node {row['id']} is below {row['parent']}, which is not "
+                        "before it",
+                        path=view.path(self._container),
+                    )
                 siblings = below[row["parent"]]
                 known[row["id"]] = self._placed(
                     row, known[row["parent"]], siblings.index(row)

@@ -16,7 +16,7 @@ from syncengine.crdt.operation import Action, Type
 from syncengine.crdt.sequence.difference import text_splices
 from syncengine.documents.bound import Bound
 from syncengine.documents.view import View
-from syncengine.errors import Invalid, NotFound
+from syncengine.errors import Invalid, NotFound, OutOfRange
 from syncengine.ids import ActorId
 
 Edges = Literal["none", "before", "after", "both"]
@@ -60,7 +60,7 @@ class Text(Bound):
         if index < 0:
             index += length
         if not 0 <= index <= length:
-            raise Invalid(
+            raise OutOfRange(
                 f"index {index} is beyond the length {length}",
                 path=view.path(self._container),
                 bound=length,
@@ -69,7 +69,7 @@ class Text(Bound):
 
     def _check_ints(self, view: View, *numbers: Any) -> None:
         for number in numbers:
-            if not isinstance(number, int):
+            if not isinstance(number, int) or isinstance(number, bool):
                 raise Invalid(
                     f"a place in a text is an int, not {type(number).__name__}",
                     path=view.path(self._container),
@@ -106,7 +106,7 @@ class Text(Bound):
         if index < 0:
             index += length
         if count < 0 or index < 0 or index + count > length:
-            raise Invalid(
+            raise OutOfRange(
                 f"[{index}, {index + count}) is beyond the length {length}",
                 path=view.path(self._container),
                 bound=length,

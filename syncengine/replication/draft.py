@@ -141,6 +141,7 @@ class Draft:
             raise TooLarge(
                 f"a transaction has at most {limits.CHANGE_BYTES_MAX} bytes, this has "
                 f"{len(encoded)}; split it into several",
+                path=self._largest(),
                 bound=limits.CHANGE_BYTES_MAX,
             )
         most = limits.CHANGE_ITEMS_MAX
@@ -148,9 +149,23 @@ class Draft:
             raise TooLarge(
                 f"a transaction has at most {most} items (a field written is about "
                 "five); split it into several",
+                path=self._largest(),
                 bound=most,
             )
         return change, encoded
+
+    def _largest(self) -> str:
+        """Return where most of what was done went: a document, or a field of it."""
+        sizes: dict[str, int] = {}
+        for touch in self.touches:
+            for op in touch.ops:
+                at = str(touch.document)
+                if len(op) > 1 and isinstance(op[1], str):
+                    at += f"/{values.escape(op[1])}"
+                elif len(op) > 2 and op[1] is None and isinstance(op[2], str):
+                    at += f"/{values.escape(op[2])}"
+                sizes[at] = sizes.get(at, 0) + len(values.encode(op))
+        return max(sizes, key=sizes.__getitem__, default="")
 
     def take_back(self) -> None:
         """Undo all of it, and let go of the documents."""

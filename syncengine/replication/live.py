@@ -14,7 +14,9 @@ from syncengine.crdt.operation import Action, ContainerId, Operation, Type, leng
 from syncengine.crdt.sequence.difference import difference
 from syncengine.crdt.sequence.state import Edit, Sequence
 from syncengine.documents import model
+from syncengine.documents.fields import List
 from syncengine.documents.model import Document
+from syncengine.documents.text import Text
 from syncengine.documents.view import View
 from syncengine.errors import Invalid, NotFound, TransactionOpen
 from syncengine.ids import ActorId, document_id
@@ -37,7 +39,7 @@ class _Shown:
     """What an editor shows of one field."""
 
     container: ContainerId
-    type: Type
+    type: int
     edits: list[Any]
     """What was spliced or marked since the listeners were told"""
     listeners: list[Callable[[list[Any]], Any]]
@@ -58,7 +60,7 @@ class Live(Generic[D]):
         self._space = space
         self._kind = kind
         self._name = document_id(space.collection_of(kind), id)
-        self._fields: dict[str, _Shown] = {}
+        self._fields: dict[ContainerId, _Shown] = {}
         self._draft: Draft | None = None
         self._typed: Draft | None = None
         self._view: View
@@ -92,7 +94,8 @@ class Live(Generic[D]):
             del engine.edited[self._name]
         engine.on_reloaded.remove(self._reloaded)
         for shown in self._fields.values():
-            self._sequence(shown).unwatch(shown.edits)
+            if (state := self._sequence(shown)) is not None:
+                state.unwatch(shown.edits)
         on_disk = engine.flush()
         pending = self._space.is_pending(self._view.document)
         self._view.freeze(pending=pending, version=engine.version)
@@ -183,28 +186,45 @@ class Live(Generic[D]):
     # --- telling ------------------------------------------------------------------
 
     def on_patch(
-        self, field: str, listener: Callable[[list[Edit | MarkRange]], Any]
+        self,
+        field: "str | Text | List[Any]",
+        listener: Callable[[list[Edit | MarkRange]], Any],
     ) -> None:
-        """Call `listener` with what was done elsewhere to a Text or List field: splices
+        """Call `listener` with what was done elsewhere to a Text or List: a field by
+        its name, or one inside, as `live.doc.rows[0].body`. Splices
         `(pos, deleted, inserted)` in order; in a text that has marks, `MarkRange`s too,
         each of the text as it is at that step. What is inserted bears no mark until
         told. What the listener raises is logged, and harms nobody.
         """
-        shown = self._fields.get(field)
+        container, type_ = self._sequence_named(field)
+        shown = self._fields.get(container)
         if shown is None:
-            declared = self._kind._fields.get(field)
-            if declared is None or declared.type not in (Type.TEXT, Type.LIST):
-                raise Invalid(f"{field} is no Text or List", path=self._name)
-            shown = _Shown(declared.container, declared.type, [], [], True)
-            shown.edits = self._sequence(shown).watch()
-            shown.visible = self._view.shows(shown.container)
-            self._fields[field] = shown
+            shown = _Shown(container, type_, [], [], True)
+            self._watch(shown)
+            self._fields[container] = shown
         shown.listeners.append(listener)
 
-    def _sequence(self, shown: _Shown) -> Sequence:
+    def _sequence_named(self, field: Any) -> tuple[ContainerId, int]:
+        """Return which container is meant, and its type; raises `Invalid`."""
+        if isinstance(field, Text | List) and field._view is self._view:
+            container = self._view.found(field._container)
+            if self._view.document.state(container, field._type) is not None:
+                return container, field._type
+            raise Invalid("nothing was written there yet", path=self._name)
+        declared = self._kind._fields.get(field) if isinstance(field, str) else None
+        if declared is None or declared.type not in (Type.TEXT, Type.LIST):
+            raise Invalid(f"{field!r} is no Text or List of it", path=self._name)
+        return declared.container, declared.type
+
+    def _sequence(self, shown: _Shown) -> Sequence | None:
+        """Return what is shown; None: it is not there any more."""
         state = self._view.document.state(shown.container, shown.type)
-        assert isinstance(state, Sequence)
-        return state
+        return state if isinstance(state, Sequence) else None
+
+    def _watch(self, shown: _Shown) -> None:
+        state = self._sequence(shown)
+        shown.edits = [] if state is None else state.watch()
+        shown.visible = state is not None and self._view.shows(shown.container)
 
     def _content(self, shown: _Shown) -> Any:
         """Return what a reader sees of a field: str, or a list of values."""
@@ -222,9 +242,11 @@ class Live(Generic[D]):
         for shown in self._fields.values():
             edits, shown.edits[:] = list(shown.edits), []
             was, shown.visible = shown.visible, self._view.shows(shown.container)
+            state = self._sequence(shown)
+            if state is None:
+                continue  # it went with what a disk did not take
             if was and not shown.visible:
                 # It went as a whole, with a deleted document say.
-                state = self._sequence(shown)
                 length = getattr(state, "shown_length", state.length)
                 splices = [edit for edit in edits if isinstance(edit, Edit)]
                 gone = length - sum(len(e.inserted) - e.deleted for e in splices)
@@ -246,8 +268,7 @@ class Live(Generic[D]):
         self._view.document = document
         document.add_viewer(self._view)
         for shown, (old, spans) in zip(self._fields.values(), before, strict=True):
-            shown.edits = self._sequence(shown).watch()
-            shown.visible = self._view.shows(shown.container)
+            self._watch(shown)
             edit = Edit(*difference(old, self._content(shown)))
             edits: list[Any] = [edit] if edit.deleted or edit.inserted else []
             if shown.type == Type.TEXT:

@@ -629,6 +629,18 @@ class Space:
             steps = watching(kind, prefix=prefix)
         else:
             steps = watching(kind, id)
+        return self._subscribed(steps, tell)
+
+    def subscribe_sql(
+        self, tell: Callable[[list[SqlRow]], Any], query: str, *params: Any
+    ) -> Subscription:
+        """Call `tell` with what `watch_sql` would yield; as `subscribe` does."""
+        self.check_usable()
+        return self._subscribed(self.watch_sql(query, *params), tell)
+
+    def _subscribed(
+        self, steps: AsyncGenerator[Any, None], tell: Callable[[Any], Any]
+    ) -> Subscription:
         subscription = Subscription(steps, tell)
         self._subscriptions.add(subscription)
         subscription.task.add_done_callback(

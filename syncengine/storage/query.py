@@ -20,6 +20,11 @@ PROGRESS_STEPS = 500
 # Functions of tables that read nothing of the file.
 _HARMLESS = frozenset({"json_each", "json_tree"})
 
+# Bytes of one value: a function makes one in a single step, which nothing stops. In the
+# event loop 0.2 s of `printf`, which makes none that is larger; a text may be larger.
+INLINE_BYTES_MAX = 16 << 20
+VALUE_BYTES_MAX = 80 << 20
+
 _REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 
 
@@ -43,6 +48,11 @@ class Guarded:
         self._stopped = False
         self._left: int | None = None
         drop_views(connection)
+        self._length = connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+        schema = (
+            "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_module_list"
+        )
+        self._tables = {name.lower() for (name,) in connection.execute(schema)}
         for function in sorted(_HARMLESS):
             # Its first use defines it, which is nothing that a query may do.
             connection.execute(f"SELECT 1 FROM {function}('[]')").close()
@@ -67,6 +77,7 @@ class Guarded:
     ) -> None:
         self.connection.set_authorizer(None)
         self.connection.set_progress_handler(None, 0)
+        self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._length)
 
     def stop(self, *, stopped: bool = True) -> None:
         """Let the query that is running, and each that follows, end with an error."""
@@ -89,13 +100,16 @@ class Guarded:
         if _EXPLAIN.match(sql):
             raise Invalid("SQL: EXPLAIN is not for this; ask the file with `sqlite3`")
         self._left = steps
+        most = VALUE_BYTES_MAX if steps is None else INLINE_BYTES_MAX
+        self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
         cursor = self.connection.cursor()
         cursor.row_factory = sqlite3.Row
         try:
             rows = cursor.execute(sql, params).fetchall()
             return [column[0] for column in cursor.description or ()], rows
         except sqlite3.Error as error:
-            if self._left is not None and self._left <= 0:
+            too_big = getattr(error, "sqlite_errorname", "") == "SQLITE_TOOBIG"
+            if steps is not None and (too_big or self._left <= 0):
                 raise TakesLong from None
             told = _told(error, self.views).replace(f"_{self._secret}", "")
             raise Invalid(f"SQL: {told}") from None
@@ -108,6 +122,12 @@ class Guarded:
             if self._left <= 0:
                 return 1
         return int(self._stopped)
+
+    def _is_clause(self, name: str) -> bool:
+        """Whether a name, of which no column is read, is of a `WITH` clause: none of
+        the file's tables is called so."""
+        name = name.lower()
+        return name not in self._tables and not name.startswith(("sqlite_", "pragma_"))
 
     def _allows(
         self,
@@ -124,7 +144,7 @@ class Guarded:
             return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
         if action == sqlite3.SQLITE_READ and (
             database == "temp"
-            or (database is None and not first)
+            or (database is None and self._is_clause(first or ""))
             or (
                 inside in self._inner
                 and database == "main"

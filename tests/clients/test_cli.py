@@ -363,6 +363,10 @@ def test_export_and_import(shell: Shell) -> None:
     (shell.folder / "bad.jsonl").write_text('{"path": "a/1", "value": {}}\nnonsense\n')
     shell.run("import", "bad.jsonl", code=2)
     assert "line 2 is no record" in shell.stderr
+    bad = {"path": "a/1", "value": {"t": "x"}, "types": {"/t": "datetime"}}
+    (shell.folder / "bad.jsonl").write_text(f"{json.dumps(bad)}\n")
+    shell.run("import", "bad.jsonl", code=2)
+    assert "line 1: a/1/t: not a datetime" in shell.stderr
 
 
 def test_log_lists_changes_beside_whoever_has_the_file(shell: Shell) -> None:

@@ -61,7 +61,7 @@ MISSING = {
         "live",  # for editors, which live in the loop
         "index",
         "check_outside", "check_leaves",
-        "subscribe",  # an iterator in a thread of one's own does it
+        "subscribe", "subscribe_sql",  # an iterator in a thread of one's own does it
     },
 }  # fmt: skip
 

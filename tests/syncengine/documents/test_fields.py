@@ -23,6 +23,7 @@ from syncengine import (
     Map,
     MultiValue,
     NotFound,
+    OutOfRange,
     Replica,
     Set,
     Space,
@@ -781,3 +782,41 @@ async def test_what_is_nested_too_deep_is_refused_wherever_it_goes(
         for key, value in (("m", {"a": deep}), ("l", [deep]), ("new", deep)):
             with pytest.raises(TooLarge, match="page/1"):
                 page[key] = value
+
+
+async def test_a_place_that_is_not_there_is_named_with_the_bound(space: Space) -> None:
+    async with space.transaction() as tx:
+        page = tx["page/1"]
+        items, tree = page.list("items"), page.tree("tree")
+        text = page.text("text")
+        items.append("a")
+        text.append("abc")
+        for wrong, path, bound in (
+            (lambda: items[7], "page/1/items", 1),
+            (lambda: items.pop(-2), "page/1/items", 1),
+            (lambda: items.move(0, 3), "page/1/items", 1),
+            (lambda: tree.add({}, index=9), "page/1/tree", 0),
+            (lambda: text.insert(4, "x"), "page/1/text", 3),
+        ):
+            with pytest.raises(OutOfRange) as caught:
+                wrong()
+            assert isinstance(caught.value, IndexError)
+            assert (caught.value.path, caught.value.bound) == (path, bound)
+        for wrong, path in (
+            (lambda: items.insert(1.5, "x"), "page/1/items"),  # type: ignore[arg-type]
+            (lambda: items.move("x", 0), "page/1/items"),  # type: ignore[arg-type]
+            (lambda: text.insert(True, "x"), "page/1/text"),
+        ):
+            with pytest.raises(Invalid, match="is an int") as caught_:
+                wrong()
+            assert caught_.value.path == path
+        assert page.to_dict() == {"items": ["a"], "text": "abc"}
+
+
+async def test_what_is_too_large_is_named(space: Space) -> None:
+    with pytest.raises(TooLarge) as caught:
+        async with space.transaction() as tx:
+            tx["page/1"]["small"] = 1
+            tx["page/1"]["big"] = "x" * limits.CHANGE_BYTES_MAX
+    assert caught.value.path == "page/1/big"
+    assert caught.value.bound == limits.CHANGE_BYTES_MAX

@@ -426,6 +426,14 @@ async def test_trees_are_exported_and_imported(space: Space) -> None:
             assert made.roots[0].children[0].value.n == 2
 
 
+async def test_a_tree_without_its_trunk_is_refused(space: Space) -> None:
+    rows = [{"id": "a", "parent": "zz", "value": {}}]
+    with pytest.raises(Invalid, match="zz") as caught:
+        async with space.transaction() as tx:
+            tx["page/1"].tree("outline").replace(rows)
+    assert caught.value.path == "page/1/outline"
+
+
 async def test_two_devices_edit_one_tree() -> None:
     async with two_members() as pair:
         async with pair[0].transaction() as tx:

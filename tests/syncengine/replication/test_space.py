@@ -17,6 +17,7 @@ from syncengine import (
     Counter,
     Document,
     Invalid,
+    List,
     NotFound,
     Space,
     StoreFull,
@@ -269,6 +270,27 @@ async def test_an_editor_sees_edits_from_elsewhere_as_splices(space: Space) -> N
 
     assert [tuple(edit) for edit in patches] == [(5, 0, "!")]
     assert str((await space.get(Doc, "d")).body) == "ello!"
+
+
+async def test_an_editor_sees_edits_of_a_text_inside(space: Space) -> None:
+    patches: list[Any] = []
+    async with space.transaction() as tx:
+        tx["page/1"]["rows"] = [{}]
+        tx["page/1"]["rows"][0].text("body").append("hello")
+
+    class Page(Document, collection="page"):
+        rows: List[Any] = List()
+
+    async with space.live(Page, "1") as live:
+        live.on_patch(live.doc.rows[0].text("body"), patches.extend)
+        async with space.transaction() as tx:
+            tx["page/1"]["rows"].insert(0, "x")
+            tx["page/1"]["rows"][1].text("body").insert(5, "!")
+        live.doc.rows[1].text("body").append("?")
+        with pytest.raises(Invalid, match="no Text or List"):
+            live.on_patch("nothing", patches.extend)
+
+    assert [tuple(edit) for edit in patches] == [(5, 0, "!")]
 
 
 async def test_editors_of_one_document_see_each_other(space: Space) -> None:

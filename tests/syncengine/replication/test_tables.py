@@ -594,3 +594,63 @@ async def test_a_column_shows_what_an_older_version_wrote_as_it_is_converted(
         space = await replica.namespace("home")
         await space.get(Task2, "1")
         assert [row["id"] for row in await space.sql(asked)] == ["3"]
+
+
+async def test_a_clause_is_counted_and_a_table_of_ours_is_not(
+    tmp_path: Path,
+) -> None:
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        asked = "WITH x AS MATERIALIZED (SELECT 1 AS a UNION SELECT 2) SELECT count(*) FROM x"
+        ((count,),) = await space.sql(asked)
+        assert count == 2
+        recursive = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9) "
+            "SELECT count(*) FROM n"
+        )
+        ((count,),) = await space.sql(recursive)
+        assert count == 9
+        for name in ("_sync_log", "sqlite_master", "pragma_table_list", "dbstat"):
+            with pytest.raises(Invalid):
+                await space.sql(f"SELECT count(*) FROM {name}")
+            with pytest.raises(Invalid):
+                await space.sql(
+                    f"WITH x AS (SELECT * FROM {name}) SELECT count(*) FROM x"
+                )
+
+
+async def test_one_function_cannot_fill_the_memory(tmp_path: Path) -> None:
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        with pytest.raises(Invalid, match="too big"):
+            await space.sql("SELECT length(zeroblob(900000000))")
+        ((size,),) = await space.sql("SELECT length(printf('%.*c', 900000000, 'x'))")
+        assert size is None, "as SQLite has it"
+        for wanted in (2_000_000, 20_000_000):
+            ((size,),) = await space.sql("SELECT length(zeroblob(?))", wanted)
+            assert size == wanted
+
+
+async def test_a_callback_is_told_of_a_query() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        seen: list[list[Any]] = []
+        told = asyncio.Event()
+
+        def tell(found: list[Any]) -> None:
+            seen.append([tuple(row) for row in found])
+            told.set()
+
+        async with space.transaction() as tx:
+            tx.create(Note, "a", title="A")
+        subscription = space.subscribe_sql(
+            tell, "SELECT title FROM note WHERE id = ?", "a"
+        )
+        await told.wait()
+        told.clear()
+        async with space.transaction() as tx:
+            tx.get(Note, "a").title = "B"
+        await told.wait()
+        subscription.cancel()
+
+        assert seen == [[("A",)], [("B",)]]
