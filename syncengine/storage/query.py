@@ -109,7 +109,7 @@ class Guarded:
             return [column[0] for column in cursor.description or ()], rows
         except sqlite3.Error as error:
             too_big = getattr(error, "sqlite_errorname", "") == "SQLITE_TOOBIG"
-            if steps is not None and (too_big or self._left <= 0):
+            if steps is not None and (too_big or (self._left or 0) <= 0):
                 raise TakesLong from None
             told = _told(error, self.views).replace(f"_{self._secret}", "")
             raise Invalid(f"SQL: {told}") from None
