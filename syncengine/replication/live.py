@@ -22,6 +22,9 @@ from syncengine.errors import Invalid, NotFound, TransactionOpen
 from syncengine.ids import ActorId, document_id
 from syncengine.replication.draft import Draft
 
+# Bound views share protected parts: an underscore keeps a user's field names free.
+# pyright: reportPrivateUsage=false
+
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
 

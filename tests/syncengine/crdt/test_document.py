@@ -10,6 +10,7 @@ from syncengine.crdt.document import Document
 from syncengine.crdt.operation import (
     Action,
     InvalidOperation,
+    Type,
     UnknownOperation,
     container_from_key,
     container_key,
@@ -66,10 +67,10 @@ class Author:
         self.document = Document(NAME, self.kept)
         self.document.touches = touches
 
-    def write(self, chance: random.Random) -> None:
+    def write(self, chance: random.Random, op: list[Any] | None = None) -> None:
         self.clock += chance.randint(1, 3)
         seq = self.version.get(self.actor, 0) + 1
-        op = random_op(self.document, chance, self.actor)
+        op = op or random_op(self.document, chance, self.actor)
         seen = dict(self.version)
         self.document.apply(op, (self.clock, self.actor, seq), None)
         self.changes.append((seq, self.clock, op, seen))
@@ -224,6 +225,123 @@ def test_every_order_of_delivery_leaves_the_same_state(
 
         shown = {(a.document.canonical(), a.document.visible) for a in authors}
         assert len(shown) == 1, f"seed {seed}"
+
+
+def plain_op(author: Author, chance: random.Random) -> list[Any]:
+    """Return a random operation of a map, a counter, a set or a multi-value."""
+    maps = [
+        list(entry.container)
+        if entry.container[0] != author.actor
+        else entry.container[1]
+        for entry in author.document.root.slots.get("m", ())
+        if entry.container is not None
+    ]
+    choices: list[list[Any]] = [
+        [Action.SET, None, chance.choice("ab"), chance.randint(0, 9)],
+        [Action.DELETE, None, chance.choice("abm")],
+        [Action.MAKE, None, "m", 1],
+        [Action.INCREMENT, "n", chance.choice((1, -2, 5))],
+        [Action.ADD, "tags", chance.choice("xyz")],
+        [Action.REMOVE, "tags", chance.choice("xyz")],
+        [Action.MULTI_SET, "several", chance.choices((1, 1.0, True), k=2)],
+    ]
+    if maps:
+        choices += 2 * [[Action.SET, chance.choice(maps), "k", chance.randint(0, 9)]]
+    return chance.choice(choices)
+
+
+Written = tuple[tuple[int, ActorId, int], list[Any], dict[ActorId, int]]
+
+
+def slow(writes: list[Written]) -> dict[str, Any]:
+    """Return what shows of operations, said as plainly as can be: an operation counts
+    unless one of its kind and place knew of it; of those that count the latest shows."""
+
+    def knew(later: Written, one: Written) -> bool:
+        (_, actor, seq), (_, other, known) = one[0], later[0]
+        return known > seq if other == actor else later[2].get(actor, 0) >= seq
+
+    def of(*actions: Action, **at: Any) -> list[Written]:
+        wanted = [at.get("where"), at["key"]] if "key" in at else [at["where"]]
+        places = [op[1 : 1 + len(wanted)] for _, op, _ in writes]
+        return [
+            write
+            for write, place in zip(writes, places, strict=True)
+            if write[1][0] in actions and place == wanted
+        ]
+
+    def left(ones: list[Written], over: list[Written]) -> list[Written]:
+        return [w for w in ones if not any(knew(u, w) for u in over if u is not w)]
+
+    shown: dict[str, Any] = {}
+    for key in "ab":
+        sets = of(Action.SET, key=key)
+        counts = left(sets, [*sets, *of(Action.DELETE, key=key)])
+        if counts:
+            shown[key] = max(counts)[1][3]
+    makes = of(Action.MAKE, key="m")
+    over = [*makes, *of(Action.DELETE, key="m")]
+    touched: list[tuple[Any, dict[str, Any]]] = []
+    for make in makes:
+        (_, actor, seq), _, _ = make
+        inside = [
+            write
+            for write in writes
+            if write[1][:3:2] == [Action.SET, "k"]
+            and write[1][1] == (seq if write[0][1] == actor else [actor, seq])
+        ]
+        alive = left([make, *inside], over)
+        values = left(inside, inside)
+        if alive:
+            content = {"k": max(values)[1][3]} if values else {}
+            touched.append((max(alive)[0], content))
+    if touched:
+        shown["m"] = max(touched, key=lambda one: one[0])[1]
+    shown["n"] = sum(write[1][2] for write in of(Action.INCREMENT, where="n"))
+    shown["tags"] = [
+        tag
+        for tag in "xyz"
+        if left(
+            of(Action.ADD, where="tags", key=tag),
+            of(Action.REMOVE, where="tags", key=tag),
+        )
+    ]
+    several = of(Action.MULTI_SET, where="several")
+    kept = [value for write in left(several, several) for value in write[1][2]]
+    shown["several"] = sorted({(type(value).__name__, value) for value in kept})
+    return shown
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_what_shows_is_what_a_slow_model_says(seed: int) -> None:
+    chance = random.Random(seed)
+    authors = [Author(actor) for actor in ACTORS[:3]]
+    for _ in range(40):
+        author = chance.choice(authors)
+        if chance.random() < 0.6:
+            author.write(chance, plain_op(author, chance))
+        else:
+            author.receive(chance.choice(authors), None)
+    while any(a.receive(b, None) for a in authors for b in authors):
+        pass
+    writes: list[Written] = [
+        ((hlc, author.actor, seq), op, seen)
+        for author in authors
+        for seq, hlc, op, seen in author.changes
+    ]
+
+    for author in authors:
+        document = author.document
+        shown = {
+            key: document.entry_value(slot[0])
+            for key, slot in document.root.slots.items()
+            if key in "abm"
+        }
+        shown["n"] = document.to_value(("n", Type.COUNTER), Type.COUNTER)
+        shown["tags"] = document.to_value(("tags", Type.SET), Type.SET)
+        several = document.to_value(("several", Type.MULTI), Type.MULTI)
+        shown["several"] = sorted((type(v).__name__, v) for v in several)
+        assert shown == slow(writes)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -427,7 +427,7 @@ async def test_trees_are_exported_and_imported(space: Space) -> None:
 
 
 async def test_a_tree_without_its_trunk_is_refused(space: Space) -> None:
-    rows = [{"id": "a", "parent": "zz", "value": {}}]
+    rows: list[dict[str, Any]] = [{"id": "a", "parent": "zz", "value": {}}]
     with pytest.raises(Invalid, match="zz") as caught:
         async with space.transaction() as tx:
             tx["page/1"].tree("outline").replace(rows)

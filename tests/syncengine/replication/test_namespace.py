@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from syncengine.log.batch import (
     signed_bytes,
 )
 from syncengine.log.change import Change, Touch
+from syncengine.replication.host import sealed
 from syncengine.replication.namespace import Namespace
 from syncengine.trust.membership import OPS_BY_NAME, Entry, entry_id, make_grant
 
@@ -488,3 +490,65 @@ async def test_a_text_has_a_bound_beyond_which_all_of_a_change_is_void(
     assert shown["note/1"]["body"] == "0120123456"
     assert "list" not in shown["note/1"]
     assert len(author.voids()) == 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_rows_in_any_order_cut_anywhere_and_twice_leave_the_same(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    async with contextlib.AsyncExitStack() as stack:
+        replicas = [
+            await stack.enter_async_context(syncengine.open(":memory:"))
+            for _ in range(4)
+        ]
+        founder = await replicas[0].namespace("home")
+        invite = await founder.invite("write", uses=3)
+        spaces = [founder, *[await replica.join(invite) for replica in replicas[1:]]]
+        *writers, late = spaces
+
+        async def hand_over(source: Space, to: Space) -> None:
+            engine = source.engine
+            await sealed(engine)
+            await to.engine.take_in([r for _, r in engine.keeper.rows_after(0, 10_000)])
+            await to.engine.flush()
+
+        for _ in range(2):
+            for one in spaces:
+                for other in spaces:
+                    await hand_over(one, other)
+        for number in range(30):
+            space = chance.choice(writers)
+            async with space.transaction() as tx:
+                page = tx[f"page/{chance.randrange(2)}"]
+                page["title"] = number
+                page.text("body").insert(0, f"{number} ")
+                items = page.list("items")
+                items.append(number)
+                items.move(chance.randrange(len(items)), 0)
+                if chance.random() < 0.3:
+                    del items[-1]
+                page.counter("n").increment(number)
+            if chance.random() < 0.3:
+                await hand_over(space, chance.choice(writers))
+        for _ in range(2):
+            for one in writers:
+                for other in writers:
+                    await hand_over(one, other)
+
+        rows = [row for _, row in writers[0].engine.keeper.rows_after(0, 10_000)]
+        waiting = [*rows, *chance.sample(rows, len(rows) // 2)]
+        chance.shuffle(waiting)
+        for _ in range(len(rows)):
+            at = 0
+            while at < len(waiting):
+                count = chance.randint(1, 5)
+                await late.engine.take_in(waiting[at : at + count])
+                at += count
+            await late.engine.flush()
+            if late.engine.version == writers[0].engine.version:
+                break
+
+        for name in ("page/0", "page/1"):
+            shown = [(await s.get(name)).to_dict() for s in [*writers, late]]
+            assert all(one == shown[0] for one in shown), name
