@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from syncengine.crdt.sequence.state import Edit
     from syncengine.documents.comparing import Difference
     from syncengine.documents.fields import List, Map, Node, Tree
-    from syncengine.documents.leaves import Counter, MultiValue, Set
+    from syncengine.documents.leaves import Counter, FloatCounter, MultiValue, Set
     from syncengine.documents.lenses import Converted, Renamed
     from syncengine.documents.model import Document
     from syncengine.documents.record import Record
@@ -114,6 +114,7 @@ _HOMES = {
     "CRDTMergeStrategy": "syncengine.conflicts.resolver",
     "CustomResolverStrategy": "syncengine.conflicts.resolver",
     "Counter": "syncengine.documents.leaves",
+    "FloatCounter": "syncengine.documents.leaves",
     "List": "syncengine.documents.fields",
     "Map": "syncengine.documents.fields",
     "MultiValue": "syncengine.documents.leaves",
@@ -170,6 +171,7 @@ __all__ = [
     "Document",
     "Edit",
     "FieldMergeStrategy",
+    "FloatCounter",
     "Found",
     "FrozenDocument",
     "GCounter",

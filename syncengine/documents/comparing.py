@@ -12,6 +12,7 @@ from syncengine.crdt.sequence.difference import splices, text_splices
 from syncengine.crdt.sequence.state import Edit
 from syncengine.documents.equality import exact_entry
 from syncengine.documents.view import View
+from syncengine.ids import parse_node_id
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def _entry(
     old = before.plain_entry(was) if before is not None and was is not None else None
     new = after.plain_entry(now) if after is not None and now is not None else None
     if before and was and after and now and was.type == now.type:
-        if was.type in (Type.MAP, Type.TEXT):
+        if was.type in (Type.MAP, Type.TEXT, Type.LIST, Type.TREE):
             pass  # told in parts
         elif exact_entry(before, was) == exact_entry(after, now):
             return
@@ -75,7 +76,21 @@ def _entry(
             return
         if was.type == Type.LIST:
             edits = _list(before, was.container, after, now.container, new or [])
-            yield Difference(path, old, new, edits)
+            if edits:
+                yield Difference(path, old, new, edits)
+            there = {e.container: e for e in before.entries(was.container) if e.type}
+            for index, entry in enumerate(after.entries(now.container)):
+                if entry.type and (same := there.get(entry.container)):
+                    yield from _entry(before, same, after, entry, f"{path}/{index}")
+            return
+        if was.type == Type.TREE:
+            if _places(old) != _places(new):
+                yield Difference(path, old, new)
+            nodes = {row["id"] for row in old or ()}
+            for row in new or ():
+                if row["id"] in nodes:
+                    node = parse_node_id(row["id"])
+                    yield from _map(before, node, after, node, f"{path}/{row['id']}")
             return
     yield Difference(path, old, new)
 
@@ -91,11 +106,21 @@ def _text(
     return [*edits, *changes(spans, after.spans(now))]
 
 
+def _places(rows: list[dict[str, Any]] | None) -> list[tuple[Any, Any]]:
+    """Return where the nodes of a tree stand."""
+    return [(row["id"], row["parent"]) for row in rows or ()]
+
+
 def _list(
     before: View, was: ContainerId, after: View, now: ContainerId, new: list[Any]
 ) -> list[Edit | MarkRange]:
-    old_elements = [exact_entry(before, entry) for entry in before.entries(was)]
-    new_elements = [exact_entry(after, entry) for entry in after.entries(now)]
+    """Return the splices; what changed inside an element is no part of them."""
+
+    def known(view: View, entry: Entry) -> Any:
+        return ("is", entry.container) if entry.type else exact_entry(view, entry)
+
+    old_elements = [known(before, entry) for entry in before.entries(was)]
+    new_elements = [known(after, entry) for entry in after.entries(now)]
     return [
         Edit(pos, deleted, new[inserted])
         for pos, deleted, inserted in splices(old_elements, new_elements)

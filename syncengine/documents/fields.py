@@ -770,7 +770,7 @@ def container_at(view: View, name: Name, type_: int, declared: Any = None) -> An
     """Return a container as an application handles it."""
     match type_:
         case Type.COUNTER:
-            return bound_counter(view, name)
+            return bound_counter(view, name, declared)
         case Type.TEXT:
             return bound(Text(), view, name)
         case Type.SET:

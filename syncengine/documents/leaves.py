@@ -13,7 +13,7 @@ from syncengine.crdt.counter import MOST, parts
 from syncengine.crdt.document import element_key
 from syncengine.crdt.operation import Action, Type
 from syncengine.documents.bound import Bound, Name
-from syncengine.documents.shape import converted, plain_item
+from syncengine.documents.shape import converted, plain_item, unwrapped
 from syncengine.documents.view import View
 from syncengine.errors import Invalid
 
@@ -54,10 +54,17 @@ class Counter(int):
 
 
 class FloatCounter(float):
-    """A counter to which a float was added."""
+    """A counter of floats: as `Counter`, and reads as a float."""
 
+    _type = Type.COUNTER
     _view: View
     _container: Name
+
+    def __get__(self, instance: object, owner: type | None = None) -> "FloatCounter":
+        return self
+
+    def __set__(self, instance: object, value: float) -> None:
+        raise AssertionError("typed fields are replaced when their class is made")
 
     def increment(self, by: int | float = 1) -> None:
         """Add `by`, which may be negative."""
@@ -96,10 +103,15 @@ def increment(view: View, container: Name, by: int | float) -> None:
             view.emit(Action.INCREMENT, container, part)
 
 
-def bound_counter(view: View, container: Name) -> Counter | FloatCounter:
+def bound_counter(
+    view: View, container: Name, declared: Any = None
+) -> Counter | FloatCounter:
     number = view.number(container)
     counter: Counter | FloatCounter
-    counter = Counter(number) if isinstance(number, int) else FloatCounter(number)
+    if isinstance(number, int) and unwrapped(declared)[0] is not FloatCounter:
+        counter = Counter(number)
+    else:
+        counter = FloatCounter(number)
     counter._view, counter._container = view, container
     return counter
 

@@ -65,7 +65,13 @@ class Table:
         self.words_made_in: Writes | None = None
         """The commit that makes all of the index of words anew: it has to be told of no
         row besides"""
-        self._searched = [_column(i) for i, c in enumerate(made_of) if c.searched]
+        searched = [(i, c.name) for i, c in enumerate(made_of) if c.searched]
+        self._searched = [_column(i) for i, _ in searched]
+        # FTS5 has two names of its own.
+        self._words = [
+            _quoted(name + "_" * (name.lower() in ("rank", "rowid")))
+            for _, name in searched
+        ]
         self.search = f"_sync_search_{collection}" if self._searched else None
         self._shown = ", ".join(shown)
         self._has_namespace = "namespace" in own
@@ -91,20 +97,27 @@ class Table:
     def _search_definitions(self) -> list[str]:
         """Return the statements that make the index of words: it holds no text of its
         own. No triggers keep it: a file that trusts no schema lets none write to it."""
-        found = [f"DROP TABLE IF EXISTS _sync_search_{self.collection}"]
+        content = f"_sync_words_{self.collection}"
+        found = [
+            f"DROP TABLE IF EXISTS _sync_search_{self.collection}",
+            f"DROP VIEW IF EXISTS {content}",
+        ]
         if self.search:
-            names = ", ".join(self._searched)
-            found.append(
-                f"CREATE VIRTUAL TABLE {self.search} USING fts5({names}, "
-                f"content='{self.name}', content_rowid='document')"
-            )
+            named = zip(self._searched, self._words, strict=True)
+            shown = ", ".join(f"{column} AS {name}" for column, name in named)
+            found += [
+                f"CREATE VIEW {content} AS SELECT document, {shown} FROM {self.name}",
+                f"CREATE VIRTUAL TABLE {self.search} USING fts5("
+                f"{', '.join(self._words)}, content='{content}', "
+                "content_rowid='document')",
+            ]
         return found
 
     def write_words(self, writes: Writes, number: int) -> None:
         """Take the words of a row, as it is on disk, out of the index, and put in those
         that it has after this commit."""
-        names = ", ".join(self._searched)
-        row = f"document, {names} FROM {self.name} WHERE document = ?"
+        names, columns_ = ", ".join(self._words), ", ".join(self._searched)
+        row = f"document, {columns_} FROM {self.name} WHERE document = ?"
         writes.clear(
             f"INSERT INTO {self.search} ({self.search}, rowid, {names}) "
             f"SELECT 'delete', {row}",

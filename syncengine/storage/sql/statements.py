@@ -28,7 +28,10 @@ MIGRATIONS = {
         "seq INTEGER NOT NULL, change BLOB NOT NULL, PRIMARY KEY (ns, name, seq)) "
         "WITHOUT ROWID",
     ),
-    4: ("ALTER TABLE _sync_log ADD COLUMN arrived INTEGER",),
+    4: (
+        "ALTER TABLE _sync_log ADD COLUMN arrived INTEGER",
+        "DELETE FROM _sync_table",  # made anew by who has the classes
+    ),
 }
 
 # A commit that was acknowledged survives power loss only with FULL: measured.

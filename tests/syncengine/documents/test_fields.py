@@ -17,6 +17,7 @@ import syncengine
 from syncengine import (
     Counter,
     Document,
+    FloatCounter,
     FrozenDocument,
     Invalid,
     List,
@@ -45,6 +46,10 @@ class Page(Document):
 
 class Score(Document):
     by_name: Map[str, Counter] = Map()
+
+
+class Account(Document):
+    balance: FloatCounter = FloatCounter()
 
 
 class Note(Document):
@@ -820,3 +825,18 @@ async def test_what_is_too_large_is_named(space: Space) -> None:
             tx["page/1"]["big"] = "x" * limits.CHANGE_BYTES_MAX
     assert caught.value.path == "page/1/big"
     assert caught.value.bound == limits.CHANGE_BYTES_MAX
+
+
+async def test_a_counter_may_be_declared_to_be_of_floats(space: Space) -> None:
+    async with space.transaction() as tx:
+        account = tx.create(Account, "1")
+        assert (type(account.balance), account.balance) == (FloatCounter, 0.0)
+        account.balance += 2
+        account.balance.increment(0.5)
+        account.balance.decrement(1)
+    account = await space.get(Account, "1")
+
+    assert account.balance == 1.5
+    assert isinstance(account.balance, float)
+    ((balance,),) = await space.sql("SELECT balance FROM account")
+    assert balance == 1.5

@@ -210,15 +210,42 @@ async def test_differences_name_each_place(space: Space) -> None:
         tx["note/1"]["extra"] = 1
 
     found = {d.path: d for d in await space.diff(Note, "1", before=before)}
-    assert sorted(found) == ["body", "extra", "items", "likes", "title", "todo"]
+    assert sorted(found) == [
+        *("body", "extra", "items/0/text", "likes", "title", "todo")
+    ]
     assert (found["title"].before, found["title"].after) == ("first", "changed")
     assert (found["likes"].before, found["likes"].after) == (None, 2)
     assert found["body"].edits == [(4, 0, ", bread"), (0, 4, "bold", True)]
     assert found["todo"].edits == [Edit(1, 1, [])]
-    assert found["items"].after == [{"text": "y"}]
+    assert found["items/0/text"].after == "y"
     assert await space.diff(Note, "1", before=before, after=before) == []
     back = await space.diff("note/1", before=space.version, after=before)
     assert {d.path: d.after for d in back}["extra"] is None
+
+
+async def test_what_changed_inside_of_what_was_moved_is_told_there(
+    space: Space,
+) -> None:
+    async with space.transaction() as tx:
+        page = tx["page/1"]
+        page["rows"] = [{"n": 1}, "x", {"n": 2}]
+        page["rows"][0].text("body").append("hello")
+        tree = page.tree("outline")
+        top, other = tree.add({"t": "top"}), tree.add({"t": "other"})
+    before = space.version
+    async with space.transaction() as tx:
+        page = tx["page/1"]
+        page["rows"].move(0, 2)
+        page["rows"][2].text("body").insert(5, "!")
+        page.tree("outline")[top.id].value["t"] = "new"
+    found = {d.path: d for d in await space.diff("page/1", before=before)}
+
+    assert sorted(found) == sorted(["rows", "rows/2/body", f"outline/{top.id}/t"])
+    assert found["rows/2/body"].edits == [Edit(5, 0, "!")]
+    async with space.transaction() as tx:
+        tx["page/1"].tree("outline")[other.id].move(under=top)
+    found = {d.path: d for d in await space.diff("page/1", before=before)}
+    assert "outline" in found
 
 
 async def test_a_document_goes_back_by_a_change_of_its_own() -> None:

@@ -532,6 +532,30 @@ async def test_what_is_no_search_is_refused() -> None:
             await space.search(Note, "x")
         (found,) = await space.search(Recipe, "mil* NOT salt")
         assert found.extract == "[milk] and eggs"
+        (found,) = await space.search(Recipe, "title: milk")
+        assert await space.search(Recipe, "body: milk") == []
+
+
+class Page(Document):
+    rank: Searchable[str] = ""
+    body: Searchable[Text] = Text()
+
+
+async def test_a_search_names_fields_whatever_they_are_called() -> None:
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Page, "1", rank="first", body="second")
+        (found,) = await space.search(Page, "rank_: first")
+        assert found.extract == "[first]"
+        async with space.transaction() as tx:
+            tx.get(Page, "1").rank = "third"
+        assert await space.search(Page, "first") == []
+        (found,) = await space.search(Page, "third body: second")
+        assert found.id == "1"
+
+
+def test_what_is_searched_is_text() -> None:
     with pytest.raises(TypeError, match="str or a Text"):
         META("Bad", (Document,), {"__module__": __name__, "__annotations__": {"x": "Searchable[int]"}})  # fmt: skip
 
