@@ -177,6 +177,9 @@ class Trunk:
     def at_base(self, name: DocumentId) -> State:
         """Return a document as the base has it."""
         version = self.base
+        document = self._index.stored(name, version)
+        if document is not None:
+            return document
         document = self._index.empty(name)
         steps = self._index.steps(name, lambda lane, _: version.get(lane, 0))
         replay_at_once(document, steps)

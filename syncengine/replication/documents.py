@@ -30,6 +30,21 @@ class StoredCells:
         return rows  # type: ignore[no-any-return]  # two blobs each, by the statement
 
 
+class CopiedCells:
+    """All stored cells of one document, as they were when they were read."""
+
+    def __init__(self, rows: Iterable[tuple[bytes, bytes, bytes]]):
+        self._cells: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for container, key, state in sorted(rows):
+            self._cells.setdefault(container, []).append((key, state))
+
+    def read(
+        self, container: bytes, start: bytes = b"", stop: bytes = b"\xff" * 8
+    ) -> Iterable[tuple[bytes, bytes]]:
+        cells = self._cells.get(container, [])
+        return [cell for cell in cells if start <= cell[0] < stop]
+
+
 class Projection(Protocol):
     """What is written beside documents, in their commit."""
 
@@ -87,25 +102,35 @@ class Documents:
             return document
         if self.fresh:
             return None
+        stored = self._stored(name)
+        if stored is None:
+            return None
+        row, touches, upgrade = stored
+        document = Document(name, StoredCells(self._store, row))
+        self._rows[name] = row
+        self._cache[name] = document
+        return _with(document, touches, upgrade)
+
+    def copy(self, name: DocumentId) -> Document | None:
+        """Return a document as it is on disk, for somebody of his own: it does not
+        change with this one. None: it is not there."""
+        stored = self._stored(name)
+        if stored is None:
+            return None
+        row, touches, upgrade = stored
+        cells = CopiedCells(self._store.read(sql.ALL_CELLS, row))
+        return _with(Document(name, cells), touches, upgrade)
+
+    def _stored(self, name: DocumentId) -> tuple[int, bytes, int] | None:
         collection, _, key = name.partition("/")
-        rows = self._store.read(
+        rows: list[Any] = self._store.read(
             "SELECT document, touches, upgrade FROM _sync_document "
             "WHERE ns = ? AND collection = ? AND id = ?",
             self._ns,
             collection,
             key,
         )
-        if not rows:
-            return None
-        row, touches, upgrade = rows[0]
-        document = Document(name, StoredCells(self._store, row))
-        document.touches = {
-            ActorId(actor): (seq, hlc) for actor, seq, hlc in values.decode(touches)
-        }
-        document.needs_upgrade = bool(upgrade)
-        self._rows[name] = row
-        self._cache[name] = document
-        return document
+        return rows[0] if rows else None
 
     def get(self, name: DocumentId) -> Document:
         """Return the document, made when nothing was ever written to it."""
@@ -301,3 +326,11 @@ class Documents:
             self._ns,
         )
         return [(name, count) for name, count in rows]
+
+
+def _with(document: Document, touches: bytes, upgrade: int) -> Document:
+    document.touches = {
+        ActorId(actor): (seq, hlc) for actor, seq, hlc in values.decode(touches)
+    }
+    document.needs_upgrade = bool(upgrade)
+    return document

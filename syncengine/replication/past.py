@@ -219,6 +219,22 @@ class Index:
             document.preferred = shown.shown_seeds()
         return document
 
+    def stored(self, name: DocumentId, version: Version) -> State | None:
+        """Return a document of a version that knows all that was done to it: as the
+        file has it, without its history. None: it has to be done again."""
+        engine = self._engine
+        is_known = self._done == engine.committed_position  # all of it is indexed
+        if not (version and is_known and engine.all_on_disk) or engine.pending_count():
+            return None
+        ends: list[Any] = engine.keeper.store.read(sql.PAST_ENDS, engine.ns, name)
+        if not ends or any(
+            version.get(ActorId(actor), 0) < end or actor in engine.keeper.forks
+            for actor, end in ends
+        ):
+            return None
+        document = engine.documents.copy(name)
+        return None if document is None or document.needs_upgrade else document
+
     def steps(self, name: DocumentId, includes: Includes) -> list[Step]:
         """Return what was done to a document, in an order in which it can be done
         again: each change behind what its author had seen."""
@@ -456,8 +472,10 @@ class Past:
     async def _document(self, name: DocumentId) -> State:
         document = self._documents.get(name)
         if document is None:
+            document = self._index.stored(name, self._version)
+        if document is None:
             document = self._index.empty(name)
             steps = self._index.steps(name, self._includes)
             await replay(document, steps, Pace())
-            self._documents[name] = document
+        self._documents[name] = document
         return document

@@ -20,7 +20,7 @@ from syncengine.errors import Invalid
 from syncengine.ids import ActorId, DocumentId, OpId, node_id, parse_node_id
 from syncengine.log.batch import Batch, ChangeHead, split_payload
 from syncengine.replication.pace import Pace
-from syncengine.replication.past import UNDOS, heads_of, is_undo, replay
+from syncengine.replication.past import UNDOS, Step, heads_of, is_undo, replay
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
@@ -163,13 +163,14 @@ class Undoing:
         something to be different, with their names and what differs; None: nothing is,
         with all of them."""
         best: tuple[int, list[OpId], _Views] | None = None
+        known: dict[DocumentId, tuple[list[Step], View]] = {}
 
         async def shows(count: int) -> bool:
             nonlocal best
             names = [name for group in groups[::-1][:count] for name in group]
             if len(names) > GROUP_MAX:
                 return False
-            views = await self._views(names, done, how)
+            views = await self._views(names, done, how, known)
             differs = any(_differ(before, after) for before, after in views)
             if differs:
                 best = (count, names, views)
@@ -186,18 +187,29 @@ class Undoing:
                 low = middle
         return best
 
-    async def _views(self, names: list[OpId], done: _Done, how: str) -> _Views:
+    async def _views(
+        self,
+        names: list[OpId],
+        done: _Done,
+        how: str,
+        known: dict[DocumentId, tuple[list[Step], View]],
+    ) -> _Views:
         """Return each document that changes touched, as it would be without what was
-        undone, and then."""
+        undone, and then; `known` has the former from one call to the next."""
         without = done.undone | done.steps
         then = without | set(names) if how == _UNDO else without - set(names)
         found: _Views = []
         for document in dict.fromkeys(d for name in names for d in self._touched(name)):
-            steps = self._space.index.steps(document, lambda _, head: head.end)
-            before, after = (self._space.index.empty(document) for _ in range(2))
-            await replay(before, steps, Pace(), without)
+            index = self._space.index
+            if document not in known:
+                steps = index.steps(document, lambda _, head: head.end)
+                before = index.empty(document)
+                await replay(before, steps, Pace(), without)
+                known[document] = steps, View(before, None)
+            steps, view = known[document]
+            after = index.empty(document)
             await replay(after, steps, Pace(), then)
-            found.append((View(before, None), View(after, None)))
+            found.append((view, View(after, None)))
         return found
 
     def _touched(self, name: OpId) -> list[DocumentId]:

@@ -97,6 +97,12 @@ DROP_BRANCH = (
     "DELETE FROM _sync_branch_change WHERE ns = ? AND name = ?",
 )
 PUT_TABLE = "INSERT OR REPLACE INTO _sync_table VALUES (?, ?, ?)"
+ALL_CELLS = "SELECT container, key, state FROM _sync_cell WHERE document = ?"
+PAST_ENDS = (
+    "SELECT l.actor, max(l.last_seq) FROM _sync_past p "
+    "JOIN _sync_log l ON l.ns = p.ns AND l.position = p.position "
+    "WHERE p.ns = ? AND p.name = ? GROUP BY l.actor"
+)
 CONFLICTS = (
     "SELECT c.path, c.actor, c.hlc, c.value, c.winner FROM _sync_conflict c "
     "JOIN _sync_document d ON d.document = c.document "

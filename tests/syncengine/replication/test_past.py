@@ -184,9 +184,30 @@ async def test_reading_the_past_of_one_document_reads_no_other(space: Space) -> 
         return real(position)
 
     space.index.row_at = counted  # type: ignore[method-assign]
-    await (await space.at(space.version)).get(Note, "1")
+    before = space.version
+    shown = await (await space.at(before)).get(Note, "1")
+    assert len(read) == 0, "it is as the file has it"
 
-    assert len(read) == 1
+    async with space.transaction() as tx:
+        tx.get(Note, "1").title = "later"
+    past = await space.at(before)
+    assert (await past.get(Note, "1")).to_dict() == shown.to_dict()
+    assert len(read) == 2, "its own changes, and no other's"
+
+
+async def test_what_was_read_of_now_stays_as_it_was(space: Space) -> None:
+    async with space.transaction() as tx:
+        tx.get(Note, "1").body.insert(0, "x" * 3_000)
+    past = await space.at(space.version)
+    shown = await past.get(Note, "1")
+    for number in range(20):
+        async with space.transaction() as tx:
+            tx.get(Note, "1").body.insert(number * 50, "new")
+            tx.get(Note, "1").title = "later"
+
+    assert shown.title == "first"
+    assert str(shown.body) == "x" * 3_000
+    assert (await past.get(Note, "1")).body == shown.body
 
 
 # --- differences and going back -------------------------------------------------------
