@@ -1,8 +1,12 @@
 """Documents as tables, for whatever reads SQLite, while the program runs:
-`python examples/analytics.py` asks the `sqlite3` shell, if there is one."""
+`python examples/analytics.py` asks the `sqlite3` shell and pandas, if they are there.
+`datasette readings.db` serves the same views as web pages."""
 
 import asyncio
+import importlib
+import importlib.util
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from pathlib import Path
@@ -44,6 +48,12 @@ async def main() -> None:
         for row in await space.sql(QUERY):
             print(*row, sep="|")
         print([found.extract for found in await space.search(Reading, "bird")])
+        if importlib.util.find_spec("pandas") is not None:
+            pandas = importlib.import_module("pandas")
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+                print(
+                    pandas.read_sql("SELECT sensor, celsius FROM reading", connection)
+                )
         shell = shutil.which("sqlite3")
         if shell is None:
             print("(no sqlite3 shell here)")
