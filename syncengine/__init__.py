@@ -88,13 +88,24 @@ if TYPE_CHECKING:
     from syncengine.replication.past import Past
     from syncengine.replication.replica import Opening, Replica
     from syncengine.replication.space import Found, Space
+    from syncengine.replication.subscriber import EventSubscriber, SubscriberMetrics
     from syncengine.replication.transaction import Receipt, Transaction
     from syncengine.replication.undo import Undoing
     from syncengine.replication.watch import Subscription
+    from syncengine.storage.checkpoints import (
+        CheckpointStore,
+        CheckpointTransaction,
+        DeadLetter,
+    )
     from syncengine.storage.store import StorePath
     from syncengine.trust.invite import Invite
 
 _HOMES = {
+    "EventSubscriber": "syncengine.replication.subscriber",
+    "SubscriberMetrics": "syncengine.replication.subscriber",
+    "CheckpointStore": "syncengine.storage.checkpoints",
+    "CheckpointTransaction": "syncengine.storage.checkpoints",
+    "DeadLetter": "syncengine.storage.checkpoints",
     "VectorClock": "syncengine.conflicts.vector_clock",
     "GCounter": "syncengine.conflicts.crdts",
     "PNCounter": "syncengine.conflicts.crdts",
@@ -157,6 +168,8 @@ __all__ = [
     "Branch",
     "CRDTMergeStrategy",
     "Change",
+    "CheckpointStore",
+    "CheckpointTransaction",
     "ClockSuspect",
     "Closed",
     "Conflict",
@@ -166,10 +179,12 @@ __all__ = [
     "Converted",
     "Counter",
     "CustomResolverStrategy",
+    "DeadLetter",
     "Difference",
     "DivergenceDetected",
     "Document",
     "Edit",
+    "EventSubscriber",
     "FieldMergeStrategy",
     "FloatCounter",
     "Found",
@@ -218,6 +233,7 @@ __all__ = [
     "StoreLocked",
     "StoreReadOnly",
     "Strategy",
+    "SubscriberMetrics",
     "Subscription",
     "SyncError",
     "Text",

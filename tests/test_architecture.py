@@ -28,9 +28,10 @@ LAYERS = [
 
 # The world comes in here and nowhere else: clocks, randomness, sockets, files, keys.
 GATES: dict[str, set[str]] = {
-    "aiosqlite": {"syncengine.storage.sqlite"},
+    "aiosqlite": {"syncengine.storage.sqlite", "syncengine.storage.checkpoints"},
     "asyncio": {
         "syncengine.blocking",
+        "syncengine.storage.checkpoints",
         "syncengine.storage.sqlite",
         "syncengine.replication",
         "syncengine.testing",

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from syncengine.clock import ms_from_hlc
-from syncengine.errors import Closed, Invalid
-from syncengine.ids import DeviceId, base32, node_id
+from syncengine.errors import Closed, Invalid, NotFound
+from syncengine.ids import DeviceId, base32, node_id, parse_node_id
 from syncengine.log.batch import Batch, UndecodableBatch, decode_spine, split_payload
 from syncengine.log.change import Change as Pending
 from syncengine.log.run import Row
 from syncengine.replication.host import Bell
 from syncengine.replication.keeper import Keeper
+from syncengine.storage.sql import statements as sql
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
@@ -49,12 +50,7 @@ async def changes(space: "Space", after: str | None) -> AsyncGenerator[Change, N
     """Yield every change that is on disk, then those that come. See `Space.changes`."""
     engine = space.engine
     keeper = engine.keeper
-    done, skip, chain = _parse(after)
-    if done and keeper.chain_at(done) != chain:
-        raise Invalid(
-            "this cursor is of another file, or of one before it was restored; begin "
-            "without it, and take what you know already for done"
-        )
+    done, skip = checked(keeper, after)
     bell = Bell()
     engine.log_grew.listen(bell.set)
     engine.on_stopped.append(bell.set)
@@ -81,6 +77,39 @@ async def changes(space: "Space", after: str | None) -> AsyncGenerator[Change, N
         engine.feeds -= 1
         engine.on_stopped.remove(bell.set)
         engine.log_grew.unlisten(bell.set)
+
+
+def checked(keeper: Keeper, cursor: str | None) -> tuple[int, int]:
+    """Return (position that is done, changes of the next row that are); raises
+    `Invalid` for a cursor of another file."""
+    done, skip, chain = _parse(cursor)
+    if done and keeper.chain_at(done) != chain:
+        raise Invalid(
+            "this cursor is of another file, or of one before it was restored; begin "
+            "without it, and take what you know already for done"
+        )
+    return done, skip
+
+
+def has_more(keeper: Keeper, cursor: str | None, until: int) -> bool:
+    """Whether there are changes behind a cursor, up to a position."""
+    done, skip = checked(keeper, cursor)
+    while rows := [r for r in keeper.rows_after(done, READ_ROWS) if r[0] <= until]:
+        for at, row in rows:
+            if told(keeper, done, at, row)[skip:]:
+                return True
+            done, skip = at, 0
+    return False
+
+
+def find(keeper: Keeper, name: str) -> Change:
+    """Return a change by its id; raises `NotFound`."""
+    actor, seq = parse_node_id(name)
+    for (at,) in keeper.store.read(sql.POSITION_OF, keeper.ns, actor, seq, seq):
+        for change in told(keeper, at - 1, at, keeper.rows_after(at - 1, 1)[0][1]):
+            if change.id == name:
+                return change
+    raise NotFound(f"there is no change {name} here")
 
 
 def _parse(cursor: str | None) -> tuple[int, int, bytes]:

@@ -58,6 +58,10 @@ REMEMBER_ADDRESS = (
     "UPDATE _sync_namespace SET address = ? WHERE ns = ? AND address IS NULL"
 )
 APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+POSITION_OF = (
+    "SELECT position FROM _sync_log WHERE ns = ? AND actor = ? AND kind = 0 "
+    "AND first_seq <= ? AND last_seq >= ?"
+)
 ARRIVED = "SELECT arrived FROM _sync_log WHERE ns = ? AND id = ?"
 CHAIN_AT = "SELECT chain FROM _sync_log WHERE ns = ? AND position = ?"
 DROP_HEAD = "DELETE FROM _sync_head WHERE ns = ? AND actor = ? AND id = ?"

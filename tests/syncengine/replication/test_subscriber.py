@@ -1,0 +1,451 @@
+"""Subscribers: every change once in order, whatever the handler does."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import syncengine
+from syncengine import (
+    Change,
+    CheckpointStore,
+    CheckpointTransaction,
+    Closed,
+    EventSubscriber,
+    Invalid,
+    NotFound,
+    Space,
+)
+from tests.wires import meet, two_members
+
+
+@pytest.fixture
+async def space() -> AsyncGenerator[Space]:
+    async with syncengine.open(":memory:") as replica:
+        yield await replica.namespace("home")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncGenerator[CheckpointStore]:
+    async with await CheckpointStore.open(str(tmp_path / "audit.db")) as opened:
+        async with opened.transaction() as tx:
+            await tx.execute("CREATE TABLE line (document TEXT)")
+        yield opened
+
+
+async def write(space: Space, *numbers: int) -> None:
+    for number in numbers:
+        async with space.transaction() as tx:
+            tx[f"page/{number}"]["n"] = number
+
+
+def names(events: list[Change]) -> list[str]:
+    return [event.documents[0].removeprefix("page/") for event in events]
+
+
+async def audit(event: Change, tx: CheckpointTransaction) -> None:
+    await tx.execute("INSERT INTO line VALUES (?)", (event.documents[0],))
+
+
+async def audited(store: CheckpointStore) -> list[str]:
+    async with store.transaction() as tx:
+        found = await tx.execute("SELECT document FROM line ORDER BY rowid")
+    return [row[0].removeprefix("page/") for row in found]
+
+
+async def test_each_change_is_handed_on_in_order_and_goes_on_after_a_restart(
+    space: Space, store: CheckpointStore
+) -> None:
+    seen: list[Change] = []
+    await write(space, 1, 2)
+    async with EventSubscriber(space, store, seen.append) as subscriber:
+        await subscriber.caught_up()
+        assert names(seen) == ["1", "2"]
+        await write(space, 3)
+        await subscriber.caught_up()
+    await write(space, 4)
+    async with EventSubscriber(space, store, seen.append) as subscriber:
+        await subscriber.caught_up()
+
+    assert names(seen) == ["1", "2", "3", "4"]
+    assert subscriber.checkpoint == seen[-1].cursor
+    assert subscriber.get_metrics().events_handled == 1
+
+
+async def test_two_subscribers_have_each_their_own_checkpoint(
+    space: Space, store: CheckpointStore
+) -> None:
+    one: list[Change] = []
+    other: list[Change] = []
+    await write(space, 1)
+    async with EventSubscriber(space, store, one.append, name="one") as subscriber:
+        await subscriber.caught_up()
+    async with EventSubscriber(space, store, other.append, name="two") as subscriber:
+        await subscriber.caught_up()
+
+    assert names(one) == names(other) == ["1"]
+
+
+async def test_changes_of_others_come_too(store: CheckpointStore) -> None:
+    seen: list[Change] = []
+    async with (
+        two_members() as (ours, theirs),
+        EventSubscriber(ours, store, seen.append) as subscriber,
+    ):
+        await write(theirs, 1)
+        await meet(ours, theirs)
+        await subscriber.caught_up()
+        assert names(seen) == ["1"]
+        assert seen[0].author == theirs._replica.id  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_what_a_handler_writes_is_kept_with_the_checkpoint(
+    space: Space, store: CheckpointStore
+) -> None:
+    await write(space, 1, 2, 3)
+    async with EventSubscriber(space, store, audit) as subscriber:
+        await subscriber.caught_up()
+    async with EventSubscriber(space, store, audit) as subscriber:
+        await subscriber.caught_up()
+
+    assert await audited(store) == ["1", "2", "3"]
+
+
+async def test_a_handler_that_fails_is_tried_again_and_then_passed_over(
+    space: Space, store: CheckpointStore
+) -> None:
+    attempts: list[str] = []
+    errors: list[tuple[str, str | None]] = []
+
+    async def fails_at_2(event: Change, tx: CheckpointTransaction) -> None:
+        attempts.extend(names([event]))
+        await audit(event, tx)
+        if names([event]) == ["2"]:
+            raise ValueError("no twos")
+
+    def on_error(error: Exception, event: Change | None = None) -> None:
+        errors.append((str(error), names([event])[0] if event else None))
+
+    await write(space, 1, 2, 3)
+    subscriber = EventSubscriber(
+        space, store, fails_at_2, on_error=on_error, max_retries=2, retry_delay=1
+    )
+    async with subscriber:
+        await subscriber.caught_up()
+        assert attempts == ["1", "2", "2", "2", "3"]
+        assert errors == [("no twos", "2")] * 3
+        assert await audited(store) == ["1", "3"], "what it wrote is taken back"
+        (letter,) = await subscriber.dead_letters()
+        assert (letter.error, letter.attempts) == ("ValueError: no twos", 3)
+        metrics = subscriber.get_metrics()
+        assert (metrics.dead_letters, metrics.retries) == (1, 2)
+
+        with pytest.raises(ValueError, match="no twos"):
+            await subscriber.retry(letter.event)
+        assert await subscriber.dead_letters() == [letter]
+
+
+async def test_what_was_put_aside_is_done_later_or_dismissed(
+    space: Space, store: CheckpointStore
+) -> None:
+    away = True
+
+    async def sometimes(event: Change, tx: CheckpointTransaction) -> None:
+        if away:
+            raise OSError("away")
+        await audit(event, tx)
+
+    await write(space, 1, 2)
+    async with EventSubscriber(space, store, sometimes, max_retries=0) as subscriber:
+        await subscriber.caught_up()
+        one, two = await subscriber.dead_letters()
+        away = False
+        await subscriber.retry(two.event)
+        await subscriber.dismiss(one.event)
+        assert await subscriber.dead_letters() == []
+        with pytest.raises(NotFound):
+            await subscriber.dismiss(one.event)
+        with pytest.raises(NotFound):
+            await subscriber.retry(one.event)
+
+    assert await audited(store) == ["2"]
+
+
+async def test_a_batch_is_handed_on_as_one(
+    space: Space, store: CheckpointStore
+) -> None:
+    batches: list[list[str]] = []
+
+    def note(events: list[Change]) -> None:
+        batches.append(names(events))
+
+    await write(space, *range(7))
+    subscriber = EventSubscriber(
+        space,
+        store,
+        on_batch=note,
+        batch_size=3,
+        poll_interval=10,
+    )
+    async with subscriber:
+        await subscriber.caught_up()
+
+    assert batches == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+
+
+async def test_of_a_batch_that_fails_only_the_culprit_is_put_aside(
+    space: Space, store: CheckpointStore
+) -> None:
+    async def no_threes(events: list[Change], tx: CheckpointTransaction) -> None:
+        for event in events:
+            await audit(event, tx)
+        if "3" in names(events):
+            raise ValueError("three")
+
+    await write(space, *range(6))
+    subscriber = EventSubscriber(
+        space, store, on_batch=no_threes, poll_interval=1, max_retries=1, retry_delay=0
+    )
+    async with subscriber:
+        await subscriber.caught_up()
+        (letter,) = await subscriber.dead_letters()
+
+    assert await audited(store) == ["0", "1", "2", "4", "5"]
+    assert letter.error == "ValueError: three"
+
+
+async def test_a_checkpoint_by_hand_is_written_by_hand(
+    space: Space, store: CheckpointStore
+) -> None:
+    seen: list[Change] = []
+
+    def subscriber() -> EventSubscriber:
+        return EventSubscriber(space, store, seen.append, checkpoint_mode="manual")
+
+    await write(space, 1, 2, 3)
+    async with subscriber() as by_hand:
+        await by_hand.caught_up()
+        assert by_hand.checkpoint is None
+        await by_hand.commit(seen[0])
+    async with subscriber() as by_hand:
+        await by_hand.caught_up()
+        assert names(seen) == ["1", "2", "3", "2", "3"]
+        await by_hand.commit()
+    assert await store.load("subscriber") == seen[-1].cursor
+
+
+async def test_a_checkpoint_is_written_now_and_then(
+    space: Space, store: CheckpointStore
+) -> None:
+    seen: list[Change] = []
+    await write(space, 1, 2)
+    subscriber = EventSubscriber(
+        space, store, seen.append, checkpoint_mode="interval", checkpoint_interval=20
+    )
+    async with subscriber:
+        await subscriber.caught_up()
+        assert await store.load("subscriber") is None
+        async with asyncio.timeout(5):
+            while subscriber.checkpoint is None:
+                await asyncio.sleep(0.005)
+        assert await store.load("subscriber") == seen[-1].cursor
+        await write(space, 3)
+        await subscriber.caught_up()
+    assert await store.load("subscriber") == seen[-1].cursor, "and in the end"
+
+
+async def test_what_was_handled_lately_is_skipped(
+    space: Space, store: CheckpointStore
+) -> None:
+    seen: list[Change] = []
+
+    def subscriber(**options: Any) -> EventSubscriber:
+        return EventSubscriber(
+            space, store, seen.append, enable_idempotency=True, **options
+        )
+
+    await write(space, 1, 2)
+    async with subscriber(checkpoint_mode="manual") as one:
+        await one.caught_up()
+    async with subscriber() as again:
+        await again.caught_up()
+        await write(space, 3)
+        await again.caught_up()
+        await again.replay()
+        await again.caught_up()
+        assert names(seen) == ["1", "2", "3"]
+        assert again.get_metrics().events_skipped == 5
+    await asyncio.sleep(0.01)
+    async with subscriber(idempotency_window_ms=1) as late:
+        await late.replay()
+        await late.caught_up()
+    assert names(seen) == ["1", "2", "3"] * 2
+
+
+async def test_a_replay_begins_where_it_is_told(
+    space: Space, store: CheckpointStore
+) -> None:
+    seen: list[Change] = []
+    await write(space, 1, 2, 3)
+    async with EventSubscriber(space, store, seen.append) as subscriber:
+        await subscriber.caught_up()
+        await subscriber.replay(seen[0].cursor)
+        await subscriber.caught_up()
+
+    assert names(seen) == ["1", "2", "3", "2", "3"]
+
+
+async def test_a_handler_that_hangs_is_given_up(
+    space: Space, store: CheckpointStore
+) -> None:
+    async def hangs(event: Change) -> None:
+        await asyncio.sleep(3600)
+
+    await write(space, 1)
+    subscriber = EventSubscriber(
+        space, store, hangs, max_retries=0, handler_timeout_ms=10
+    )
+    async with subscriber:
+        await subscriber.caught_up()
+        (letter,) = await subscriber.dead_letters()
+    assert letter.error.startswith("TimeoutError")
+
+
+async def test_who_stops_while_a_handler_runs_hands_the_event_on_again(
+    space: Space, store: CheckpointStore
+) -> None:
+    started = asyncio.Event()
+
+    async def slow(event: Change, tx: CheckpointTransaction) -> None:
+        await audit(event, tx)
+        started.set()
+        await asyncio.sleep(3600)
+
+    await write(space, 1)
+    subscriber = EventSubscriber(space, store, slow)
+    await subscriber.start()
+    waiting = asyncio.create_task(subscriber.caught_up())
+    await started.wait()
+    await subscriber.stop()
+    await subscriber.stop()
+    with pytest.raises(Closed):
+        await waiting
+    assert not subscriber.is_running
+    assert await audited(store) == []
+    async with EventSubscriber(space, store, audit) as again:
+        await again.caught_up()
+    assert await audited(store) == ["1"]
+
+
+async def test_a_checkpoint_of_another_file_is_refused(
+    space: Space, store: CheckpointStore
+) -> None:
+    async with store.transaction() as tx:
+        await tx.save("subscriber", "3-0-abcd")
+    seen: list[Change] = []
+    subscriber = EventSubscriber(space, store, seen.append)
+    with pytest.raises(Invalid, match="another file"):
+        await subscriber.start()
+    await write(space, 1)
+    await subscriber.replay()
+    async with subscriber:
+        await subscriber.caught_up()
+        with pytest.raises(Invalid, match="another file"):
+            await subscriber.replay("9-0-abcd")
+        with pytest.raises(Invalid, match="no cursor"):
+            await subscriber.replay("nonsense")
+    assert names(seen) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "on_event or on_batch"),
+        ({"on_event": print, "on_batch": print}, "on_event or on_batch"),
+        ({"on_event": 7}, "no function"),
+        ({"on_event": print, "on_error": 7}, "no function"),
+        ({"on_event": print, "batch_size": 0}, "batch_size"),
+        ({"on_event": print, "batch_size": 10**6}, "batch_size"),
+        ({"on_event": print, "max_retries": -1}, "max_retries"),
+        ({"on_event": print, "retry_delay": 0.5}, "retry_delay"),
+        ({"on_event": print, "checkpoint_interval": 0}, "checkpoint_interval"),
+        ({"on_event": print, "idempotency_window_ms": 0}, "idempotency_window_ms"),
+        ({"on_event": print, "poll_interval": None}, "poll_interval"),
+        ({"on_event": print, "checkpoint_mode": "never"}, "auto, manual, interval"),
+        ({"on_event": print, "handler_timeout_ms": -1}, "handler_timeout_ms"),
+    ],
+)
+async def test_wrong_options_are_refused(
+    space: Space, store: CheckpointStore, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Invalid, match=says):
+        EventSubscriber(space, store, **options)
+
+
+async def test_a_store_that_fails_ends_it_and_says_so(
+    space: Space, store: CheckpointStore
+) -> None:
+    errors: list[Exception] = []
+    subscriber = EventSubscriber(space, store, audit, on_error=errors.append)
+    async with subscriber:
+        await store.close()
+        await write(space, 1)
+        with pytest.raises(Closed):
+            await subscriber.caught_up()
+    assert isinstance(errors[0], Closed)
+
+
+KILLED = """
+import asyncio, sys
+import syncengine
+from syncengine import CheckpointStore, EventSubscriber
+
+async def main():
+    async with (
+        syncengine.open(sys.argv[1]) as replica,
+        await CheckpointStore.open(sys.argv[2]) as store,
+    ):
+        space = await replica.namespace("home")
+
+        async def audit(event, tx):
+            await tx.execute("INSERT INTO line VALUES (?)", event.documents[:1])
+            print("one", flush=True)
+
+        async with EventSubscriber(space, store, audit, batch_size=7) as subscriber:
+            await subscriber.caught_up()
+            print("all", flush=True)
+            await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_killed_at_any_time_it_has_done_each_once(
+    tmp_path: Path, store: CheckpointStore
+) -> None:
+    path, wanted = str(tmp_path / "notes.db"), 120
+    async with syncengine.open(path) as replica:
+        await write(await replica.namespace("home"), *range(wanted))
+    for patience in (1, 5, 17, 40, wanted):  # lines that are waited for
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, path, store.path],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        for _ in range(patience):
+            if child.stdout.readline().strip() in ("all", ""):
+                break
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+
+    found = await audited(store)
+    assert found == [str(number) for number in range(wanted)][: len(found)]
+    assert len(found) == wanted
