@@ -20,6 +20,11 @@
     │   ├── StoreDamaged              the file fails its checks
     │   ├── NotOurs                   a file of another program
     │   └── NewerFormat               written by a newer version
+    ├── PipelineError                 what carries entries between nodes
+    │   ├── PositionConflict          another entry came before
+    │   ├── Fenced                    somebody else took the partition
+    │   ├── Compacted                 what is asked for is not kept any more
+    │   └── OutcomeUnknown            maybe stored: publish it again
     ├── Refused                       a peer said no, and why
     │   ├── InviteExpired
     │   └── InviteUsed
@@ -97,6 +102,52 @@ class Closed(SyncError):
 
 class StoreError(SyncError):
     """The file or the disk below it."""
+
+
+class PipelineError(SyncError):
+    """Of a pipeline, which carries entries between nodes."""
+
+
+class PositionConflict(PipelineError):
+    """An entry was to follow another one of its namespace, which is not the last.
+
+    `last` is the position of that which is. Nothing was stored.
+    """
+
+    def __init__(self, expected: int, last: int):
+        super().__init__(
+            f"the last entry of this namespace is at {last}, not at {expected}; read "
+            "what came since, and decide again"
+        )
+        self.expected = expected
+        self.last = last
+
+
+class Fenced(PipelineError):
+    """Somebody else took the partition since. Nothing was stored."""
+
+    def __init__(self, epoch: int, now: int):
+        super().__init__(
+            f"the token is of epoch {epoch}, and the partition was taken since (epoch "
+            f"{now}); stop writing, or take it again"
+        )
+        self.epoch = epoch
+        self.now = now
+
+
+class Compacted(PipelineError):
+    """What is asked for is not kept any more; `first` is the first that is."""
+
+    def __init__(self, first: int):
+        super().__init__(
+            f"entries before {first} are not kept any more; take a snapshot, and go on "
+            "behind that"
+        )
+        self.first = first
+
+
+class OutcomeUnknown(PipelineError):
+    """It may be stored or not: publish it again, with the same id."""
 
 
 class StoreLocked(StoreError):

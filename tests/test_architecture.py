@@ -32,6 +32,7 @@ GATES: dict[str, set[str]] = {
     "asyncio": {
         "syncengine.blocking",
         "syncengine.storage.checkpoints",
+        "syncengine.storage.pipeline",
         "syncengine.storage.sqlite",
         "syncengine.replication",
         "syncengine.testing",
@@ -73,6 +74,8 @@ UNTESTED = {
     "clients.demo.replay": "test_demo.py",
     "clients.demo.stage": "test_demo.py",
     "syncengine.__main__": "test_cli.py",
+    "syncengine.storage.pipeline.contract": "tests/suites/test_pipeline.py",
+    "syncengine.storage.pipeline.memory": "tests/suites/test_pipeline.py",
     "syncengine.crdt.operation": "test_document.py",
     "syncengine.crdt.sequence.oplog": "test_walker.py",
     "syncengine.crdt.sequence.state": "test_walker.py",

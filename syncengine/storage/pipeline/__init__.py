@@ -1,0 +1,1 @@
+"""Pipelines: ordered, durable entries of namespaces, which nodes publish and follow."""

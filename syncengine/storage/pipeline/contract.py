@@ -1,0 +1,180 @@
+"""What every pipeline keeps, whatever carries it: `tests/suites/test_pipeline.py`.
+
+A pipeline is a fixed number of partitions; each namespace belongs to one, by a hash.
+Within a partition entries have one order for everybody, in positions that grow (and
+may leave gaps). An acknowledged entry survives. Publishing twice with one id stores
+once, as long as the first one is kept.
+
+A *token* fences: whoever takes a partition makes every earlier token worthless, and who
+holds one of these stores nothing any more, however late it wakes up. Readers see each
+taking in the order of entries, so that they can judge the same by themselves: an entry
+with an epoch below the highest taken before it is void.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from typing import NamedTuple, Self
+
+from syncengine.errors import Invalid, TooLarge
+
+# How many a new pipeline has: enough for a fleet of a dozen, little enough to follow
+# all. It stays what it was when the pipeline was made.
+PARTITIONS = 64
+PARTITIONS_MAX = 4096
+
+# One entry. What is larger goes in several, or by a name of where it is.
+ENTRY_BYTES_MAX = 1 << 20
+
+NAME_BYTES_MAX = 256
+
+
+class Entry(NamedTuple):
+    """One entry of a partition. `epoch` is that of the token it was published with, 0
+    without one. A taking of the partition has no namespace, and who took it as
+    payload."""
+
+    position: int
+    namespace: bytes
+    id: bytes
+    epoch: int
+    payload: bytes
+
+    @property
+    def is_fence(self) -> bool:
+        return not self.namespace
+
+
+class Ack(NamedTuple):
+    """Where an entry is stored; `duplicate`: it was there already."""
+
+    position: int
+    duplicate: bool
+
+
+class Token(NamedTuple):
+    """The right to publish to a partition, until somebody else takes it."""
+
+    partition: int
+    epoch: int
+    position: int
+
+
+def partition_of(namespace: bytes, partitions: int = PARTITIONS) -> int:
+    """Return the partition of a namespace: the one hash, used everywhere."""
+    digest = hashlib.blake2b(namespace, digest_size=8).digest()
+    return int.from_bytes(digest, "big") % partitions
+
+
+def check_partitions(count: int) -> None:
+    """Raise `Invalid` unless `count` is a power of two: then it can be doubled."""
+    if not 1 <= count <= PARTITIONS_MAX or count & (count - 1):
+        raise Invalid(
+            f"a pipeline has a power of two of partitions, up to {PARTITIONS_MAX}, not "
+            f"{count}",
+            bound=PARTITIONS_MAX,
+        )
+
+
+class Pipeline(ABC):
+    """What carries entries between nodes."""
+
+    partitions: int
+
+    @abstractmethod
+    async def publish(
+        self,
+        partition: int,
+        namespace: bytes,
+        id: bytes,
+        payload: bytes,
+        *,
+        expect: int | None = None,
+        token: Token | None = None,
+    ) -> Ack:
+        """Store an entry, on disk when this returns.
+
+        `expect` is the position of the last entry of the namespace (0: none), else
+        `PositionConflict`; with `token`, `Fenced` when somebody took the partition
+        since. One condition at most. Raises `TooLarge`, `Invalid`, `OutcomeUnknown`
+        (publish again with the same id). Cancelled, it is stored or not.
+        """
+
+    @abstractmethod
+    async def take(self, partition: int, owner: str) -> Token:
+        """Take a partition: tokens that were given before are worth nothing."""
+
+    @abstractmethod
+    async def read(
+        self,
+        partition: int,
+        after: int = 0,
+        limit: int = 1000,
+        namespace: bytes | None = None,
+    ) -> list[Entry]:
+        """Return up to `limit` entries behind a position, in order; with `namespace`,
+        its own alone. Raises `Compacted` when some between are not kept any more."""
+
+    @abstractmethod
+    def follow(self, partition: int, after: int = 0) -> AsyncGenerator[Entry, None]:
+        """Yield what is behind a position, then what comes: no gap, and none twice.
+        Raises as `read` does. Leave it to stop."""
+
+    @abstractmethod
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        """Return (position of the first that is kept, of the last that ever was)."""
+
+    @abstractmethod
+    async def truncate(self, partition: int, before: int) -> None:
+        """Keep nothing before a position. What the last of a namespace was is known
+        all the same."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of it. Who follows is at the end; twice does nothing."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def partition_of(self, namespace: bytes) -> int:
+        return partition_of(namespace, self.partitions)
+
+    def check_partition(self, partition: int) -> None:
+        if not 0 <= partition < self.partitions:
+            raise Invalid(
+                f"there are {self.partitions} partitions, and no {partition}",
+                bound=self.partitions,
+            )
+
+    def check_entry(
+        self,
+        partition: int,
+        namespace: bytes,
+        id: bytes,
+        payload: bytes,
+        expect: int | None,
+        token: Token | None,
+    ) -> None:
+        """Raise what is wrong with an entry, before anything is stored."""
+        self.check_partition(partition)
+        for what, name in (("a namespace", namespace), ("an id", id)):
+            if not 0 < len(name) <= NAME_BYTES_MAX:
+                raise Invalid(
+                    f"{what} has 1 to {NAME_BYTES_MAX} bytes, not {len(name)}",
+                    bound=NAME_BYTES_MAX,
+                )
+        if len(payload) > ENTRY_BYTES_MAX:
+            raise TooLarge(
+                f"an entry has at most {ENTRY_BYTES_MAX} bytes, not {len(payload)}; "
+                "publish it in several",
+                bound=ENTRY_BYTES_MAX,
+            )
+        if expect is not None and token is not None:
+            raise Invalid("an entry has one condition: expect, or a token")
+        if token is not None and token.partition != partition:
+            raise Invalid(
+                f"the token is of partition {token.partition}, not of {partition}"
+            )
