@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
     from syncengine.replication.past import Past
+    from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
     from syncengine.replication.replica import Opening, Replica
     from syncengine.replication.space import Found, Space
     from syncengine.replication.subscriber import EventSubscriber, SubscriberMetrics
@@ -109,6 +110,8 @@ if TYPE_CHECKING:
     from syncengine.trust.invite import Invite
 
 _HOMES = {
+    "PipelineEmitter": "syncengine.replication.pipeline",
+    "PipelineReceiver": "syncengine.replication.pipeline",
     "Pipeline": "syncengine.storage.pipeline.contract",
     "MemoryPipeline": "syncengine.storage.pipeline.memory",
     "SqlitePipeline": "syncengine.storage.pipeline.sqlite",
@@ -232,7 +235,9 @@ __all__ = [
     "Passage",
     "Past",
     "Pipeline",
+    "PipelineEmitter",
     "PipelineError",
+    "PipelineReceiver",
     "PositionConflict",
     "ProtocolError",
     "Receipt",

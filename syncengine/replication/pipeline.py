@@ -1,0 +1,437 @@
+"""A namespace over a pipeline: what this device wrote goes out, what others wrote comes
+in.
+
+The log is the outbox: a change is in it with the commit that wrote it, and the emitter
+is a cursor along it. What comes in goes the way of what comes over a link. So a
+namespace may have links and pipelines at once: a row that comes twice is known already.
+
+Rows are packed: an entry of a pipeline costs a disk write somewhere, a row in it none.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from syncengine import limits, values
+from syncengine.errors import Closed, Invalid, PipelineError, StoreError, SyncError
+from syncengine.log.batch import Batch
+from syncengine.log.run import Row, decode_rows, encode_rows
+from syncengine.replication.feed import READ_ROWS
+from syncengine.replication.host import Bell, sealed
+from syncengine.storage.pipeline.contract import ENTRY_BYTES_MAX, Pipeline
+from syncengine.storage.pipeline.contract import Entry as Carried
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Writes
+
+if TYPE_CHECKING:
+    from syncengine.replication.space import Space
+
+log = logging.getLogger("syncengine")
+
+Health = Literal["healthy", "degraded"]
+
+# Between two attempts to reach a pipeline that fails, at most.
+RETRY_DELAY_MS_MAX = 30_000
+
+# What one entry says besides its rows.
+ENVELOPE_BYTES = 64
+PIECE_BYTES = ENTRY_BYTES_MAX - ENVELOPE_BYTES
+
+# Packs that wait for something before them, or for their other pieces. A pipeline keeps
+# each author's order, so few ever wait; what is beyond this is read again later.
+WAITING_MAX = 256
+
+# What is wrong with a pipeline that may pass; anything else is a bug, and told.
+_PASSING = (PipelineError, StoreError, OSError, TimeoutError)
+
+
+@dataclass
+class EmitterMetrics:
+    """What an emitter did since it was made."""
+
+    entries_published: int = 0
+    rows_published: int = 0
+    bytes_published: int = 0
+    duplicates: int = 0
+    """Entries that were there already: published before a crash"""
+    retries: int = 0
+
+
+class _Worker:
+    """A task beside a namespace, for as long as it is started."""
+
+    def __init__(self, space: "Space", pipeline: Pipeline, name: str, what: str):
+        self._space = space
+        self._engine = space.engine
+        self._pipeline = pipeline
+        self._namespace = bytes(space.engine.keeper.namespace)
+        self._partition = pipeline.partition_of(self._namespace)
+        self._key = f"{what}/{space.engine.ns}/{name}"
+        self._task: asyncio.Task[None] | None = None
+        self._done = 0
+        self._moved = asyncio.Event()
+        self.health: Health = "healthy"
+        """Whether the pipeline could be reached the last time"""
+        self.last_error: Exception | None = None
+
+    async def start(self) -> None:
+        """Go on where it was. Raises `Closed` when the replica is."""
+        if self._task is not None:
+            raise Invalid("it is started already")
+        self._space.check_usable()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Stop; it goes on where it was when it is started again. Twice does
+        nothing."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # it was logged
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _run(self) -> None:
+        try:
+            await self._work()
+        except Closed:
+            return
+        except Exception:
+            log.exception("%s ended", self._key)
+            raise
+
+    async def _work(self) -> None:
+        raise NotImplementedError
+
+    def _stored(self) -> Any:
+        rows = self._engine.keeper.store.read(
+            "SELECT value FROM _sync_meta WHERE key = ?", self._key
+        )
+        return values.decode(rows[0][0]) if rows else None
+
+    async def _store(self, cursor: Any) -> None:
+        writes = Writes()
+        writes.add(sql.PUT_META, self._key, values.encode(cursor))
+        await self._engine.keeper.store.commit(writes)
+
+    def _failed(self, error: Exception) -> None:
+        if self.health == "healthy":
+            log.warning("%s: the pipeline cannot be reached: %s", self._key, error)
+        self.health, self.last_error = "degraded", error
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Wait until something is so, or this has ended."""
+        task = self._task
+        if task is None:
+            raise Closed("it is not started")
+        while not done():
+            self._moved.clear()
+            waiting = asyncio.ensure_future(self._moved.wait())
+            try:
+                await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+            if task.done() and not done():
+                if not task.cancelled():
+                    task.result()
+                raise Closed("it was stopped")
+
+
+class PipelineEmitter(_Worker):
+    """Publishes what this device writes in a namespace, in order, for ever again until
+    the pipeline has it.
+
+        async with PipelineEmitter(space, pipeline) as emitter:
+            ...
+            await emitter.drained()
+
+    Args:
+        space: Whose log goes out.
+        pipeline: Where to.
+        name: Of the cursor, kept in the replica's file: one for each pipeline.
+        batch_size: Rows of an entry, at most.
+        batch_bytes: Bytes of an entry, about; larger changes go in several.
+        flush_interval_ms: How long an entry waits for more rows.
+        retry_delay: After a failure, in ms; twice as long each time, up to half a
+            minute.
+        max_pending: Rows that wait until `room` makes writers wait.
+        bridge: Also publish what others wrote and came here by a link.
+    """
+
+    def __init__(
+        self,
+        space: "Space",
+        pipeline: Pipeline,
+        *,
+        name: str = "pipeline",
+        batch_size: int = 100,
+        batch_bytes: int = 256 * 1024,
+        flush_interval_ms: int = 10,
+        retry_delay: int = 100,
+        max_pending: int = 10_000,
+        bridge: bool = False,
+    ):
+        for option, value, least in (
+            ("batch_size", batch_size, 1),
+            ("batch_bytes", batch_bytes, 1),
+            ("flush_interval_ms", flush_interval_ms, 0),
+            ("retry_delay", retry_delay, 1),
+            ("max_pending", max_pending, 1),
+        ):
+            if type(value) is not int or value < least:
+                raise Invalid(
+                    f"{option} is a whole number, {least} or more; not {value!r}",
+                    path=option,
+                )
+        super().__init__(space, pipeline, name, "emitter")
+        self._batch_size, self._batch_bytes = batch_size, batch_bytes
+        self._flush = flush_interval_ms / 1000
+        self._retry_delay = retry_delay / 1000
+        self._max_pending = max_pending
+        self._bridge = bridge
+        self._metrics = EmitterMetrics()
+
+    @property
+    def pending(self) -> int:
+        """How many rows of the log wait to go out, others' among them."""
+        return max(0, self._engine.committed_position - self._done)
+
+    def get_metrics(self) -> EmitterMetrics:
+        return EmitterMetrics(**vars(self._metrics))
+
+    async def drained(self) -> None:
+        """Wait until the pipeline has all that is here now; for ever while it cannot
+        be reached. Safe to cancel. Raises `Closed` when it is stopped."""
+        await sealed(self._engine)
+        until = self._engine.committed_position
+        await self._until(lambda: self._done >= until)
+
+    async def room(self) -> None:
+        """Wait until less than `max_pending` rows wait. Safe to cancel."""
+        await self._until(lambda: self.pending < self._max_pending)
+
+    async def _work(self) -> None:
+        engine = self._engine
+        self._done = self._where()
+        bell = Bell()
+        engine.log_grew.listen(bell.set)
+        engine.on_stopped.append(bell.set)
+        engine.feeds += 1
+        try:
+            engine.seal_now(ahead=True)
+            while True:
+                self._space.check_usable()
+                rows = self._rows()
+                if not rows:
+                    await bell.heard()
+                    continue
+                if len(rows) < self._batch_size and self._flush:
+                    await asyncio.sleep(self._flush)
+                    rows = self._rows()
+                for last, pack in self._packs(rows):
+                    await self._publish(pack)
+                    self._done = last
+                    chain = engine.keeper.chain_at(last) or b""
+                    await self._store([last, chain])
+                    self._moved.set()
+        finally:
+            engine.feeds -= 1
+            engine.on_stopped.remove(bell.set)
+            engine.log_grew.unlisten(bell.set)
+
+    def _where(self) -> int:
+        """Return up to where the log is out; 0 after it was restored."""
+        stored = self._stored()
+        if stored is None:
+            return 0
+        position, chain = stored
+        return position if self._engine.keeper.chain_at(position) == chain else 0
+
+    def _rows(self) -> list[tuple[int, Row]]:
+        """Return what comes next: to the end of a run, that a signature binds."""
+        engine, count = self._engine, max(self._batch_size, READ_ROWS)
+        rows = engine.keeper.rows_after(self._done, count)
+        rows = [(at, row) for at, row in rows if at <= engine.committed_position]
+        while rows and isinstance(rows[-1][1], Batch) and not rows[-1][1].signature:
+            rows.pop()
+        return rows
+
+    def _packs(self, rows: list[tuple[int, Row]]) -> Iterator[tuple[int, list[Row]]]:
+        """Yield (position, the rows up to there that are to go out)."""
+        pack: list[Row] = []
+        size, last = 0, self._done
+        for position, row in rows:
+            last = position
+            if self._goes_out(row):
+                pack.append(row)
+                size += len(row.payload if isinstance(row, Batch) else row.body)
+            full = len(pack) >= self._batch_size or size >= self._batch_bytes
+            if full and not (isinstance(row, Batch) and not row.signature):
+                yield last, pack
+                pack, size = [], 0
+        if last > self._done or pack:
+            yield last, pack
+
+    def _goes_out(self, row: Row) -> bool:
+        if self._bridge or not isinstance(row, Batch):
+            return True
+        actors = self._engine.keeper.membership.actors
+        return actors.get(row.header.actor) == self._engine.key.public
+
+    async def _publish(self, pack: list[Row]) -> None:
+        if not pack:
+            return
+        body = encode_rows(pack)
+        name = hashlib.blake2b(body, digest_size=16).digest()
+        count = -(-len(body) // PIECE_BYTES)
+        for index in range(count):
+            piece = body[index * PIECE_BYTES : (index + 1) * PIECE_BYTES]
+            entry = name + index.to_bytes(4, "big")
+            await self._until_there(entry, values.encode([name, index, count, piece]))
+        self._metrics.rows_published += len(pack)
+
+    async def _until_there(self, name: bytes, payload: bytes) -> None:
+        delay = self._retry_delay
+        while True:
+            try:
+                ack = await self._pipeline.publish(
+                    self._partition, self._namespace, name, payload
+                )
+            except _PASSING as error:
+                self._failed(error)
+                self._metrics.retries += 1
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_DELAY_MS_MAX / 1000)
+                continue
+            self.health, self.last_error = "healthy", None
+            self._metrics.entries_published += 1
+            self._metrics.bytes_published += len(payload)
+            self._metrics.duplicates += ack.duplicate
+            return
+
+
+@dataclass
+class _Pack:
+    """Rows on their way in: pieces of which some are here, or rows that wait."""
+
+    since: int
+    """The position before its first entry"""
+    count: int
+    pieces: dict[int, bytes] = field(default_factory=dict[int, bytes])
+
+
+class PipelineReceiver(_Worker):
+    """Takes in what others published of a namespace; it goes on behind what was taken
+    in when it is started again.
+
+    Rows are checked as those of a link are: the pipeline is trusted with nothing but
+    delivery.
+    """
+
+    def __init__(self, space: "Space", pipeline: Pipeline, *, name: str = "pipeline"):
+        super().__init__(space, pipeline, name, "receiver")
+        self._partial: dict[bytes, _Pack] = {}
+        self._waiting: list[tuple[int, list[Row]]] = []
+        self.refused = 0
+        """Rows that were not taken in, and wait for nothing: forged, or not allowed"""
+
+    async def caught_up(self) -> None:
+        """Wait until all that the pipeline has now was read. Safe to cancel."""
+        _, last = await self._pipeline.bounds(self._partition)
+        await self._until(lambda: self._done >= last)
+
+    async def _work(self) -> None:
+        delay = 0.1
+        while True:
+            # What waited is read again.
+            done: int = self._stored() or 0
+            self._partial.clear()
+            self._waiting.clear()
+            try:
+                following = self._pipeline.follow(self._partition, done)
+                async with contextlib.aclosing(following):
+                    async for entry in following:
+                        self.health, self.last_error, delay = "healthy", None, 0.1
+                        await self._take(entry)
+                        done = entry.position
+                return  # the pipeline was closed
+            except _PASSING as error:
+                self._failed(error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_DELAY_MS_MAX / 1000)
+
+    async def _take(self, entry: Carried) -> None:
+        self._space.check_usable()
+        if entry.namespace == self._namespace:
+            body, since = self._assembled(entry)
+            if body is not None:
+                try:
+                    rows = decode_rows(self._engine.keeper.namespace, body)
+                except ValueError:
+                    log.warning("%s: what is at %d is no rows", self._key, since + 1)
+                    self.refused += 1
+                else:
+                    await self._take_in(since, rows)
+            # What waits is read again after a restart.
+            held = [p.since for p in self._partial.values()]
+            held += [at for at, _ in self._waiting]
+            await self._store(min(held, default=entry.position))
+        self._done = entry.position
+        self._moved.set()
+
+    def _assembled(self, entry: Carried) -> tuple[bytes | None, int]:
+        """Return (a pack whose last piece this is, the position before its first)."""
+        since = entry.position - 1
+        try:
+            name, index, count, piece = values.decode(entry.payload)
+            whole = len(name) == 16 and 0 <= index < count
+            fits = count * PIECE_BYTES <= limits.MESSAGE_BYTES_MAX + PIECE_BYTES
+        except (*values.DECODE_ERRORS, TypeError):
+            whole = fits = False
+            name, index, count, piece = b"", 0, 0, b""
+        if not (whole and fits and type(piece) is bytes):
+            log.warning("%s: what is at %d is no pack", self._key, entry.position)
+            self.refused += 1
+            return None, since
+        if count == 1:
+            return piece, since
+        pack = self._partial.setdefault(name, _Pack(since, count))
+        pack.pieces[index] = piece
+        if len(pack.pieces) < pack.count:
+            if len(self._partial) > WAITING_MAX:
+                oldest = min(self._partial, key=lambda n: self._partial[n].since)
+                del self._partial[oldest]  # its author goes on; who crashed repeats
+            return None, since
+        del self._partial[name]
+        return b"".join(pack.pieces[n] for n in range(count)), pack.since
+
+    async def _take_in(self, since: int, rows: list[Row]) -> None:
+        """Take in rows, and then what waited for them."""
+        self._waiting.append((since, rows))
+        moved = True
+        while moved and self._waiting:
+            moved = False
+            for item in list(self._waiting):
+                try:
+                    admission = await self._engine.take_in(item[1])
+                except SyncError as error:
+                    self._space.check_usable()
+                    raise StoreError(f"it comes in again: {error}") from error
+                moved = moved or bool(admission.stored)
+                if not admission.missing:
+                    self._waiting.remove(item)
+                    self.refused += len(admission.refused)
+        await self._engine.flush()
+        if len(self._waiting) > WAITING_MAX:
+            del self._waiting[0]
