@@ -51,6 +51,21 @@ def test_the_analytics(tmp_path: Path) -> None:
         assert shown[5:] == shown[:3]
 
 
+def test_the_audit_log(tmp_path: Path) -> None:
+    run("audit_log.py", "order", "tea", "3", folder=tmp_path)
+    assert run("audit_log.py", "audit", folder=tmp_path) == ["1 new"]
+    run("audit_log.py", "order", "milk", "-1", folder=tmp_path)
+    run("audit_log.py", "order", "eggs", "6", folder=tmp_path)
+    assert run("audit_log.py", "audit", folder=tmp_path) == ["1 new"]
+    assert run("audit_log.py", "audit", folder=tmp_path) == ["0 new"]
+
+    assert run("audit_log.py", "show", folder=tmp_path) == [
+        "3 tea",
+        "6 eggs",
+        "not logged: ValueError: nobody orders -1 of milk",
+    ]
+
+
 async def test_the_editor(tmp_path: Path) -> None:
     pytest.importorskip("textual", reason="the extra examples is not installed")
     spec = importlib.util.spec_from_file_location("editor", ROOT / "examples/editor.py")
