@@ -47,6 +47,19 @@ class ConflictEntry:
         if self.vector_clock is not None:
             clock = VectorClock.of(self.vector_clock)
             object.__setattr__(self, "vector_clock", clock)
+        stamps: dict[str, Stamp] = {}
+        for name, stamp in self.stamps.items():
+            try:
+                timestamp, node = stamp
+            except (TypeError, ValueError):
+                raise Invalid(
+                    f"a stamp is (timestamp, node), not {stamp!r}",
+                    path=f"stamps/{name}",
+                ) from None
+            check_timestamp(timestamp)
+            values.check_key(node, f"stamps/{name}")
+            stamps[name] = (timestamp, node)
+        object.__setattr__(self, "stamps", stamps)
 
     @property
     def clock(self) -> VectorClock:

@@ -981,6 +981,29 @@ class Document:
                 return str(state.index_of(element))
         return "-"  # deleted: it stands nowhere
 
+    def shows(self, container: ContainerId) -> bool:
+        """Whether a reader who begins at the document comes upon a container."""
+        self.settle()
+        while container is not None and self.visible:
+            if isinstance(container[0], str):
+                slot = self._root.slots.get(container[0], EMPTY)
+                return bool(slot) and slot[0].container == container
+            parent = self._parent(container)
+            if parent is None:
+                return False
+            above, at, _, _ = parent
+            state = self.state(above, self._type_of(above))
+            if isinstance(state, TreeState):
+                if not any(node == container for node, _ in state.nodes()):
+                    return False
+            elif isinstance(state, MapState | ListState):
+                slots: Any = state.slots  # by keys, or by elements
+                entries: Slot = slots.get(at, EMPTY)
+                if not entries or entries[0].container != container:
+                    return False
+            container = above
+        return self.visible
+
     def to_value(self, container: ContainerId = None, type_: int = Type.MAP) -> Any:
         """Return what a container shows, as plain data."""
         self.settle()

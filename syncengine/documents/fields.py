@@ -22,7 +22,7 @@ from collections.abc import (
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, cast, overload
 
-from syncengine import values
+from syncengine import limits, values
 from syncengine.crdt.operation import Action, ContainerId, Type, reference
 from syncengine.crdt.register import EMPTY, Entry
 from syncengine.crdt.sequence.difference import longest_ascending, sources
@@ -59,6 +59,10 @@ else:
         """Checkers know defaults; before Python 3.13 `typing` does not."""
         return _TypeVar(name, **options)
 
+
+# Plain values that an assignment moves; of more it writes those anew that stand
+# elsewhere (20,000 in another order: 7 s of moves). Containers are always moved.
+MOVES_MAX = 1_000
 
 T = TypeVar("T")
 K = TypeVar("K", bound=str, default=str)
@@ -220,12 +224,19 @@ class List(Bound, MutableSequence[T], Generic[T]):
 
         An element is known by itself, where it is one of this list, else by its value.
         """
-        items = list(new)
+        items = [_loose(item) for item in new]
         view = self._bound()
         path = view.path(self._container)
         wanted = [exact(item, path) for item in items]
         source = self._sources(items)
         staying = longest_ascending([old for old in source if old is not None])
+        if len(source) - len(staying) > MOVES_MAX:
+            # Each move costs more than writing a plain value anew.
+            shown = self._shown()
+            source = [
+                old if old is None or old in staying or shown[old].type else None
+                for old in source
+            ]
         with view.writable().whole():
             here = sorted(staying.union(old for old in source if old is not None))
             gone = sorted(set(range(len(self))).difference(here), reverse=True)
@@ -323,6 +334,24 @@ class List(Bound, MutableSequence[T], Generic[T]):
 
     def __repr__(self) -> str:
         return f"List({[plain_value(item) for item in self]!r})"
+
+
+def _loose(value: Any, depth: int = 0) -> Any:
+    """Return what is to be written, with copies of what is shown inside of it: that may
+    change while it is written."""
+    if depth > limits.DEPTH_MAX:
+        return value  # it is refused, by its path
+    if isinstance(value, dict):
+        items = cast(dict[str, Any], value).items()
+        return {key: _loose(item, depth + 1) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [_loose(item, depth + 1) for item in cast(Iterable[Any], value)]
+    if depth and isinstance(value, Bound | Shaped) and getattr(value, "_view", None):
+        from syncengine.documents.copies import copy_of  # which is made of these
+
+        found = cast(Any, value)
+        return copy_of(found._view, found._container, found._type)
+    return value
 
 
 def _key_of(value: Any) -> Hashable:

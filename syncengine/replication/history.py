@@ -186,8 +186,9 @@ def _slot(
         if isinstance(state, TreeState):
             node = parse_node_id(step)
             if state.place(node) is not None:
-                moved = state.moved(node)
-                slot = (Entry(*moved, None, Type.MAP, node),)
+                stamp = state.moved(node)
+                moved = stamp if stamp[1:] != node else None  # else it was made there
+                slot = (Entry(*stamp, None, Type.MAP, node),)
         elif isinstance(state, MapState):
             slot, place = state.slots.get(step, ()), (container, step)
             if lens is not None and container is None:

@@ -227,7 +227,7 @@ class Live(Generic[D]):
     def _watch(self, shown: _Shown) -> None:
         state = self._sequence(shown)
         shown.edits = [] if state is None else state.watch()
-        shown.visible = state is not None and self._view.shows(shown.container)
+        shown.visible = state is not None and self._view.document.shows(shown.container)
 
     def _content(self, shown: _Shown) -> Any:
         """Return what a reader sees of a field: str, or a list of values."""
@@ -244,7 +244,8 @@ class Live(Generic[D]):
             return
         for shown in self._fields.values():
             edits, shown.edits[:] = list(shown.edits), []
-            was, shown.visible = shown.visible, self._view.shows(shown.container)
+            was = shown.visible
+            shown.visible = self._view.document.shows(shown.container)
             state = self._sequence(shown)
             if state is None:
                 continue  # it went with what a disk did not take

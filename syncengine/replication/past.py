@@ -227,11 +227,13 @@ class Index:
         if not (version and is_known and engine.all_on_disk) or engine.pending_count():
             return None
         ends: list[Any] = engine.keeper.store.read(sql.PAST_ENDS, engine.ns, name)
+        applied = engine.version
         if not ends or any(
-            version.get(ActorId(actor), 0) < end or actor in engine.keeper.forks
+            min(version.get(actor, 0), applied.get(actor, 0)) < end
+            or actor in engine.keeper.forks
             for actor, end in ends
         ):
-            return None
+            return None  # or some is held back, and does not show yet
         document = engine.documents.copy(name)
         return None if document is None or document.needs_upgrade else document
 

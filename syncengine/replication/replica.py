@@ -126,10 +126,12 @@ class Replica:
     async def _understand(self) -> None:
         """Make anew what an older version of this program could not understand."""
         stored = self.store.read("SELECT value FROM _sync_meta WHERE key = 'actions'")
-        if stored and stored[0][0] >= NEWEST_ACTION:
+        understood = stored[0][0] if stored else 0
+        if understood == NEWEST_ACTION:
             return
+        older = understood < NEWEST_ACTION
         for (ns,) in self.store.read(
-            "SELECT DISTINCT ns FROM _sync_document WHERE upgrade"
+            "SELECT DISTINCT ns FROM _sync_document WHERE upgrade AND ?", older
         ):
             (space,) = (s for s in self._spaces.values() if s.engine.ns == ns)
             log.info("%s is made anew: it has what a newer version wrote", space.name)

@@ -345,8 +345,10 @@ class Space:
                 raise NotFound(f"there is no {name}")
             if lens is not None:
                 path = document.path(None, lens.new)
-                why = history.why(document, path, [lens.new], self.engine.keeper, lens)
-                return why.over
+                with contextlib.suppress(NotFound):  # nobody wrote it
+                    keeper = self.engine.keeper
+                    return history.why(document, path, [lens.new], keeper, lens).over
+                return []
             return [
                 lost
                 for key, lost in self._lost(document, None, Type.MAP)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from syncengine.errors import Closed, Invalid, NotFound
+from syncengine.errors import Closed, Invalid, NotFound, StoreError
 from syncengine.replication import feed
 from syncengine.replication.feed import Change
 from syncengine.replication.host import sealed
@@ -24,6 +24,7 @@ from syncengine.storage.checkpoints import (
     CheckpointStore,
     CheckpointTransaction,
     DeadLetter,
+    TransactionLost,
 )
 
 if TYPE_CHECKING:
@@ -67,11 +68,12 @@ class EventSubscriber:
         checkpoint_store: Where it is kept how far that is.
         on_event: Called with each `Change`; or
         on_batch: called with a list of them. Either may be a coroutine function. A
-            handler that takes two arguments is given a `CheckpointTransaction` too:
-            what it writes through that is kept with the checkpoint or not at all, so
-            each event has its effect once, whatever crashes.
+            handler of two arguments, `handle(event, tx)`, is given a
+            `CheckpointTransaction` too: what it writes through that is kept with the
+            checkpoint or not at all, so each event has its effect once, whatever
+            crashes. It goes with the checkpoint mode "auto" alone.
         on_error: Called with (error, event) for each attempt that failed; with the
-            error alone where no event is to blame.
+            error alone where no single event is to blame.
         name: Whose checkpoint it is, among others in the store.
         batch_size: Events of a batch, and of a commit, at most.
         poll_interval: How long a batch waits for more events, in ms.
@@ -130,6 +132,12 @@ class EventSubscriber:
             ("handler_timeout_ms", handler_timeout_ms or 1, 1, None),
         ):
             _check_number(option, value, least, most)
+        if _takes_two(handler) and checkpoint_mode != "auto":
+            raise Invalid(
+                "what a handler writes through its transaction is kept with the "
+                'checkpoint: use the mode "auto", or a handler of one argument',
+                path="checkpoint_mode",
+            )
         self._space = namespace
         self._store = checkpoint_store
         self._handler = handler
@@ -152,25 +160,33 @@ class EventSubscriber:
         self._saved: str | None = None
         self._save_due = 0.0
         self._moved = asyncio.Event()
-        self._last_error: Exception | None = None
+        self._last_error: BaseException | None = None
+        self._is_starting = False
+        self._in_handler: asyncio.Task[Any] | None = None
 
     # --- life -----------------------------------------------------------------------
 
     async def start(self) -> None:
         """Go on behind the checkpoint. Raises `Invalid` when that is of another file
         (or of one before it was restored): `replay` then says where to begin."""
-        if self._task is not None:
+        if self._task is not None or self._is_starting:
             raise Invalid("it is started already")
+        self._check_outside()
         self._space.check_usable()
-        cursor = await self._store.load(self.name)
-        feed.checked(self._keeper, cursor)
-        self._handled = self._saved = cursor
-        self._save_due = self._now() + self._interval
-        self._task = asyncio.create_task(self._run())
+        self._is_starting = True
+        try:
+            cursor = await self._store.load(self.name)
+            feed.checked(self._keeper, cursor)
+            self._handled = self._saved = cursor
+            self._save_due = self._now() + self._interval
+            self._task = asyncio.create_task(self._run())
+        finally:
+            self._is_starting = False
 
     async def stop(self) -> None:
         """Hand on no more: what is being handled is cancelled, and comes again. With
         "interval" the checkpoint is written first. Twice does nothing."""
+        self._check_outside()
         task, self._task = self._task, None
         if task is None:
             return
@@ -227,6 +243,8 @@ class EventSubscriber:
 
     async def commit(self, event: Change | None = None) -> None:
         """Write the checkpoint behind an event; None: behind the last one handled."""
+        if self._takes_tx:
+            self._check_outside()
         await self._save(self._handled if event is None else event.cursor)
 
     async def replay(self, after: str | None = None) -> None:
@@ -242,6 +260,7 @@ class EventSubscriber:
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the events that were put aside, the oldest first."""
+        self._check_outside()
         return await self._store.dead_letters(self.name)
 
     async def retry(self, event: str) -> None:
@@ -250,15 +269,24 @@ class EventSubscriber:
         await self._letter(event)
         change = feed.find(self._keeper, event)
         async with self._before() as tx:
+            if tx is not None and not await tx.is_buried(self.name, event):
+                raise NotFound(f"no event {event} is put aside any more")
             await self._call([change], tx)
             async with self._inside(tx) as inside:
                 await inside.dig_up(self.name, event)
+                if self._window is not None:
+                    await inside.note_handled(self.name, event, self._now_ms())
 
     async def dismiss(self, event: str) -> None:
         """Forget what was put aside, by its id. Raises `NotFound`."""
         await self._letter(event)
         async with self._store.transaction() as tx:
             await tx.dig_up(self.name, event)
+
+    def _check_outside(self) -> None:
+        """Raise in a handler: it would wait for itself."""
+        if self._in_handler is not None and self._in_handler is asyncio.current_task():
+            raise Invalid("a handler cannot do this: it would wait for itself")
 
     async def _letter(self, event: str) -> None:
         if all(letter.event != event for letter in await self.dead_letters()):
@@ -348,11 +376,22 @@ class EventSubscriber:
         """Hand on events; each is done or put aside when this returns."""
         waiting = list(batch)
         hand_on = self._as_one if self._by_batch else self._one_by_one
+        delay = max(self._retry_delay, 0.001)
         while waiting:
-            done = await hand_on(waiting)
-            del waiting[:done]
-            if waiting:  # the first of these failed
-                await self._again(waiting.pop(0))
+            try:
+                try:
+                    done = await hand_on(waiting)
+                except TransactionLost:
+                    # Nothing of them is kept: each in a transaction of its own.
+                    done = await self._each(waiting)
+                del waiting[:done]
+                if waiting:  # the first of these failed
+                    await self._again(waiting[0])
+                    del waiting[0]
+            except StoreError as error:  # a full disk, a lock: no event is to blame
+                await self._tell(error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_DELAY_MS_MAX / 1000)
 
     async def _one_by_one(self, events: list[Change]) -> int:
         """Hand on each, with one commit for all; return how many went well."""
@@ -369,18 +408,30 @@ class EventSubscriber:
         return done
 
     async def _as_one(self, events: list[Change]) -> int:
-        """Hand on all at once, or, where that fails, the first; return how many went
-        well."""
+        """Hand on all at once, or, where that fails, each; return how many went well,
+        up to the first that did not."""
         if await self._attempt(events):
             return len(events)
-        return int(len(events) > 1 and await self._attempt(events[:1]))
+        return 0 if len(events) == 1 else await self._each(events)
+
+    async def _each(self, events: list[Change]) -> int:
+        for done, event in enumerate(events):
+            if not await self._attempt([event]):
+                return done
+        return len(events)
 
     async def _attempt(self, events: list[Change]) -> bool:
-        async with self._before() as tx:
-            new = await self._new(events, tx)
-            done = not new or await self._try(new, tx)
-            if done:
-                await self._finish(events, tx)
+        done = False
+        try:
+            async with self._before() as tx:
+                new = await self._new(events, tx)
+                done = not new or await self._try(new, tx)
+                if done:
+                    await self._finish(events, tx)
+        except TransactionLost as lost:
+            if len(events) > 1:
+                raise
+            self._last_error, done = lost.__cause__ or lost, False
         if done:
             self._advance(events[-1].cursor)
         return done
@@ -432,12 +483,23 @@ class EventSubscriber:
 
     async def _try(self, events: list[Change], tx: Transaction) -> bool:
         """Hand on events as one; tell whether that went well."""
+        culprit = events[0] if len(events) == 1 else None
         try:
             async with contextlib.nullcontext() if tx is None else tx.part():
                 await self._call(events, tx)
+        except TransactionLost as lost:
+            await self._tell(lost, culprit)
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # it is stopped; else the handler waited for what was cancelled
+            self._last_error = error
+            await self._tell(RuntimeError("what it waited for was cancelled"), culprit)
+            return False
         except Exception as error:
             self._last_error = error
-            await self._tell(error, events[0])
+            await self._tell(error, culprit)
             return False
         self._metrics.events_handled += len(events)
         return True
@@ -446,10 +508,14 @@ class EventSubscriber:
         given: list[Any] = [events if self._by_batch else events[0]]
         if self._takes_tx:
             given.append(tx)
-        answer = self._handler(*given)
-        if inspect.isawaitable(answer):
-            async with asyncio.timeout(self._timeout):
-                await answer
+        before, self._in_handler = self._in_handler, asyncio.current_task()
+        try:
+            answer = self._handler(*given)
+            if inspect.isawaitable(answer):
+                async with asyncio.timeout(self._timeout):
+                    await answer
+        finally:
+            self._in_handler = before
 
     async def _finish(self, events: list[Change], tx: Transaction) -> None:
         """Keep that events are done, beside what a handler wrote."""
@@ -489,8 +555,10 @@ def _takes_two(handler: Callable[..., Any]) -> bool:
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
     )
-    required = [p for p in parameters if p.kind in by_place and p.default is p.empty]
-    return len(required) >= 2
+    found = [p for p in parameters if p.kind in by_place]
+    if len(found) < 2:
+        return False
+    return found[1].default is inspect.Parameter.empty or found[1].name == "tx"
 
 
 def _check_number(option: str, value: Any, least: int, most: int | None) -> None:

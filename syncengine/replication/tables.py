@@ -30,6 +30,9 @@ COLUMNS_MAX = 1_990
 # who could not convert them.
 FILLED, GUESSED = 1, 2
 
+# The number of a document in what the index of words is made of: no field is called so.
+ROW = "_row"
+
 # Documents brought into a new table in one commit: others write in between.
 FILL_DOCUMENTS = 200
 
@@ -67,11 +70,13 @@ class Table:
         row besides"""
         searched = [(i, c.name) for i, c in enumerate(made_of) if c.searched]
         self._searched = [_column(i) for i, _ in searched]
-        # FTS5 has two names of its own.
-        self._words = [
-            _quoted(name + "_" * (name.lower() in ("rank", "rowid")))
-            for _, name in searched
-        ]
+        taken = {"rank", "rowid", ROW}  # FTS5's own, and ours
+        self._words: list[str] = []
+        for _, name in searched:
+            while name.lower() in taken:
+                name += "_"
+            taken.add(name.lower())
+            self._words.append(_quoted(name))
         self.search = f"_sync_search_{collection}" if self._searched else None
         self._shown = ", ".join(shown)
         self._has_namespace = "namespace" in own
@@ -106,10 +111,11 @@ class Table:
             named = zip(self._searched, self._words, strict=True)
             shown = ", ".join(f"{column} AS {name}" for column, name in named)
             found += [
-                f"CREATE VIEW {content} AS SELECT document, {shown} FROM {self.name}",
+                f"CREATE VIEW {content} AS "
+                f"SELECT document AS {ROW}, {shown} FROM {self.name}",
                 f"CREATE VIRTUAL TABLE {self.search} USING fts5("
                 f"{', '.join(self._words)}, content='{content}', "
-                "content_rowid='document')",
+                f"content_rowid='{ROW}')",
             ]
         return found
 
@@ -215,8 +221,11 @@ class Tables:
             # As the file has it: a default, say, may have no equal in JSON.
             wanted = columns.decode(columns.encode(wanted))
             wanted = columns.merged(known.columns, wanted)
+            guessed = known.guesses and (
+                collection in self._guessed or not known.filled
+            )
             known.lenses.update(model.lenses(kind))
-            guessed = collection in self._guessed and not known.guesses
+            guessed = guessed and not known.guesses
             if wanted == known.columns and not guessed:
                 return
         if len(wanted) > COLUMNS_MAX:
@@ -282,8 +291,11 @@ class Tables:
 
     def _has_words(self, table: Table, document: State) -> bool:
         fields = document.changed_fields()
-        searched = (c.stored for c in table.columns if c.searched)
-        return not document.visible or any(name in fields for name in searched)
+        return not document.visible or any(
+            column.stored in fields or column.converts in fields
+            for column in table.columns
+            if column.searched
+        )
 
     def clear(self, writes: Writes, ns: int) -> None:
         """Before a rebuild: forget a namespace's rows."""

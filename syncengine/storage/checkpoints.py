@@ -14,7 +14,7 @@ from typing import Any
 
 import aiosqlite
 
-from syncengine.errors import Closed, NotOurs
+from syncengine.errors import Closed, NotOurs, StoreError
 from syncengine.storage.opening import translate
 
 _SCHEMA = """
@@ -54,6 +54,11 @@ class DeadLetter:
     """When it was given up"""
 
 
+class TransactionLost(StoreError):
+    """A statement took back the whole transaction (by `ON CONFLICT ROLLBACK`, or on a
+    full disk): nothing of it is kept."""
+
+
 class CheckpointTransaction:
     """What a handler writes through: it is kept with the checkpoint, or not at all."""
 
@@ -68,7 +73,17 @@ class CheckpointTransaction:
         the handler has ended."""
         if not self._open:
             raise Closed("this transaction has ended with the handler it was given to")
+        self.check()
         return list(await self._connection.execute_fetchall(sql, params))
+
+    def check(self) -> None:
+        """Raise `TransactionLost` when a statement took it back: what is written now
+        would be kept alone."""
+        if not self._connection.in_transaction:
+            raise TransactionLost(
+                "a statement took back the whole transaction; what was written in it "
+                "is not kept, and comes again"
+            )
 
     @contextlib.asynccontextmanager
     async def part(self) -> AsyncGenerator[None, None]:
@@ -76,8 +91,11 @@ class CheckpointTransaction:
         await self.execute("SAVEPOINT part")
         try:
             yield
-        except BaseException:
-            await asyncio.shield(self._undo_part())
+        except BaseException as error:
+            try:
+                await asyncio.shield(asyncio.ensure_future(self._undo_part()))
+            except TransactionLost as lost:
+                raise lost from error
             raise
         await self.execute("RELEASE part")
 
@@ -120,6 +138,10 @@ class CheckpointTransaction:
                 letter.at_ms,
             ),
         )
+
+    async def is_buried(self, subscriber: str, event: str) -> bool:
+        asked = "SELECT 1 FROM _sync_dead_letter WHERE subscriber = ? AND event = ?"
+        return bool(await self.execute(asked, (subscriber, event)))
 
     async def dig_up(self, subscriber: str, event: str) -> None:
         """Forget a dead letter."""
@@ -200,11 +222,12 @@ class CheckpointStore:
         async with self._turn:
             if self._closed:
                 raise Closed(f"{self.path} is closed")
-            await self._do("BEGIN IMMEDIATE")
             tx = CheckpointTransaction(self._connection)
             try:
+                await asyncio.shield(asyncio.ensure_future(self._do("BEGIN IMMEDIATE")))
                 yield tx
                 tx.end()
+                tx.check()
                 await asyncio.shield(asyncio.ensure_future(self._do("COMMIT")))
             except BaseException:
                 tx.end()
@@ -218,9 +241,13 @@ class CheckpointStore:
             raise translate(error, self.path) from error
 
     async def _roll_back(self) -> None:
-        # Behind whatever the thread was still to do: statements are done in order.
-        if self._connection.in_transaction:
-            await self._do("ROLLBACK")
+        # Behind whatever the thread was still to do, a BEGIN or a COMMIT say: only then
+        # it is known whether there is something to take back.
+        try:
+            await self._connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            if "no transaction" not in str(error):
+                raise translate(error, self.path) from error
 
     async def load(self, subscriber: str) -> str | None:
         """Return the cursor behind which a subscriber goes on; None: at the first."""

@@ -35,6 +35,21 @@ _EXPLAIN = re.compile(
 )
 
 
+# Bytes of all that a query returns, and how many rows are fetched between two looks: of
+# the largest values in the event loop, as many.
+RESULT_BYTES_MAX = 256 << 20
+RESULT_ROWS = 16
+
+# What a name may stand as: bare, or in one of four quotes. (A text is one, too, where a
+# table is meant.) Comments and numbers name nothing.
+_TOKEN = re.compile(
+    r"""--[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]"""
+    r"""|[^\W\d][\w$]*|\d[\w.]*|\.|\S""",
+    re.S,
+)
+_OURS = ("_sync_", "sqlite_", "pragma_")
+
+
 class TakesLong(Exception):
     """A query took more steps than it was given."""
 
@@ -53,6 +68,7 @@ class Guarded:
             "SELECT name FROM sqlite_master UNION SELECT name FROM pragma_module_list"
         )
         self._tables = {name.lower() for (name,) in connection.execute(schema)}
+        self._known = {name.lower() for name in views} | _HARMLESS
         for function in sorted(_HARMLESS):
             # Its first use defines it, which is nothing that a query may do.
             connection.execute(f"SELECT 1 FROM {function}('[]')").close()
@@ -99,13 +115,30 @@ class Guarded:
     ) -> tuple[list[str], list[sqlite3.Row]]:
         if _EXPLAIN.match(sql):
             raise Invalid("SQL: EXPLAIN is not for this; ask the file with `sqlite3`")
+        self._check_names(sql)
         self._left = steps
         most = VALUE_BYTES_MAX if steps is None else INLINE_BYTES_MAX
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
         cursor = self.connection.cursor()
         cursor.row_factory = sqlite3.Row
         try:
-            rows = cursor.execute(sql, params).fetchall()
+            cursor.execute(sql, params)
+            rows: list[sqlite3.Row] = []
+            size = 0
+            while found := cursor.fetchmany(RESULT_ROWS):
+                rows += found
+                size += sum(
+                    len(cell)
+                    for row in found
+                    for cell in row
+                    if type(cell) is str or type(cell) is bytes
+                )
+                if size > RESULT_BYTES_MAX:
+                    raise Invalid(
+                        f"SQL: the rows have more than {RESULT_BYTES_MAX} bytes; ask "
+                        "for fewer at once",
+                        bound=RESULT_BYTES_MAX,
+                    )
             return [column[0] for column in cursor.description or ()], rows
         except sqlite3.Error as error:
             too_big = getattr(error, "sqlite_errorname", "") == "SQLITE_TOOBIG"
@@ -115,6 +148,28 @@ class Guarded:
             raise Invalid(f"SQL: {told}") from None
         finally:
             cursor.close()
+
+    def _check_names(self, sql: str) -> None:
+        """Raise `Invalid` where a query names what it may not read. The authorizer is
+        not asked about columns that `USING` joins by."""
+        tokens = [t for t in _TOKEN.findall(sql) if not t.startswith(("--", "/*"))]
+        for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
+            name = token
+            if token[0] in "'\"`":
+                name = token[1:-1].replace(2 * token[0], token[0])
+            elif token[0] == "[":
+                name = token[1:-1]
+            name = name.lower()
+            schema = name in ("main", "temp") and after == "."
+            ours = name.startswith(_OURS) or (
+                name in self._tables and name not in self._known
+            )
+            if schema or ours:
+                tables = ", ".join(sorted(self.views)) or "none yet"
+                raise Invalid(
+                    f"SQL: {name} is not for queries, which read the tables of typed "
+                    f"collections ({tables}); give a text of that name as a parameter"
+                )
 
     def _goes_on(self) -> int:
         if self._left is not None:

@@ -840,3 +840,27 @@ async def test_a_counter_may_be_declared_to_be_of_floats(space: Space) -> None:
     assert isinstance(account.balance, float)
     ((balance,),) = await space.sql("SELECT balance FROM account")
     assert balance == 1.5
+
+
+async def test_what_is_assigned_may_hold_what_is_shown(space: Space) -> None:
+    async with space.transaction() as tx:
+        rows = tx["page/1"].list("rows")
+        rows.extend([{"a": 1}, {"b": 2}])
+        rows.replace([{"x": rows[1]}, {"y": rows[0]}])
+        assert [row.to_dict() for row in rows] == [{"x": {"b": 2}}, {"y": {"a": 1}}]
+        rows.replace([{"kids": [*rows]}])
+        kids = [{"x": {"b": 2}}, {"y": {"a": 1}}]
+        assert [row.to_dict() for row in rows] == [{"kids": kids}]
+
+
+async def test_a_long_list_in_another_order_is_written(space: Space) -> None:
+    chance = random.Random(1)
+    async with space.transaction() as tx:
+        items = tx["page/1"].list("items")
+        items.extend([*range(3_000), {"n": 1}])
+        held = items[-1]
+        wanted = chance.sample(list(items), len(items))
+        items.replace(wanted)
+        assert [plain_value(item) for item in items] == list(map(plain_value, wanted))
+        held["n"] = 2
+        assert {"n": 2} in [plain_value(item) for item in items]

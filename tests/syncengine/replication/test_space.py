@@ -24,6 +24,7 @@ from syncengine import (
     SyncError,
     Text,
     TooLarge,
+    Transaction,
     TransactionClosed,
     TransactionOpen,
     limits,
@@ -291,6 +292,33 @@ async def test_an_editor_sees_edits_of_a_text_inside(space: Space) -> None:
             live.on_patch("nothing", patches.extend)
 
     assert [tuple(edit) for edit in patches] == [(5, 0, "!")]
+
+
+async def test_an_editor_is_told_when_a_text_inside_is_gone(space: Space) -> None:
+    class Page(Document, collection="page"):
+        rows: List[Any] = List()
+
+    def gone(tx: Transaction, how: str) -> None:
+        page = tx["page/1"]
+        if how == "element":
+            del page["rows"][0]
+        elif how == "replaced":
+            page["rows"][0] = "x"
+        elif how == "key":
+            del page["rows"][0]["body"]
+        else:
+            tx.delete("page/1")
+
+    for how in ("element", "replaced", "key", "document"):
+        patches: list[Any] = []
+        async with space.transaction() as tx:
+            tx["page/1"]["rows"] = [{}]
+            tx["page/1"]["rows"][0].text("body").append("hello")
+        async with space.live(Page, "1") as live:
+            live.on_patch(live.doc.rows[0].text("body"), patches.extend)
+            async with space.transaction() as tx:
+                gone(tx, how)
+        assert [tuple(edit) for edit in patches] == [(0, 5, "")], how
 
 
 async def test_editors_of_one_document_see_each_other(space: Space) -> None:

@@ -21,6 +21,7 @@ from syncengine import (
     Invalid,
     NotFound,
     Space,
+    StoreFull,
 )
 from tests.wires import meet, two_members
 
@@ -379,6 +380,7 @@ async def test_a_checkpoint_of_another_file_is_refused(
         ({"on_event": print, "poll_interval": None}, "poll_interval"),
         ({"on_event": print, "checkpoint_mode": "never"}, "auto, manual, interval"),
         ({"on_event": print, "handler_timeout_ms": -1}, "handler_timeout_ms"),
+        ({"on_event": audit, "checkpoint_mode": "manual"}, "auto"),
     ],
 )
 async def test_wrong_options_are_refused(
@@ -399,6 +401,142 @@ async def test_a_store_that_fails_ends_it_and_says_so(
         with pytest.raises(Closed):
             await subscriber.caught_up()
     assert isinstance(errors[0], Closed)
+
+
+async def test_a_statement_that_takes_back_all_loses_nothing(
+    space: Space, store: CheckpointStore
+) -> None:
+    async with store.transaction() as tx:
+        await tx.execute("CREATE TABLE one (n UNIQUE ON CONFLICT ROLLBACK)")
+
+    async def once(event: Change, tx: CheckpointTransaction) -> None:
+        await audit(event, tx)
+        odd = int(names([event])[0]) % 2
+        await tx.execute("INSERT INTO one VALUES (?)", (f"odd {odd}",))
+
+    await write(space, 0, 1, 2, 3)
+    subscriber = EventSubscriber(space, store, once, max_retries=1, retry_delay=0)
+    async with subscriber:
+        await subscriber.caught_up()
+        letters = await subscriber.dead_letters()
+        assert subscriber.is_running
+
+    assert await audited(store) == ["0", "1"]
+    assert [letter.error.partition(":")[0] for letter in letters] == [
+        "IntegrityError",
+        "IntegrityError",
+    ]
+
+
+async def test_who_is_stopped_at_any_moment_leaves_the_store_whole(
+    space: Space, store: CheckpointStore
+) -> None:
+    await write(space, *range(30))
+    for turns in range(60):
+        subscriber = EventSubscriber(space, store, audit, batch_size=3)
+        await subscriber.start()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await subscriber.stop()
+    async with EventSubscriber(space, store, audit) as last:
+        await last.caught_up()
+
+    assert await audited(store) == [str(number) for number in range(30)]
+
+
+async def test_a_handler_does_not_wait_for_itself(
+    space: Space, store: CheckpointStore
+) -> None:
+    errors: list[str] = []
+
+    async def commits(event: Change, tx: CheckpointTransaction) -> None:
+        await subscriber.commit(event)
+
+    async def stops(event: Change) -> None:
+        await subscriber.stop()
+
+    await write(space, 1)
+    for handler in (commits, stops):
+        subscriber = EventSubscriber(
+            space, store, handler, name=handler.__name__, max_retries=0
+        )
+        async with subscriber:
+            await subscriber.caught_up()
+            (letter,) = await subscriber.dead_letters()
+            errors.append(letter.error)
+    assert all("wait for itself" in error for error in errors)
+
+
+async def test_what_a_handler_waits_for_may_be_cancelled(
+    space: Space, store: CheckpointStore
+) -> None:
+    async def waits(event: Change) -> None:
+        other = asyncio.ensure_future(asyncio.sleep(60))
+        other.cancel()
+        await other
+
+    await write(space, 1)
+    async with EventSubscriber(space, store, waits, max_retries=0) as subscriber:
+        await subscriber.caught_up()
+        (letter,) = await subscriber.dead_letters()
+    assert "CancelledError" in letter.error
+
+
+async def test_it_is_started_once(space: Space, store: CheckpointStore) -> None:
+    seen: list[Change] = []
+    await write(space, *range(5))
+    subscriber = EventSubscriber(space, store, seen.append)
+    outcomes = await asyncio.gather(
+        subscriber.start(), subscriber.start(), return_exceptions=True
+    )
+    await subscriber.caught_up()
+    await subscriber.stop()
+
+    assert sum(isinstance(outcome, Invalid) for outcome in outcomes) == 1
+    assert len(seen) == 5
+
+
+async def test_a_store_that_is_away_is_waited_for(
+    space: Space, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = []
+    real, away = store.transaction, [True] * 3
+
+    def sometimes() -> Any:
+        if away:
+            away.pop()
+            raise StoreFull("no space")
+        return real()
+
+    monkeypatch.setattr(store, "transaction", sometimes)
+    await write(space, 1, 2)
+    subscriber = EventSubscriber(
+        space, store, audit, on_error=errors.append, retry_delay=1
+    )
+    async with subscriber:
+        await subscriber.caught_up()
+
+    assert [type(error) for error in errors] == [StoreFull] * 3
+    assert await audited(store) == ["1", "2"]
+
+
+async def test_one_poisoned_event_does_not_repeat_the_others_of_its_batch(
+    space: Space, store: CheckpointStore
+) -> None:
+    handled: list[str] = []
+
+    def fails(events: list[Change]) -> None:
+        handled.extend(names(events))
+        if "19" in names(events):
+            raise ValueError
+
+    await write(space, *range(20))
+    subscriber = EventSubscriber(
+        space, store, on_batch=fails, poll_interval=1, max_retries=2, retry_delay=0
+    )
+    async with subscriber:
+        await subscriber.caught_up()
+    assert max(handled.count(str(number)) for number in range(19)) == 2
 
 
 KILLED = """

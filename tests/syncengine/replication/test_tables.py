@@ -643,6 +643,45 @@ async def test_a_clause_is_counted_and_a_table_of_ours_is_not(
                 )
 
 
+JOINED = [
+    "SELECT value FROM (SELECT 0 AS value) l FULL JOIN _sync_meta USING (value)",
+    "SELECT c0 FROM (SELECT 0 AS c0) l FULL JOIN [_sync_table_note] USING (c0)",
+    "SELECT c0 FROM (SELECT 0 AS c0) l FULL JOIN `_SYNC_table_note` USING (c0)",
+    "SELECT c0 FROM (SELECT 0 AS c0) l FULL JOIN '_sync_table_note' USING (c0)",
+    'SELECT c0 FROM (SELECT 0 AS c0) l FULL JOIN "_sync_table_note" USING (c0)',
+    "SELECT sql FROM (SELECT 0 AS sql) l FULL JOIN sqlite_master USING (sql)",
+    "SELECT name FROM (SELECT 0 AS name) l FULL JOIN temp . sqlite_master USING (name)",
+    "SELECT count(*) FROM (SELECT 2 AS ns) l JOIN /* */ _sync_log USING (ns)",
+    "SELECT title FROM (SELECT '' AS title) l JOIN main.note USING (title)",
+    "SELECT ns FROM (SELECT 1 AS ns) l NATURAL JOIN _sync_namespace",
+]
+
+
+@pytest.mark.parametrize("asked", JOINED)
+async def test_what_is_joined_by_name_is_no_way_in(tmp_path: Path, asked: str) -> None:
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(Note, "a", title="_sync_ or sqlite_master")
+        with pytest.raises(Invalid, match="is not for queries"):
+            await space.sql(asked)
+        (row,) = await space.sql(
+            "SELECT [id] FROM `note` WHERE title = ? -- _sync_log, 'and\n",
+            "_sync_ or sqlite_master",
+        )
+        assert row["id"] == "a"
+
+
+async def test_a_result_has_a_bound(tmp_path: Path) -> None:
+    async with syncengine.open(tmp_path / "a.db") as replica:
+        space = await replica.namespace("home")
+        many = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 40) "
+        )
+        with pytest.raises(Invalid, match="fewer"):
+            await space.sql(many + "SELECT zeroblob(15000000) FROM n")
+
+
 async def test_one_function_cannot_fill_the_memory(tmp_path: Path) -> None:
     async with syncengine.open(tmp_path / "a.db") as replica:
         space = await replica.namespace("home")
@@ -678,3 +717,25 @@ async def test_a_callback_is_told_of_a_query() -> None:
         subscription.cancel()
 
         assert seen == [[("A",)], [("B",)]]
+
+
+async def test_words_follow_what_an_older_version_writes() -> None:
+    class Old(Document, collection="recipe3"):
+        name: str = ""
+
+    class New(
+        Document,
+        collection="recipe3",
+        lenses=[Converted("name", "title", up=str.upper, down=str.lower)],
+    ):
+        title: Searchable[str] = ""
+
+    async with syncengine.open(":memory:") as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx.create(New, "1", title="MILK")
+        for word in ("eggs", "bread"):
+            async with space.transaction() as tx:
+                tx.get(Old, "1").name = word
+            assert [found.id for found in await space.search(New, word)] == ["1"]
+        assert await space.search(New, "milk") == []
