@@ -90,6 +90,15 @@ if TYPE_CHECKING:
     from syncengine.replication.history import Conflict, LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.live import Live
+    from syncengine.replication.multi_master import (
+        ApplyResult,
+        ConflictVersion,
+        Entity,
+        EntityConflict,
+        MasterMetrics,
+        MasterWriteResult,
+        MultiMasterManager,
+    )
     from syncengine.replication.past import Past
     from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
     from syncengine.replication.replica import Opening, Replica
@@ -110,6 +119,13 @@ if TYPE_CHECKING:
     from syncengine.trust.invite import Invite
 
 _HOMES = {
+    "MultiMasterManager": "syncengine.replication.multi_master",
+    "Entity": "syncengine.replication.multi_master",
+    "EntityConflict": "syncengine.replication.multi_master",
+    "ConflictVersion": "syncengine.replication.multi_master",
+    "MasterWriteResult": "syncengine.replication.multi_master",
+    "MasterMetrics": "syncengine.replication.multi_master",
+    "ApplyResult": "syncengine.replication.multi_master",
     "PipelineEmitter": "syncengine.replication.pipeline",
     "PipelineReceiver": "syncengine.replication.pipeline",
     "Pipeline": "syncengine.storage.pipeline.contract",
@@ -179,6 +195,7 @@ _HOMES = {
 
 __all__ = [
     "AlreadyExists",
+    "ApplyResult",
     "Branch",
     "CRDTMergeStrategy",
     "Change",
@@ -190,6 +207,7 @@ __all__ = [
     "Conflict",
     "ConflictEntry",
     "ConflictResolver",
+    "ConflictVersion",
     "ConnectionLost",
     "Converted",
     "Counter",
@@ -199,6 +217,8 @@ __all__ = [
     "DivergenceDetected",
     "Document",
     "Edit",
+    "Entity",
+    "EntityConflict",
     "EventSubscriber",
     "Fenced",
     "FieldMergeStrategy",
@@ -221,8 +241,11 @@ __all__ = [
     "MVRegister",
     "Map",
     "MarkRange",
+    "MasterMetrics",
+    "MasterWriteResult",
     "MemoryPipeline",
     "MergeWarning",
+    "MultiMasterManager",
     "MultiValue",
     "NewerFormat",
     "Node",

@@ -339,12 +339,26 @@ class PipelineReceiver(_Worker):
     delivery.
     """
 
-    def __init__(self, space: "Space", pipeline: Pipeline, *, name: str = "pipeline"):
+    def __init__(
+        self,
+        space: "Space",
+        pipeline: Pipeline,
+        *,
+        name: str = "pipeline",
+        waiting_max: int = WAITING_MAX,
+    ):
         super().__init__(space, pipeline, name, "receiver")
+        self._waiting_max = waiting_max
         self._partial: dict[bytes, _Pack] = {}
         self._waiting: list[tuple[int, list[Row]]] = []
         self.refused = 0
         """Rows that were not taken in, and wait for nothing: forged, or not allowed"""
+
+    @property
+    def waiting(self) -> int:
+        """How many packs wait for something before them, or for their other
+        pieces."""
+        return len(self._waiting) + len(self._partial)
 
     async def caught_up(self) -> None:
         """Wait until all that the pipeline has now was read. Safe to cancel."""
@@ -409,7 +423,7 @@ class PipelineReceiver(_Worker):
         pack = self._partial.setdefault(name, _Pack(since, count))
         pack.pieces[index] = piece
         if len(pack.pieces) < pack.count:
-            if len(self._partial) > WAITING_MAX:
+            if len(self._partial) > self._waiting_max:
                 oldest = min(self._partial, key=lambda n: self._partial[n].since)
                 del self._partial[oldest]  # its author goes on; who crashed repeats
             return None, since
@@ -433,5 +447,5 @@ class PipelineReceiver(_Worker):
                     self._waiting.remove(item)
                     self.refused += len(admission.refused)
         await self._engine.flush()
-        if len(self._waiting) > WAITING_MAX:
+        if len(self._waiting) > self._waiting_max:
             del self._waiting[0]

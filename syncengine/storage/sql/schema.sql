@@ -179,3 +179,15 @@ CREATE TABLE _sync_branch_change (
     change BLOB NOT NULL,
     PRIMARY KEY (ns, name, seq)
 ) WITHOUT ROWID;
+
+-- Versions of an entity that were written at once (multi_master.py), one row a conflict.
+CREATE TABLE _sync_versions (
+    ns          INTEGER NOT NULL,
+    id          BLOB NOT NULL,       -- of the versions: the same on every master
+    entity      TEXT NOT NULL,
+    detected_at INTEGER NOT NULL,    -- ms
+    versions    TEXT NOT NULL,       -- JSON
+    resolved_at INTEGER,
+    resolution  TEXT,                -- how: lww, manual ...
+    PRIMARY KEY (ns, id)
+) WITHOUT ROWID;

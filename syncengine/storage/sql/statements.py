@@ -5,7 +5,7 @@ from importlib.resources import files
 SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
 
 APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
-FORMAT = 5  # PRAGMA user_version
+FORMAT = 6  # PRAGMA user_version
 
 # What makes of a file the next format's, by the format that it has.
 MIGRATIONS = {
@@ -31,6 +31,11 @@ MIGRATIONS = {
     4: (
         "ALTER TABLE _sync_log ADD COLUMN arrived INTEGER",
         "DELETE FROM _sync_table",  # made anew by who has the classes
+    ),
+    5: (
+        "CREATE TABLE _sync_versions (ns INTEGER NOT NULL, id BLOB NOT NULL, "
+        "entity TEXT NOT NULL, detected_at INTEGER NOT NULL, versions TEXT NOT NULL, "
+        "resolved_at INTEGER, resolution TEXT, PRIMARY KEY (ns, id)) WITHOUT ROWID",
     ),
 }
 
@@ -111,6 +116,11 @@ CONFLICTS = (
     "SELECT c.path, c.actor, c.hlc, c.value, c.winner FROM _sync_conflict c "
     "JOIN _sync_document d ON d.document = c.document "
     "WHERE d.ns = ? AND d.collection = ? AND d.id = ? ORDER BY c.hlc, c.actor, c.seq"
+)
+PUT_VERSIONS = "INSERT OR IGNORE INTO _sync_versions VALUES (?, ?, ?, ?, ?, NULL, NULL)"
+RESOLVE_VERSIONS = (
+    "UPDATE _sync_versions SET resolved_at = ?, resolution = ? "
+    "WHERE ns = ? AND entity = ? AND resolved_at IS NULL AND id != ?"
 )
 PUT_CONFLICT = "INSERT OR REPLACE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
 

@@ -338,7 +338,12 @@ async def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
     plain = sqlite3.connect(path)
     plain.execute("DROP TABLE _sync_table")
     plain.execute("DROP TABLE _sync_past")
-    for table in ("_sync_seen", "_sync_branch", "_sync_branch_change"):
+    for table in (
+        "_sync_seen",
+        "_sync_branch",
+        "_sync_branch_change",
+        "_sync_versions",
+    ):
         plain.execute(f"DROP TABLE {table}")
     plain.execute("ALTER TABLE _sync_log DROP COLUMN arrived")
     plain.execute("PRAGMA user_version = 1")

@@ -1,0 +1,954 @@
+"""Multi-master: entities that any node writes, and what becomes of versions written at
+once.
+
+An entity is a document of one multi-value register, whose values are *versions*: data
+with who wrote it, when, and what he knew (a vector clock). So all masters hold the same
+set of versions of which none knew of another, and a conflict strategy is a pure
+function of that set: nothing is written back, and masters with the same set show the
+same.
+"""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from syncengine import values
+from syncengine.conflicts.resolver import (
+    ConflictEntry,
+    ConflictResolver,
+    CRDTMergeStrategy,
+    CustomResolverStrategy,
+    FieldMergeStrategy,
+    Strategy,
+)
+from syncengine.conflicts.tagging import from_plain, to_plain
+from syncengine.conflicts.vector_clock import VectorClock
+from syncengine.crdt.document import Document as State
+from syncengine.crdt.operation import ContainerId, Type
+from syncengine.errors import Closed, Invalid, NotFound, StoreError
+from syncengine.ids import DocumentId, parse_document_id, parse_node_id
+from syncengine.log.batch import Batch, split_payload
+from syncengine.replication import feed
+from syncengine.replication.feed import Change
+from syncengine.replication.host import Bell, sealed
+from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
+from syncengine.storage.pipeline.contract import Pipeline
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Writes
+
+if TYPE_CHECKING:
+    from syncengine.replication.space import Space
+
+log = logging.getLogger("syncengine")
+
+ConflictStrategy = Literal["lww", "custom", "manual", "detect", "field", "crdt"]
+STRATEGIES = ("lww", "custom", "manual", "detect", "field", "crdt")
+
+MergeFn = Callable[["Entity", "Entity"], Any]
+Handler = Callable[..., Any]
+
+EVENTS = ("conflictDetected", "eventApplied")
+
+MANAGER_CLOSED = "MANAGER_CLOSED"
+EVENT_NOT_HERE = "EVENT_NOT_HERE"
+
+# Versions of one entity that are kept beside each other by `manual`: what is beyond
+# stays in the history, the earliest first.
+VERSIONS_MAX = 64
+
+_VERSIONS = "versions"
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What a master shows of an entity."""
+
+    id: str
+    type: str
+    version: int
+    """How many writes it took, along the longest line of them"""
+    data: Any
+    updated_at: int
+    """When the version that shows was written, in ms by its master's clock"""
+    conflicted: bool = False
+    """Whether somebody has to decide between versions"""
+
+
+@dataclass(frozen=True)
+class MasterWriteResult:
+    success: bool
+    master_id: str
+    entity_id: str
+    queued: bool = False
+    """Whether it waits here for the others to be reached"""
+    vector_clock: dict[str, int] | None = None
+    timestamp: int | None = None
+    error: str | None = None
+    error_code: str | None = None
+
+
+@dataclass(frozen=True)
+class ConflictVersion:
+    """One of the versions of a conflict."""
+
+    master_id: str
+    data: Any
+    vector_clock: dict[str, int]
+    timestamp: int
+
+
+@dataclass(frozen=True)
+class EntityConflict:
+    """Versions of an entity of which none knew of another. The same on every master
+    but for when it was seen there."""
+
+    id: str
+    entity_id: str
+    detected_at: int
+    versions: list[ConflictVersion]
+    resolution_options: list[str]
+    resolved_at: int | None = None
+    resolution: str | None = None
+
+
+@dataclass(frozen=True)
+class ApplyResult:
+    """What an event came to."""
+
+    success: bool
+    is_conflict: bool = False
+    entity_ids: tuple[str, ...] = ()
+    error: str | None = None
+    error_code: str | None = None
+
+
+@dataclass
+class MasterMetrics:
+    writes_local: int = 0
+    events_applied: int = 0
+    conflicts_detected: int = 0
+    conflicts_resolved: int = 0
+    merge_failures: int = 0
+    """How often `merge_fn` raised, or returned nonsense"""
+    event_buffer_size: int = 0
+    vector_clock_nodes: int = 0
+
+
+@dataclass(frozen=True)
+class _Version:
+    """One value of the register."""
+
+    master: str
+    data: Any
+    clock: VectorClock
+    timestamp: int
+    version: int
+    type: str
+    stamps: dict[str, tuple[int, str]]
+    deleted: bool
+
+    @classmethod
+    def of(cls, raw: Any) -> "_Version | None":
+        """Return a value as a version; None for what another program put there."""
+        try:
+            master, data, clock, timestamp, version, type_, stamps, deleted = raw
+            return cls(
+                str(master),
+                data,
+                VectorClock(clock),
+                int(timestamp),
+                int(version),
+                str(type_),
+                {name: (int(at), str(by)) for name, (at, by) in stamps.items()},
+                bool(deleted),
+            )
+        except (TypeError, ValueError, AttributeError, Invalid):
+            return None
+
+    def plain(self) -> list[Any]:
+        stamps = {name: list(stamp) for name, stamp in self.stamps.items()}
+        return [
+            self.master,
+            self.data,
+            self.clock.to_json(),
+            self.timestamp,
+            self.version,
+            self.type,
+            stamps,
+            self.deleted,
+        ]
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """Who wrote it, and his how manieth it was."""
+        return self.master, self.clock[self.master]
+
+    def live_data(self) -> Any:
+        return None if self.data is None else from_plain(self.data)
+
+    def entity(self, id: str, *, conflicted: bool) -> Entity:
+        return Entity(
+            id, self.type, self.version, self.data, self.timestamp, conflicted
+        )
+
+    @property
+    def order(self) -> tuple[int, str]:
+        return self.timestamp, self.master
+
+
+class MultiMasterManager:
+    """A master: writes entities here at once, and takes in what others write.
+
+        master = MultiMasterManager("master-eu", pipeline, space)
+        await master.subscribe()
+        await master.write("customer-123", {"name": "Alice"})
+
+    Args:
+        master_id: This master's name, its own among all.
+        pipeline: What carries the namespace to the others; None: links do.
+        state_manager: The space in which entities are kept.
+        conflict_strategy: What shows of versions that were written at once. "lww": the
+            latest. "field": of each field the latest. "crdt": as "field", and CRDTs in
+            fields merge. "custom": what `merge_fn` makes of them. "manual": the latest
+            for now, until somebody resolves it. "detect": the latest, and people are
+            told. All masters of a namespace should have the same.
+        merge_fn: For "custom": a function of two `Entity`s, the earlier one first, that
+            returns one. It must depend on them alone.
+        event_buffer_size: Packs of a pipeline that may wait for something before them.
+        apply_timeout: How long `apply_remote_event` waits for an event, in ms.
+        collection: Where entities are kept: documents `collection/entity_id`.
+        debug: Call `merge_fn` twice, and tell when it is not a function of its input.
+
+    Raises `Invalid` for what is none of these.
+    """
+
+    def __init__(
+        self,
+        master_id: str,
+        pipeline: Pipeline | None,
+        state_manager: "Space",
+        conflict_strategy: ConflictStrategy = "lww",
+        merge_fn: MergeFn | None = None,
+        event_buffer_size: int = 1000,
+        apply_timeout: int = 5000,
+        *,
+        collection: str = "entity",
+        debug: bool = False,
+    ):
+        values.check_key(master_id, "master_id")
+        if not master_id:
+            raise Invalid("a master has a name", path="master_id")
+        if conflict_strategy not in STRATEGIES:
+            raise Invalid(
+                f"there is no conflict strategy {conflict_strategy!r}; there are "
+                f"{', '.join(STRATEGIES)}",
+                path="conflict_strategy",
+            )
+        if (merge_fn is not None) != (conflict_strategy == "custom"):
+            raise Invalid(
+                "the strategy custom takes a merge_fn, and no other one does",
+                path="merge_fn",
+            )
+        for option, value in (
+            ("event_buffer_size", event_buffer_size),
+            ("apply_timeout", apply_timeout),
+        ):
+            if type(value) is not int or value < 1:
+                raise Invalid(
+                    f"{option} is a whole number, 1 or more; not {value!r}", path=option
+                )
+        parse_document_id(f"{collection}/x")
+        self._master = master_id
+        self._space = state_manager
+        self._strategy: ConflictStrategy = conflict_strategy
+        self._merge_fn = merge_fn
+        self._apply_timeout = apply_timeout / 1000
+        self._collection = collection
+        self._debug = debug
+        self._emitter: PipelineEmitter | None = None
+        self._receiver: PipelineReceiver | None = None
+        if pipeline is not None:
+            name = f"master {collection}"
+            self._emitter = PipelineEmitter(state_manager, pipeline, name=name)
+            self._receiver = PipelineReceiver(
+                state_manager, pipeline, name=name, waiting_max=event_buffer_size
+            )
+        self._metrics = MasterMetrics()
+        self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENTS}
+        self._changed: dict[DocumentId, None] = {}
+        self._bell = Bell()
+        self._task: asyncio.Task[None] | None = None
+        self._came = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._pending: set[str] = set()
+        """Entities about which somebody has to decide"""
+        self._position = 0
+        """Up to where others' changes were told"""
+        self._closed = False
+        self._clock: VectorClock | None = None
+
+    # --- life -----------------------------------------------------------------------
+
+    async def subscribe(self) -> None:
+        """Begin to take in what others write, and what was missed. Twice does
+        nothing."""
+        self._check_open()
+        if self._task is not None:
+            return
+        engine = self._space.engine
+        await self._load()
+        engine.on_changed.append(self._note)
+        engine.on_stopped.append(self._ring)
+        engine.log_grew.listen(self._ring)
+        self._bell.set()
+        self._task = asyncio.create_task(self._run())
+        for worker in (self._emitter, self._receiver):
+            if worker is not None:
+                await worker.start()
+
+    async def drain(self) -> None:
+        """Wait until the pipeline has all that was written here: before a master is
+        removed. Safe to cancel."""
+        self._check_open()
+        if self._emitter is not None:
+            await self._emitter.drained()
+
+    async def close(self) -> None:
+        """Take in no more; what is written here waits in the file. Twice does
+        nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for worker in (self._receiver, self._emitter):
+            if worker is not None:
+                await worker.stop()
+        if self._task is None:
+            return
+        with contextlib.suppress(Closed, StoreError):
+            await self._process()
+            await self._save()
+        task, self._task = self._task, None
+        engine = self._space.engine
+        engine.on_changed.remove(self._note)
+        engine.on_stopped.remove(self._ring)
+        engine.log_grew.unlisten(self._ring)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def __aenter__(self) -> "MultiMasterManager":
+        await self.subscribe()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        self._space.check_usable()
+        if self._closed:
+            raise Invalid("this master was closed; make another one")
+
+    # --- what it is -----------------------------------------------------------------
+
+    def get_master_id(self) -> str:
+        return self._master
+
+    def get_conflict_strategy(self) -> ConflictStrategy:
+        return self._strategy
+
+    def get_vector_clock(self) -> VectorClock:
+        """Return how many writes of each master are known here."""
+        return self._known_clock()
+
+    def get_metrics(self) -> MasterMetrics:
+        """Return what happened here since it was made, and what waits now."""
+        buffered = 0 if self._receiver is None else self._receiver.waiting
+        nodes = len(self._known_clock())
+        return replace(
+            self._metrics, event_buffer_size=buffered, vector_clock_nodes=nodes
+        )
+
+    def on(self, event: str, handler: Handler) -> None:
+        """Call `handler`, which may be a coroutine function, with each event:
+        "conflictDetected" (an `EntityConflict`), "eventApplied" (a `Change` of another
+        master). What it raises is logged. Raises `Invalid`."""
+        if event not in EVENTS:
+            raise Invalid(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+        self._handlers[event].append(handler)
+
+    # --- writing --------------------------------------------------------------------
+
+    async def write(
+        self, entity_id: str, data: Any, *, type: str | None = None
+    ) -> MasterWriteResult:
+        """Write an entity here, on this disk when this returns; others have it later.
+
+        With "manual", versions that nobody decided about stay beside the new one.
+        Raises `Invalid` for what cannot be stored.
+        """
+        return await self._write(entity_id, to_plain(data), type, resolve=False)
+
+    async def delete(self, entity_id: str) -> MasterWriteResult:
+        """Delete an entity: a version without data."""
+        return await self._write(entity_id, None, None, resolve=False, deleted=True)
+
+    async def resolve_conflict(
+        self, entity_id: str, resolved_data: Any
+    ) -> MasterWriteResult:
+        """Decide: write what stands instead of all versions that are here. Raises
+        `NotFound` where there is nothing to decide."""
+        if len(self._versions(self._name(entity_id))) < 2:
+            raise NotFound(f"there is no conflict of {entity_id}")
+        return await self._write(entity_id, to_plain(resolved_data), None, resolve=True)
+
+    async def _write(
+        self,
+        entity_id: str,
+        data: Any,
+        type_: str | None,
+        *,
+        resolve: bool,
+        deleted: bool = False,
+    ) -> MasterWriteResult:
+        name = self._name(entity_id)
+        if self._closed:
+            return MasterWriteResult(
+                False,
+                self._master,
+                entity_id,
+                error="this master was closed",
+                error_code=MANAGER_CLOSED,
+            )
+        async with self._space.transaction() as tx:
+            versions = _read(tx[name].multi(_VERSIONS))
+            clock = self._known_clock()
+            for one in versions:
+                clock = VectorClock.merge(clock, one.clock)
+            clock = clock.tick(self._master)
+            version = self._made(versions, data, type_, clock, deleted=deleted)
+            left: list[_Version] = []
+            if self._strategy == "manual" and not resolve:
+                # He saw the one that shows; the others wait for somebody to decide.
+                left = sorted(versions, key=_order)[:-1][1 - VERSIONS_MAX :]
+            kept = [one.plain() for one in left]
+            tx[name].multi(_VERSIONS).set(version.plain(), *kept)
+            tx[self._clock_name]["clock"] = clock.to_json()
+        self._clock = clock
+        self._metrics.writes_local += 1
+        return MasterWriteResult(
+            True,
+            self._master,
+            entity_id,
+            self._is_queued(),
+            clock.to_json(),
+            version.timestamp,
+        )
+
+    def _made(
+        self,
+        versions: list[_Version],
+        data: Any,
+        type_: str | None,
+        clock: VectorClock,
+        *,
+        deleted: bool,
+    ) -> _Version:
+        shown, _ = self._shown(versions)
+        latest = max((one.timestamp for one in versions), default=0)
+        now = max(self._space.engine.clock.now_ms(), latest + 1)
+        stamps: dict[str, tuple[int, str]] = {}
+        before, after = _fields(shown and shown.data), _fields(data)
+        for field, value in after.items():
+            # What he left as it was is of whoever wrote it.
+            if shown and field in before and _same(to_plain(before[field]), value):
+                stamps[field] = shown.stamps.get(field, shown.order)
+        type_ = type_ or next((one.type for one in versions), self._collection)
+        number = 1 + max((one.version for one in versions), default=0)
+        return _Version(self._master, data, clock, now, number, type_, stamps, deleted)
+
+    def _is_queued(self) -> bool:
+        if self._emitter is not None:
+            return self._task is None or self._emitter.health == "degraded"
+        return not self._space.engine.channels
+
+    def _name(self, entity_id: str) -> DocumentId:
+        return parse_document_id(f"{self._collection}/{entity_id}")
+
+    @property
+    def _clocks(self) -> str:
+        return f"{self._collection}_clock"
+
+    @property
+    def _clock_name(self) -> DocumentId:
+        return parse_document_id(f"{self._clocks}/{self._master}")
+
+    def _known_clock(self) -> VectorClock:
+        """Return the clock: from the file the first time, also after a restart."""
+        if self._clock is None:
+            self._clock = VectorClock()
+            for name in list(self._space.engine.documents.names(self._clocks, "")):
+                self._learn(name)
+        return self._clock
+
+    def _learn(self, name: DocumentId) -> None:
+        """Take over what a master knows, as its document of that says."""
+        assert self._clock is not None
+        raw = self._value(name, None, Type.MAP)
+        with contextlib.suppress(Invalid, AttributeError):
+            known = VectorClock(raw.get("clock", {}))
+            self._clock = VectorClock.merge(self._clock, known)
+
+    def _value(self, name: DocumentId, container: ContainerId, type_: int) -> Any:
+        """Return what a document holds, without a transaction that is open."""
+        engine = self._space.engine
+        with engine.as_before([name]):
+            document = engine.documents.find(name)
+            if document is None or not document.visible:
+                return None
+            return document.to_value(container, type_)
+
+    def _versions(self, name: DocumentId) -> list[_Version]:
+        container = (_VERSIONS, int(Type.MULTI))
+        return _read(self._value(name, container, Type.MULTI) or ())
+
+    # --- reading --------------------------------------------------------------------
+
+    async def get_entity(self, entity_id: str) -> Entity | None:
+        """Return what shows of an entity; None: there is none, or it was deleted."""
+        name = self._name(entity_id)
+        self._space.check_usable()
+        await self._space.engine.whole()
+        shown, conflicted = self._shown(self._versions(name))
+        if shown is None:
+            return None
+        return shown.entity(entity_id, conflicted=conflicted)
+
+    def _shown(self, versions: list[_Version]) -> tuple[_Version | None, bool]:
+        """Return (what shows of versions, whether somebody has to decide)."""
+        if not versions:
+            return None, False
+        live = sorted((one for one in versions if not one.deleted), key=_order)
+        latest = max(versions, key=_order)
+        asks = len(versions) > 1 and self._strategy in ("manual", "detect")
+        merges = self._strategy in ("field", "crdt", "custom")
+        if not live or (latest.deleted and not merges):
+            return None, asks
+        if len(live) == 1 or not merges:
+            shown = live[-1]
+            return replace(shown, data=from_plain(shown.data, self._master)), asks
+        try:
+            return self._merged(live), False
+        except Exception as error:
+            self._metrics.merge_failures += 1
+            log.warning("versions of %s could not be merged: %s", live[-1].type, error)
+            shown = live[-1]
+            return replace(shown, data=from_plain(shown.data, self._master)), True
+
+    def _merged(self, live: list[_Version]) -> _Version:
+        """Return what a strategy makes of versions; raises what it does."""
+        latest = live[-1]
+        entries = [
+            ConflictEntry(
+                self._given(one) if self._strategy == "custom" else one.live_data(),
+                one.timestamp,
+                one.master,
+                one.clock,
+                one.stamps,
+            )
+            for one in live
+        ]
+        decided = ConflictResolver(self._decider()).resolve(entries)
+        clock = latest.clock
+        for one in live[:-1]:
+            clock = VectorClock.merge(clock, one.clock)
+        data, version, type_ = decided.value, max(o.version for o in live), latest.type
+        if self._strategy == "custom":
+            data, version, type_ = (data[key] for key in ("data", "version", "type"))
+        stamps = {field: (int(at), by) for field, (at, by) in decided.stamps.items()}
+        return _Version(
+            decided.node_id,
+            from_plain(to_plain(data), self._master),
+            clock,
+            int(decided.timestamp),
+            version,
+            type_,
+            stamps,
+            deleted=False,
+        )
+
+    def _decider(self) -> Strategy:
+        if self._strategy == "field":
+            return FieldMergeStrategy()
+        if self._strategy == "crdt":
+            return CRDTMergeStrategy()
+        return CustomResolverStrategy(self._merge_two, debug=self._debug)
+
+    @staticmethod
+    def _given(one: _Version) -> dict[str, Any]:
+        return {"data": one.live_data(), "version": one.version, "type": one.type}
+
+    def _merge_two(self, local: ConflictEntry, remote: ConflictEntry) -> ConflictEntry:
+        """Let `merge_fn` decide between two entities."""
+        assert self._merge_fn is not None
+        both = [
+            Entity(
+                "",
+                e.value["type"],
+                e.value["version"],
+                e.value["data"],
+                int(e.timestamp),
+            )
+            for e in (local, remote)
+        ]
+        merged = self._merge_fn(*both)
+        if not isinstance(merged, Entity):
+            raise Invalid(f"merge_fn returned {merged!r}; return an Entity")
+        value = {"data": merged.data, "version": merged.version, "type": merged.type}
+        return ConflictEntry(value, merged.updated_at, remote.node_id)
+
+    # --- conflicts ------------------------------------------------------------------
+
+    async def get_conflicts(self) -> list[EntityConflict]:
+        """Return all conflicts that were seen here, decided or not, the oldest
+        first."""
+        await self._process()
+        return self._stored("")
+
+    async def get_pending_conflicts(self) -> list[EntityConflict]:
+        """Return the conflicts that wait for somebody to decide, the oldest first."""
+        await self._process()
+        return self._stored("AND resolved_at IS NULL ")
+
+    async def hot_entities(self, limit: int = 10) -> list[tuple[str, int]]:
+        """Return the entities with most conflicts, and how many."""
+        await self._process()
+        return [
+            (entity, count)
+            for entity, count in self._space.engine.keeper.store.read(
+                "SELECT entity, count(*) AS n FROM _sync_versions WHERE ns = ? "
+                "GROUP BY entity ORDER BY n DESC, entity LIMIT ?",
+                *(self._space.engine.ns, limit),
+            )
+        ]
+
+    def conflict_rate(self) -> float:
+        """Return how many conflicts there were for each event that came in."""
+        metrics = self._metrics
+        return metrics.conflicts_detected / max(1, metrics.events_applied)
+
+    def _stored(self, which: str) -> list[EntityConflict]:
+        rows = self._space.engine.keeper.store.read(
+            "SELECT id, entity, detected_at, versions, resolved_at, resolution "
+            f"FROM _sync_versions WHERE ns = ? {which}ORDER BY detected_at, id",
+            self._space.engine.ns,
+        )
+        return [
+            EntityConflict(
+                bytes(id_).hex(),
+                entity,
+                detected,
+                [
+                    ConflictVersion(
+                        one["master"],
+                        None
+                        if one["data"] is None
+                        else from_plain(_from_json(one["data"]), self._master),
+                        one["clock"],
+                        one["timestamp"],
+                    )
+                    for one in json.loads(versions)
+                ],
+                list(_OPTIONS),
+                resolved,
+                how,
+            )
+            for id_, entity, detected, versions, resolved, how in rows
+        ]
+
+    # --- what comes in --------------------------------------------------------------
+
+    async def apply_remote_event(self, event: Change | str) -> ApplyResult:
+        """Wait until a change (or its id) has come in here, and say what came of it:
+        whether entities that it wrote have versions that somebody wrote at the same
+        time. Waits up to `apply_timeout`, then the result says so. Safe to cancel."""
+        self._check_open()
+        name = event if isinstance(event, str) else event.id
+        actor, seq = parse_node_id(name)
+        engine = self._space.engine
+        try:
+            async with asyncio.timeout(self._apply_timeout):
+                while engine.version.get(actor, 0) < seq:
+                    await self._next_change()
+        except TimeoutError:
+            return ApplyResult(
+                False,
+                error=f"{name} has not come in here yet",
+                error_code=EVENT_NOT_HERE,
+            )
+        await sealed(engine)
+        await self._process()
+        change = feed.find(engine.keeper, name)
+        own = [d for d in change.documents if d.startswith(f"{self._collection}/")]
+        disputed = any(_differ(self._versions(DocumentId(d))) for d in own)
+        ids = tuple(document.partition("/")[2] for document in own)
+        return ApplyResult(True, disputed, ids)
+
+    async def _next_change(self) -> None:
+        self._came.clear()
+        await self._came.wait()
+
+    def _note(self, document: State) -> None:
+        collection = document.name.partition("/")[0]
+        if collection in (self._collection, self._clocks):
+            self._changed[document.name] = None
+        self._ring()
+
+    def _ring(self) -> None:
+        self._came.set()
+        self._bell.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._bell.heard()
+            try:
+                await self._process()
+            except Closed:
+                return
+            except StoreError as error:
+                log.warning("conflicts could not be noted: %s", error)
+                await asyncio.sleep(1)
+                self._bell.set()
+
+    async def _process(self) -> None:
+        """Look at what changed since the last time: tell of it, note conflicts."""
+        self._space.check_usable()
+        engine = self._space.engine
+        if self._task is None:
+            return  # it has not begun, or has ended
+        async with self._turn:
+            await engine.whole()
+            changed, self._changed = self._changed, {}
+            try:
+                clocks = [name for name in changed if not self._is_entity(name)]
+                for name in clocks if self._clock is not None else ():
+                    self._learn(name)
+                found = [self._conflict_of(n) for n in changed if self._is_entity(n)]
+                new = await self._keep(list(filter(None, found)), changed)
+            except BaseException:
+                self._changed = {**changed, **self._changed}
+                raise
+            events = self._others()
+        for event in events:
+            self._metrics.events_applied += 1
+            await self._tell("eventApplied", event)
+        for conflict in new:
+            self._metrics.conflicts_detected += 1
+            await self._tell("conflictDetected", conflict)
+
+    def _is_entity(self, name: DocumentId) -> bool:
+        return name.startswith(f"{self._collection}/")
+
+    def _others(self) -> list[Change]:
+        """Return what others wrote to entities since the last time."""
+        engine, found = self._space.engine, list[Change]()
+        until = engine.committed_position
+        while self._position < until:
+            rows = engine.keeper.rows_after(self._position, feed.READ_ROWS)
+            for at, row in rows:
+                if at > until:
+                    return found
+                if isinstance(row, Batch) and not self._is_own(row):
+                    found += [
+                        change
+                        for change in feed.told(engine.keeper, at - 1, at, row)
+                        if change.void is None
+                        and any(
+                            d.startswith(f"{self._collection}/")
+                            for d in change.documents
+                        )
+                    ]
+                self._position = at
+            if not rows:
+                break
+        return found
+
+    def _is_own(self, row: Batch) -> bool:
+        engine = self._space.engine
+        author = engine.keeper.membership.actors.get(row.header.actor)
+        return author == engine.key.public
+
+    def _conflict_of(self, name: DocumentId) -> EntityConflict | None:
+        versions = sorted(self._versions(name), key=_order)
+        if not _differ(versions):
+            return None
+        named = values.encode(sorted(one.name for one in versions))
+        told = [
+            ConflictVersion(
+                one.master, one.live_data(), one.clock.to_json(), one.timestamp
+            )
+            for one in versions
+        ]
+        now = self._space.engine.clock.now_ms()
+        entity = name.partition("/")[2]
+        id_ = hashlib.blake2b(name.encode() + named, digest_size=16).hexdigest()
+        return EntityConflict(id_, entity, now, told, list(_OPTIONS))
+
+    async def _keep(
+        self, found: list[EntityConflict], changed: Iterable[DocumentId]
+    ) -> list[EntityConflict]:
+        """Write down conflicts that are new, and those that are decided; return the
+        new ones."""
+        engine = self._space.engine
+        current = {conflict.entity_id: conflict.id for conflict in found}
+        known = self._known_ids([conflict.id for conflict in found])
+        new = [conflict for conflict in found if conflict.id not in known]
+        now = engine.clock.now_ms()
+        asks = self._strategy in ("manual", "detect")
+        writes: list[tuple[str, tuple[Any, ...]]] = []
+
+        def decided(entity: str, how: str, but: str) -> None:
+            given = (now, how, engine.ns, entity, bytes.fromhex(but))
+            writes.append((sql.RESOLVE_VERSIONS, given))
+
+        for name in filter(self._is_entity, changed):
+            entity = name.partition("/")[2]
+            waits = current.get(entity, "")
+            if entity in self._pending and waits not in known:
+                decided(entity, "superseded" if waits else "resolved", waits)
+                self._metrics.conflicts_resolved += 1
+                self._pending.discard(entity)
+        for one in new:
+            told = json.dumps([_to_json(version) for version in one.versions])
+            row = (engine.ns, bytes.fromhex(one.id), one.entity_id, one.detected_at)
+            writes.append((sql.PUT_VERSIONS, (*row, told)))
+            if not asks:
+                decided(one.entity_id, self._strategy, "")
+        if asks:
+            self._pending.update(current)
+        if writes:
+            await asyncio.gather(*(engine.also(((s,), g)) for s, g in writes))
+        if asks:
+            return new
+        how = self._strategy
+        return [replace(one, resolved_at=now, resolution=how) for one in new]
+
+    def _known_ids(self, ids: list[str]) -> set[str]:
+        store, ns = self._space.engine.keeper.store, self._space.engine.ns
+        asked = "SELECT 1 FROM _sync_versions WHERE ns = ? AND id = ?"
+        return {id_ for id_ in ids if store.read(asked, ns, bytes.fromhex(id_))}
+
+    async def _tell(self, event: str, what: Any) -> None:
+        for handler in list(self._handlers[event]):
+            try:
+                told = handler(what)
+                if inspect.isawaitable(told):
+                    await told
+            except Exception:
+                log.exception("a handler of %s failed", event)
+
+    # --- what was missed ------------------------------------------------------------
+
+    @property
+    def _key(self) -> str:
+        return f"master/{self._space.engine.ns}/{self._collection}"
+
+    async def _load(self) -> None:
+        """Find what came in while nobody looked."""
+        engine = self._space.engine
+        rows = engine.keeper.store.read(
+            "SELECT value FROM _sync_meta WHERE key = ?", self._key
+        )
+        self._position = 0
+        if rows:
+            position, chain = values.decode(rows[0][0])
+            if engine.keeper.chain_at(position) == chain:
+                self._position = position
+        for conflict in self._stored("AND resolved_at IS NULL "):
+            self._pending.add(conflict.entity_id)
+            self._changed[self._name(conflict.entity_id)] = None
+        done, until = self._position, engine.committed_position
+        while done < until and (
+            found := engine.keeper.rows_after(done, feed.READ_ROWS)
+        ):
+            done = found[-1][0]
+            batches = [row for _, row in found if isinstance(row, Batch)]
+            parts = [
+                part for row in batches for part in split_payload(row.payload).parts
+            ]
+            names = [DocumentId(name) for name, _ in parts]
+            self._changed.update(dict.fromkeys(filter(self._is_entity, names)))
+
+    async def _save(self) -> None:
+        engine, position = self._space.engine, self._position
+        place = [position, engine.keeper.chain_at(position) or b""]
+        writes = Writes()
+        writes.add(sql.PUT_META, self._key, values.encode(place))
+        await engine.keeper.store.commit(writes)
+
+
+_OPTIONS = ("local", "remote", "merge")
+
+
+def _order(one: _Version) -> tuple[int, str]:
+    return one.order
+
+
+def _read(raw: Iterable[Any]) -> list[_Version]:
+    return [version for one in raw if (version := _Version.of(one)) is not None]
+
+
+def _fields(data: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], data) if isinstance(data, dict) else {}
+
+
+def _same(one: Any, other: Any) -> bool:
+    return values.canonical(one) == values.canonical(other)
+
+
+def _differ(versions: list[_Version]) -> bool:
+    """Whether versions are a conflict: two that say the same are none."""
+    return len({values.canonical([v.data, v.deleted]) for v in versions}) > 1
+
+
+def _to_json(one: ConflictVersion) -> dict[str, Any]:
+    data = None if one.data is None else _plain_json(to_plain(one.data))
+    return {
+        "master": one.master_id,
+        "data": data,
+        "clock": one.vector_clock,
+        "timestamp": one.timestamp,
+    }
+
+
+def _plain_json(value: Any) -> Any:
+    """Return a value as JSON has it; what it has no type for keeps one."""
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, datetime):
+        return {"$at": value.isoformat()}
+    if isinstance(value, dict):
+        fields = cast(dict[str, Any], value)
+        return {key: _plain_json(item) for key, item in fields.items()}
+    if values.is_list(value):
+        return [_plain_json(item) for item in value]
+    return value
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        fields = cast(dict[str, Any], value)
+        if fields.keys() == {"$bytes"}:
+            return base64.b64decode(fields["$bytes"])
+        if fields.keys() == {"$at"}:
+            return datetime.fromisoformat(fields["$at"])
+        return {key: _from_json(item) for key, item in fields.items()}
+    if values.is_list(value):
+        return [_from_json(item) for item in value]
+    return value
