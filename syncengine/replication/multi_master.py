@@ -321,6 +321,14 @@ class MultiMasterManager:
         if self._emitter is not None:
             await self._emitter.drained()
 
+    async def caught_up(self) -> None:
+        """Wait until all that the pipeline has now is here, and conflicts are noted.
+        Safe to cancel."""
+        self._check_open()
+        if self._receiver is not None:
+            await self._receiver.caught_up()
+        await self._process()
+
     async def close(self) -> None:
         """Take in no more; what is written here waits in the file. Twice does
         nothing."""

@@ -66,6 +66,16 @@ def test_the_audit_log(tmp_path: Path) -> None:
     ]
 
 
+def test_the_three_masters(tmp_path: Path) -> None:
+    cart, whole = ["milk"], ["eggs", "milk", "tea"]
+    assert run("three_masters.py", folder=tmp_path) == [
+        f"everywhere: {[cart] * 3}",
+        "for a person: [['milk', 'eggs'], ['milk', 'tea']]",
+        f"everywhere: {[whole] * 3}",
+        "to be decided: [0, 0, 0] seen: 1",
+    ]
+
+
 async def test_the_editor(tmp_path: Path) -> None:
     pytest.importorskip("textual", reason="the extra examples is not installed")
     spec = importlib.util.spec_from_file_location("editor", ROOT / "examples/editor.py")

@@ -21,6 +21,8 @@ from syncengine import (
     MemoryPipeline,
     MultiMasterManager,
     NotFound,
+    PipelineEmitter,
+    PipelineReceiver,
     Space,
     VectorClock,
 )
@@ -62,9 +64,7 @@ async def settled(made: list[MultiMasterManager]) -> None:
         for one in made:
             await one.drain()
         for one in made:
-            assert one._receiver is not None  # pyright: ignore[reportPrivateUsage]
-            await one._receiver.caught_up()  # pyright: ignore[reportPrivateUsage]
-            await one.get_conflicts()
+            await one.caught_up()
 
 
 async def shown(made: list[MultiMasterManager], entity: str) -> Entity | None:
@@ -414,6 +414,106 @@ async def test_masters_converge_and_then_write_no_more(
         assert [space.engine.version for space in spaces] == versions
 
 
+async def test_a_master_is_added_and_removed(spaces: list[Space]) -> None:
+    pipeline = MemoryPipeline(4)
+    usa, eu = (
+        MultiMasterManager(name, pipeline, space)
+        for name, space in zip(NAMES[:2], spaces[:2], strict=True)
+    )
+    async with usa, eu:
+        for number in range(20):
+            await usa.write(f"e{number}", number)
+        await usa.drain()
+        # It comes later, and has what was written before.
+        asia = MultiMasterManager("master-asia", pipeline, spaces[2])
+        await asia.subscribe()
+        await settled([usa, eu, asia])
+        for number in range(20):
+            entity = await asia.get_entity(f"e{number}")
+            assert entity is not None
+            assert entity.data == number
+        here = {"status": "online", "joinedAt": 1}
+        await asia.write("_cluster:master-asia", here)
+        await settled([usa, eu, asia])
+        presence = await usa.get_entity("_cluster:master-asia")
+        assert presence is not None
+        assert presence.data == here
+
+        await asia.write("last", "words")
+        await asia.write("_cluster:master-asia", {"status": "leaving", "leftAt": 2})
+        await asia.drain()
+        await asia.close()
+        await settled([usa, eu])
+        last = await eu.get_entity("last")
+        assert last is not None
+        assert last.data == "words"
+
+
+async def test_masters_write_on_while_they_are_parted(spaces: list[Space]) -> None:
+    told: list[str] = []
+    one, other = MemoryPipeline(4), MemoryPipeline(4)
+    first, second = spaces[:2]
+    usa = MultiMasterManager("usa", one, first)
+    eu = MultiMasterManager("eu", other, second)
+
+    def note(conflict: EntityConflict) -> None:
+        told.append(conflict.entity_id)
+
+    usa.on("conflictDetected", note)
+    async with usa, eu:
+        for number in range(5):
+            assert (await usa.write("c", {"usa": number})).success
+            assert (await eu.write("c", {"eu": number})).success
+        assert await usa.get_conflicts() == []
+        # It heals: whoever has both carries over.
+        async with (
+            PipelineEmitter(first, other, name="heal"),
+            PipelineReceiver(first, other, name="heal") as here,
+            PipelineEmitter(second, one, name="heal") as back,
+        ):
+            for _ in range(3):
+                await eu.drain()
+                await here.caught_up()
+                await back.drained()
+                await settled([usa, eu])
+            await shown([usa, eu], "c")
+            await usa.get_conflicts()
+        assert set(told) == {"c"}
+        ids = [{c.id for c in await one.get_conflicts()} for one in (usa, eu)]
+        assert ids[0] & ids[1]
+
+
+async def test_a_master_that_was_away_catches_up(spaces: list[Space]) -> None:
+    pipeline = MemoryPipeline(4)
+    async with MultiMasterManager("usa", pipeline, spaces[0]) as usa:
+        async with MultiMasterManager("eu", pipeline, spaces[1]) as eu:
+            await settled([usa, eu])
+        for number in range(200):
+            await usa.write(f"e{number % 50}", number)
+        await usa.drain()
+        recovered = MultiMasterManager(
+            "eu", pipeline, spaces[1], event_buffer_size=10_000
+        )
+        async with recovered as eu:
+            await settled([usa, eu])
+            for number in range(150, 200):
+                entity = await shown([usa, eu], f"e{number % 50}")
+                assert entity is not None
+                assert entity.data == number
+            metrics = eu.get_metrics()
+            assert metrics.events_applied >= 50
+            assert metrics.event_buffer_size == 0
+
+
+async def test_a_clock_that_is_off_shows_in_what_it_wrote(spaces: list[Space]) -> None:
+    async with masters(spaces, MemoryPipeline(4)) as made:
+        await made[0].write("test-entity", {})
+        entity = await made[0].get_entity("test-entity")
+        assert entity is not None
+        now = spaces[0].engine.clock.now_ms()
+        assert abs(now - entity.updated_at) < 60_000
+
+
 async def test_an_event_that_is_not_here_is_said_to_be_not_here(
     spaces: list[Space],
 ) -> None:
@@ -466,3 +566,10 @@ async def test_what_is_no_entity_is_refused(spaces: list[Space]) -> None:
         with pytest.raises(Invalid, match="conflictDetected"):
             master.on("nothing", print)
         assert await master.get_entity("c") is None
+
+
+async def test_what_it_is_can_be_asked(spaces: list[Space]) -> None:
+    async with MultiMasterManager("a", MemoryPipeline(4), spaces[0]) as master:
+        assert (master.get_master_id(), master.get_conflict_strategy()) == ("a", "lww")
+        await master.write("c", 1)
+        assert master.get_metrics().writes_local == 1
