@@ -805,6 +805,107 @@ async def why(context: Context, path: str) -> None:
     context.out.result(asdict(found), "\n".join(lines))
 
 
+@cli.group()
+def conflicts() -> None:
+    """What was written at once by several: look at it, decide."""
+
+
+@conflicts.command("list")
+@click.argument("document", required=False)
+@click.option("-c", "--count", default=20, show_default=True, help="How many at most.")
+@command
+async def list_(context: Context, document: str | None, count: int) -> None:
+    """List what lost to somebody else's write, the latest first, and entities about
+    which masters wait for a person."""
+    from syncengine.ids import parse_document_id
+    from syncengine.replication.reader import Reader
+
+    name = None if document is None else parse_document_id(document)
+    reader = Reader(context.settings.db)
+    try:
+        ns = reader.number(context.settings.namespace)
+        lost = reader.conflicts(ns, name, count)
+        waiting = [] if name else reader.entity_conflicts(ns, pending=True)
+    finally:
+        reader.close()
+    shown = table("when", "where", "lost", "written by", "instead of it")
+    for one in lost:
+        shown.add_row(
+            one.at.astimezone().isoformat(" ", timespec="seconds"),
+            escape(one.path),
+            escape(_told(one.value)),
+            one.author[:8],
+            "a deletion" if one.winner is None else f"what {one.winner[:8]} wrote",
+        )
+    for conflict in waiting:
+        masters = ", ".join(version.master_id for version in conflict.versions)
+        when = datetime.fromtimestamp(conflict.detected_at / 1000).astimezone()
+        shown.add_row(
+            when.isoformat(" ", timespec="seconds"),
+            escape(f"entity {conflict.entity_id}"),
+            f"{len(conflict.versions)} versions",
+            escape(masters),
+            "to be decided: `syncengine conflicts show`",
+        )
+    data = {
+        "lost": [asdict(one) for one in lost],
+        "pending": [asdict(conflict) for conflict in waiting],
+    }
+    context.out.result(data, shown)
+
+
+@conflicts.command("show")
+@click.argument("entity")
+@command
+async def show(context: Context, entity: str) -> None:
+    """Show the versions of ENTITY between which somebody has to decide."""
+    from syncengine.replication.reader import Reader
+
+    reader = Reader(context.settings.db)
+    try:
+        ns = reader.number(context.settings.namespace)
+        found = reader.entity_conflicts(ns, pending=True)
+    finally:
+        reader.close()
+    conflicts = [conflict for conflict in found if conflict.entity_id == entity]
+    if not conflicts:
+        raise NotFound(f"nobody has to decide about {entity}")
+    lines: list[str] = []
+    for version in conflicts[-1].versions:
+        lines.append(f"{version.master_id}: {_told(version.data)}")
+    lines.append(f"decide: syncengine conflicts resolve {entity} JSON --master NAME")
+    context.out.result(asdict(conflicts[-1]), "\n".join(lines))
+
+
+@conflicts.command("resolve")
+@click.argument("entity")
+@click.argument("data")
+@click.option("--master", required=True, help="As which master: its name.")
+@click.option("--collection", default="entity", show_default=True)
+@command
+async def resolve(
+    context: Context, entity: str, data: str, master: str, collection: str
+) -> None:
+    """Decide about ENTITY: DATA (JSON) stands instead of all versions that are here."""
+    try:
+        wanted = json.loads(data)
+    except ValueError as error:
+        raise Invalid(f"{data!r:.60} is no JSON: {error}") from None
+    async with context.open() as replica:
+        space = await context.space(replica)
+        manager = syncengine.MultiMasterManager(
+            master, None, space, "manual", collection=collection
+        )
+        async with manager:
+            result = await manager.resolve_conflict(entity, wanted)
+        context.out.result(asdict(result), f"{entity} is {_told(wanted)} now.")
+        context.note_outsider(space)
+
+
+def _told(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 @cli.command()
 @click.argument("path")
 @click.option("--address", help="Stay connected to this hub, or to the one known.")

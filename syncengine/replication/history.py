@@ -274,10 +274,24 @@ class _Times:
 def conflicts(keeper: Keeper, name: DocumentId) -> Iterator[Conflict]:
     """Yield the conflicts of a document that were seen here, the oldest write first."""
     collection, _, key = name.partition("/")
+    rows = keeper.store.read(sql.CONFLICTS, keeper.ns, collection, key)
+    return _conflicts(keeper, rows)
+
+
+def latest_conflicts(
+    keeper: Keeper, name: DocumentId | None, count: int
+) -> Iterator[Conflict]:
+    """Yield up to `count` conflicts that were seen here, the latest write first: all,
+    or those of a document."""
+    if name is None:
+        rows = keeper.store.read(sql.LATEST_CONFLICTS, keeper.ns, count)
+        return _conflicts(keeper, rows)
+    return iter(list(conflicts(keeper, name))[: -count - 1 : -1])
+
+
+def _conflicts(keeper: Keeper, rows: list[tuple[Any, ...]]) -> Iterator[Conflict]:
     devices = keeper.membership.actors
-    for path, actor, hlc, raw, winner in keeper.store.read(
-        sql.CONFLICTS, keeper.ns, collection, key
-    ):
+    for path, actor, hlc, raw, winner in rows:
         yield Conflict(
             path,
             values.decode(raw),

@@ -42,7 +42,7 @@ from syncengine.replication.host import Bell, sealed
 from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
 from syncengine.storage.pipeline.contract import Pipeline
 from syncengine.storage.sql import statements as sql
-from syncengine.storage.store import Writes
+from syncengine.storage.store import Store, Writes
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
@@ -627,12 +627,12 @@ class MultiMasterManager:
         """Return all conflicts that were seen here, decided or not, the oldest
         first."""
         await self._process()
-        return self._stored("")
+        return self._stored(pending=False)
 
     async def get_pending_conflicts(self) -> list[EntityConflict]:
         """Return the conflicts that wait for somebody to decide, the oldest first."""
         await self._process()
-        return self._stored("AND resolved_at IS NULL ")
+        return self._stored(pending=True)
 
     async def hot_entities(self, limit: int = 10) -> list[tuple[str, int]]:
         """Return the entities with most conflicts, and how many."""
@@ -640,9 +640,9 @@ class MultiMasterManager:
         return [
             (entity, count)
             for entity, count in self._space.engine.keeper.store.read(
-                "SELECT entity, count(*) AS n FROM _sync_versions WHERE ns = ? "
-                "GROUP BY entity ORDER BY n DESC, entity LIMIT ?",
-                *(self._space.engine.ns, limit),
+                "SELECT substr(entity, ?), count(*) AS n FROM _sync_versions "
+                "WHERE ns = ? AND entity GLOB ? GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?",
+                *(len(self._collection) + 2, self._space.engine.ns, self._glob, limit),
             )
         ]
 
@@ -651,34 +651,15 @@ class MultiMasterManager:
         metrics = self._metrics
         return metrics.conflicts_detected / max(1, metrics.events_applied)
 
-    def _stored(self, which: str) -> list[EntityConflict]:
-        rows = self._space.engine.keeper.store.read(
-            "SELECT id, entity, detected_at, versions, resolved_at, resolution "
-            f"FROM _sync_versions WHERE ns = ? {which}ORDER BY detected_at, id",
-            self._space.engine.ns,
+    @property
+    def _glob(self) -> str:
+        return f"{self._collection}/*"
+
+    def _stored(self, *, pending: bool) -> list[EntityConflict]:
+        engine = self._space.engine
+        return stored(
+            engine.keeper.store, engine.ns, self._glob, self._master, pending=pending
         )
-        return [
-            EntityConflict(
-                bytes(id_).hex(),
-                entity,
-                detected,
-                [
-                    ConflictVersion(
-                        one["master"],
-                        None
-                        if one["data"] is None
-                        else from_plain(_from_json(one["data"]), self._master),
-                        one["clock"],
-                        one["timestamp"],
-                    )
-                    for one in json.loads(versions)
-                ],
-                list(_OPTIONS),
-                resolved,
-                how,
-            )
-            for id_, entity, detected, versions, resolved, how in rows
-        ]
 
     # --- what comes in --------------------------------------------------------------
 
@@ -822,7 +803,7 @@ class MultiMasterManager:
         writes: list[tuple[str, tuple[Any, ...]]] = []
 
         def decided(entity: str, how: str, but: str) -> None:
-            given = (now, how, engine.ns, entity, bytes.fromhex(but))
+            given = (now, how, engine.ns, self._name(entity), bytes.fromhex(but))
             writes.append((sql.RESOLVE_VERSIONS, given))
 
         for name in filter(self._is_entity, changed):
@@ -834,7 +815,8 @@ class MultiMasterManager:
                 self._pending.discard(entity)
         for one in new:
             told = json.dumps([_to_json(version) for version in one.versions])
-            row = (engine.ns, bytes.fromhex(one.id), one.entity_id, one.detected_at)
+            name = self._name(one.entity_id)
+            row = (engine.ns, bytes.fromhex(one.id), name, one.detected_at)
             writes.append((sql.PUT_VERSIONS, (*row, told)))
             if not asks:
                 decided(one.entity_id, self._strategy, "")
@@ -878,7 +860,7 @@ class MultiMasterManager:
             position, chain = values.decode(rows[0][0])
             if engine.keeper.chain_at(position) == chain:
                 self._position = position
-        for conflict in self._stored("AND resolved_at IS NULL "):
+        for conflict in self._stored(pending=True):
             self._pending.add(conflict.entity_id)
             self._changed[self._name(conflict.entity_id)] = None
         done, until = self._position, engine.committed_position
@@ -901,7 +883,39 @@ class MultiMasterManager:
         await engine.keeper.store.commit(writes)
 
 
-_OPTIONS = ("local", "remote", "merge")
+def stored(
+    store: Store, ns: int, glob: str, master: str = "", *, pending: bool
+) -> list[EntityConflict]:
+    """Return the conflicts that a file knows of, the oldest first: of the entities
+    whose documents are called so, with CRDTs to be changed as `master`."""
+    which = "AND resolved_at IS NULL " if pending else ""
+    rows = store.read(
+        "SELECT id, entity, detected_at, versions, resolved_at, resolution "
+        f"FROM _sync_versions WHERE ns = ? AND entity GLOB ? {which}"
+        "ORDER BY detected_at, id",
+        *(ns, glob),
+    )
+    found: list[EntityConflict] = []
+    for raw_id, entity, detected, raw, resolved, how in rows:
+        versions = [
+            ConflictVersion(
+                one["master"],
+                from_plain(_from_json(one["data"]), master),
+                one["clock"],
+                one["timestamp"],
+            )
+            for one in json.loads(raw)
+        ]
+        name = entity.partition("/")[2]
+        options = list(_OPTIONS)
+        id_ = bytes(raw_id).hex()
+        found.append(
+            EntityConflict(id_, name, detected, versions, options, resolved, how)
+        )
+    return found
+
+
+_OPTIONS: tuple[str, ...] = ("local", "remote", "merge")
 
 
 def _order(one: _Version) -> tuple[int, str]:

@@ -7,11 +7,12 @@ from syncengine.crdt.document import Document
 from syncengine.errors import NotFound, NotOurs
 from syncengine.ids import ActorId, DocumentId, Lineage, NamespaceId, parse_document_id
 from syncengine.log.change import Change as LogChange
-from syncengine.replication import feed, history
+from syncengine.replication import feed, history, multi_master
 from syncengine.replication.documents import Documents
 from syncengine.replication.feed import Change
-from syncengine.replication.history import Why
+from syncengine.replication.history import Conflict, Why
 from syncengine.replication.keeper import Keeper
+from syncengine.replication.multi_master import EntityConflict
 from syncengine.replication.outbox import Outbox
 from syncengine.replication.tables import stored_views
 from syncengine.storage.inline import InlineStore
@@ -108,6 +109,18 @@ class Reader:
         name, steps = history.steps_of(path)
         document = self.document(ns, parse_document_id(name))
         return history.why(document, path, steps, self._keeper(ns))
+
+    def conflicts(self, ns: int, name: DocumentId | None, count: int) -> list[Conflict]:
+        """Return up to `count` conflicts that were seen here, the latest first: all, or
+        those of a document."""
+        return list(history.latest_conflicts(self._keeper(ns), name, count))
+
+    def entity_conflicts(self, ns: int, *, pending: bool) -> list[EntityConflict]:
+        """Return conflicts between masters, the oldest first."""
+        ((version,),) = self.store.read("PRAGMA user_version")
+        if version < 6:
+            return []
+        return multi_master.stored(self.store, ns, "*", pending=pending)
 
     def _keeper(self, ns: int) -> Keeper:
         ((name,),) = self.store.read("SELECT id FROM _sync_namespace WHERE ns = ?", ns)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import syncengine
+from tests.wires import meet
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -473,3 +474,44 @@ def test_why_says_who_wrote_it(shell: Shell) -> None:
     assert shell.json("why", "notes/1/title")["over"] == []
     shell.run("why", "notes/1/nothing", code=3)
     shell.run("why", "notes/1", code=3)
+
+
+def test_conflicts_are_listed_shown_and_decided(shell: Shell) -> None:
+    async def dispute() -> None:
+        path = str(shell.folder / "a.db")
+        async with (
+            syncengine.open(path) as one,
+            syncengine.open(":memory:") as other,
+        ):
+            space = await one.namespace("family")
+            theirs = await other.join(await space.invite("write"), name="family")
+            await meet(space, theirs)
+            for each, title in ((space, "mine"), (theirs, "theirs")):
+                async with each.transaction() as tx:
+                    tx["notes/1"]["title"] = title
+            masters = [
+                syncengine.MultiMasterManager(name, None, each, "manual")
+                for name, each in (("usa", space), ("eu", theirs))
+            ]
+            for number, master in enumerate(masters):
+                await master.subscribe()
+                await master.write("cart", {"n": number})
+            await meet(space, theirs)
+            assert len(await masters[0].get_pending_conflicts()) == 1
+            for master in masters:
+                await master.close()
+
+    asyncio.run(dispute())
+    listed = shell.json("conflicts", "list")
+    (lost,) = [one for one in listed["lost"] if one["path"] == "notes/1/title"]
+    assert lost["value"] in ("mine", "theirs")
+    assert [one["entity_id"] for one in listed["pending"]] == ["cart"]
+    assert "notes/1/title" in shell.run("conflicts", "list", "notes/1")
+    shown = shell.run("conflicts", "show", "cart")
+    assert 'usa: {"n": 0}' in shown
+    assert 'eu: {"n": 1}' in shown
+    shell.run("conflicts", "show", "nothing", code=3)
+    shell.run("conflicts", "resolve", "cart", "{", "--master", "usa", code=2)
+    shell.run("conflicts", "resolve", "cart", '{"n": 2}', "--master", "usa")
+    assert shell.json("conflicts", "list")["pending"] == []
+    shell.run("conflicts", "resolve", "cart", "1", "--master", "usa", code=3)

@@ -117,6 +117,11 @@ CONFLICTS = (
     "JOIN _sync_document d ON d.document = c.document "
     "WHERE d.ns = ? AND d.collection = ? AND d.id = ? ORDER BY c.hlc, c.actor, c.seq"
 )
+LATEST_CONFLICTS = (
+    "SELECT c.path, c.actor, c.hlc, c.value, c.winner FROM _sync_conflict c "
+    "JOIN _sync_document d ON d.document = c.document "
+    "WHERE d.ns = ? ORDER BY c.hlc DESC, c.actor, c.seq LIMIT ?"
+)
 PUT_VERSIONS = "INSERT OR IGNORE INTO _sync_versions VALUES (?, ?, ?, ?, ?, NULL, NULL)"
 RESOLVE_VERSIONS = (
     "UPDATE _sync_versions SET resolved_at = ?, resolution = ? "

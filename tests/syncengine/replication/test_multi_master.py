@@ -365,7 +365,7 @@ async def test_conflicts_survive_a_restart_and_are_seen_by_sql(tmp_path: Path) -
         rows = file.execute(
             "SELECT entity, json_array_length(versions) FROM _sync_versions ORDER BY 1"
         )
-        assert rows.fetchall() == [("c", 2), ("d", 2)]
+        assert rows.fetchall() == [("entity/c", 2), ("entity/d", 2)]
 
 
 def both(local: Entity, remote: Entity) -> Entity:
