@@ -15,6 +15,7 @@ import hashlib
 import inspect
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -63,6 +64,12 @@ EVENT_NOT_HERE = "EVENT_NOT_HERE"
 # Versions of one entity that are kept beside each other by `manual`: what is beyond
 # stays in the history, the earliest first.
 VERSIONS_MAX = 64
+
+# How far a version may be stamped ahead for the next one to be stamped behind it.
+AHEAD_MS_MAX = 24 * 60 * 60 * 1000
+
+# Between two times that it is kept how far events were told, in s.
+SAVE_SECONDS = 5.0
 
 _VERSIONS = "versions"
 
@@ -191,8 +198,10 @@ class _Version:
         """Who wrote it, and his how manieth it was."""
         return self.master, self.clock[self.master]
 
-    def live_data(self) -> Any:
-        return None if self.data is None else from_plain(self.data)
+    def live_data(self, master: str = "") -> Any:
+        """Return the data with its CRDTs; as it is, where it has one that is not known
+        here."""
+        return _live(self.data, master)
 
     def entity(self, id: str, *, conflicted: bool) -> Entity:
         return Entity(
@@ -265,7 +274,7 @@ class MultiMasterManager:
                 raise Invalid(
                     f"{option} is a whole number, 1 or more; not {value!r}", path=option
                 )
-        parse_document_id(f"{collection}/x")
+        parse_document_id(f"{collection}_clock/{master_id}")
         self._master = master_id
         self._space = state_manager
         self._strategy: ConflictStrategy = conflict_strategy
@@ -291,7 +300,14 @@ class MultiMasterManager:
         self._pending: set[str] = set()
         """Entities about which somebody has to decide"""
         self._position = 0
-        """Up to where others' changes were told"""
+        """Up to where others' changes were looked at"""
+        self._later: dict[int, Batch] = {}
+        """Of these, what has no effect yet: it waits for what it builds upon"""
+        self._queue: deque[tuple[str, Any]] = deque()
+        """Events that are still to be told"""
+        self._ending = False
+        self._saved_at = 0.0
+        self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._clock: VectorClock | None = None
 
@@ -327,29 +343,40 @@ class MultiMasterManager:
         self._check_open()
         if self._receiver is not None:
             await self._receiver.caught_up()
-        await self._process()
+        await self._looked()
+        task = self._task
+        while self._queue and task is not None and not task.done():
+            if asyncio.current_task() is task:
+                return  # a handler: the rest is told behind it
+            await self._next_change()
 
     async def close(self) -> None:
-        """Take in no more; what is written here waits in the file. Twice does
-        nothing."""
-        if self._closed:
-            return
+        """Take in no more; what is written here waits in the file. Twice does nothing.
+        Cancelled, it happens all the same."""
         self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        if asyncio.current_task() is not self._task:  # a handler that closes goes on
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         for worker in (self._receiver, self._emitter):
             if worker is not None:
                 await worker.stop()
-        if self._task is None:
+        task, engine = self._task, self._space.engine
+        if task is None:
             return
-        with contextlib.suppress(Closed, StoreError):
-            await self._process()
-            await self._save()
-        task, self._task = self._task, None
-        engine = self._space.engine
-        engine.on_changed.remove(self._note)
-        engine.on_stopped.remove(self._ring)
-        engine.log_grew.unlisten(self._ring)
-        task.cancel()
-        await asyncio.wait([task])
+        try:
+            self._ending = True
+            self._bell.set()
+            await asyncio.wait([task])
+            with contextlib.suppress(Closed, StoreError):
+                self._space.check_usable()
+                await self._save()
+        finally:
+            engine.on_changed.remove(self._note)
+            engine.on_stopped.remove(self._ring)
+            engine.log_grew.unlisten(self._ring)
 
     async def __aenter__(self) -> "MultiMasterManager":
         await self.subscribe()
@@ -401,7 +428,7 @@ class MultiMasterManager:
         With "manual", versions that nobody decided about stay beside the new one.
         Raises `Invalid` for what cannot be stored.
         """
-        return await self._write(entity_id, to_plain(data), type, resolve=False)
+        return await self._write(entity_id, self._plain(data), type, resolve=False)
 
     async def delete(self, entity_id: str) -> MasterWriteResult:
         """Delete an entity: a version without data."""
@@ -414,7 +441,9 @@ class MultiMasterManager:
         `NotFound` where there is nothing to decide."""
         if len(self._versions(self._name(entity_id))) < 2:
             raise NotFound(f"there is no conflict of {entity_id}")
-        return await self._write(entity_id, to_plain(resolved_data), None, resolve=True)
+        return await self._write(
+            entity_id, self._plain(resolved_data), None, resolve=True
+        )
 
     async def _write(
         self,
@@ -448,7 +477,7 @@ class MultiMasterManager:
             kept = [one.plain() for one in left]
             tx[name].multi(_VERSIONS).set(version.plain(), *kept)
             tx[self._clock_name]["clock"] = clock.to_json()
-        self._clock = clock
+            self._clock = clock  # for who writes before this is on disk
         self._metrics.writes_local += 1
         return MasterWriteResult(
             True,
@@ -469,8 +498,9 @@ class MultiMasterManager:
         deleted: bool,
     ) -> _Version:
         shown, _ = self._shown(versions)
+        now = self._space.engine.clock.now_ms()
         latest = max((one.timestamp for one in versions), default=0)
-        now = max(self._space.engine.clock.now_ms(), latest + 1)
+        now = max(now, min(latest, now + AHEAD_MS_MAX) + 1)
         stamps: dict[str, tuple[int, str]] = {}
         before, after = _fields(shown and shown.data), _fields(data)
         for field, value in after.items():
@@ -481,9 +511,15 @@ class MultiMasterManager:
         number = 1 + max((one.version for one in versions), default=0)
         return _Version(self._master, data, clock, now, number, type_, stamps, deleted)
 
+    def _plain(self, data: Any) -> Any:
+        plain = to_plain(data)
+        from_plain(plain, self._master)  # what others could not read is refused
+        return plain
+
     def _is_queued(self) -> bool:
         if self._emitter is not None:
-            return self._task is None or self._emitter.health == "degraded"
+            running = self._emitter.is_running
+            return not running or self._emitter.health == "degraded"
         return not self._space.engine.channels
 
     def _name(self, entity_id: str) -> DocumentId:
@@ -510,8 +546,10 @@ class MultiMasterManager:
         assert self._clock is not None
         raw = self._value(name, None, Type.MAP)
         with contextlib.suppress(Invalid, AttributeError):
-            known = VectorClock(raw.get("clock", {}))
-            self._clock = VectorClock.merge(self._clock, known)
+            counts = dict(raw.get("clock", {}))
+            if name != self._clock_name:
+                counts.pop(self._master, None)  # nobody else counts our writes
+            self._clock = VectorClock.merge(self._clock, VectorClock(counts))
 
     def _value(self, name: DocumentId, container: ContainerId, type_: int) -> Any:
         """Return what a document holds, without a transaction that is open."""
@@ -544,20 +582,20 @@ class MultiMasterManager:
             return None, False
         live = sorted((one for one in versions if not one.deleted), key=_order)
         latest = max(versions, key=_order)
-        asks = len(versions) > 1 and self._strategy in ("manual", "detect")
+        asks = _differ(versions) and self._strategy in ("manual", "detect")
         merges = self._strategy in ("field", "crdt", "custom")
         if not live or (latest.deleted and not merges):
             return None, asks
         if len(live) == 1 or not merges:
             shown = live[-1]
-            return replace(shown, data=from_plain(shown.data, self._master)), asks
+            return replace(shown, data=shown.live_data(self._master)), asks
         try:
             return self._merged(live), False
         except Exception as error:
             self._metrics.merge_failures += 1
             log.warning("versions of %s could not be merged: %s", live[-1].type, error)
             shown = live[-1]
-            return replace(shown, data=from_plain(shown.data, self._master)), True
+            return replace(shown, data=shown.live_data(self._master)), True
 
     def _merged(self, live: list[_Version]) -> _Version:
         """Return what a strategy makes of versions; raises what it does."""
@@ -626,17 +664,17 @@ class MultiMasterManager:
     async def get_conflicts(self) -> list[EntityConflict]:
         """Return all conflicts that were seen here, decided or not, the oldest
         first."""
-        await self._process()
+        await self._looked()
         return self._stored(pending=False)
 
     async def get_pending_conflicts(self) -> list[EntityConflict]:
         """Return the conflicts that wait for somebody to decide, the oldest first."""
-        await self._process()
+        await self._looked()
         return self._stored(pending=True)
 
     async def hot_entities(self, limit: int = 10) -> list[tuple[str, int]]:
         """Return the entities with most conflicts, and how many."""
-        await self._process()
+        await self._looked()
         return [
             (entity, count)
             for entity, count in self._space.engine.keeper.store.read(
@@ -682,7 +720,7 @@ class MultiMasterManager:
                 error_code=EVENT_NOT_HERE,
             )
         await sealed(engine)
-        await self._process()
+        await self._looked()
         change = feed.find(engine.keeper, name)
         own = [d for d in change.documents if d.startswith(f"{self._collection}/")]
         disputed = any(_differ(self._versions(DocumentId(d))) for d in own)
@@ -708,19 +746,33 @@ class MultiMasterManager:
             await self._bell.heard()
             try:
                 await self._process()
+                while self._queue:
+                    await self._tell(*self._queue[0])
+                    self._queue.popleft()
+                    self._came.set()
+                if asyncio.get_running_loop().time() > self._saved_at + SAVE_SECONDS:
+                    await self._save()
             except Closed:
                 return
-            except StoreError as error:
+            except Exception as error:  # a full disk, say: again, a little later
                 log.warning("conflicts could not be noted: %s", error)
+                if self._ending:
+                    return
                 await asyncio.sleep(1)
                 self._bell.set()
+            if self._ending and not self._queue:
+                return
+
+    async def _looked(self) -> None:
+        """Look at what changed by now. Cancelled, it happens all the same."""
+        if self._task is not None and not self._task.done():
+            await asyncio.shield(asyncio.ensure_future(self._process()))
 
     async def _process(self) -> None:
-        """Look at what changed since the last time: tell of it, note conflicts."""
+        """Look at what changed since the last time: note conflicts, and what to
+        tell."""
         self._space.check_usable()
         engine = self._space.engine
-        if self._task is None:
-            return  # it has not begun, or has ended
         async with self._turn:
             await engine.whole()
             changed, self._changed = self._changed, {}
@@ -733,39 +785,41 @@ class MultiMasterManager:
             except BaseException:
                 self._changed = {**changed, **self._changed}
                 raise
+            self._metrics.conflicts_detected += len(new)
+            self._queue += [("conflictDetected", conflict) for conflict in new]
             events = self._others()
-        for event in events:
-            self._metrics.events_applied += 1
-            await self._tell("eventApplied", event)
-        for conflict in new:
-            self._metrics.conflicts_detected += 1
-            await self._tell("conflictDetected", conflict)
+            self._metrics.events_applied += len(events)
+            self._queue += [("eventApplied", event) for event in events]
+            if self._queue:
+                self._bell.set()
 
     def _is_entity(self, name: DocumentId) -> bool:
         return name.startswith(f"{self._collection}/")
 
     def _others(self) -> list[Change]:
-        """Return what others wrote to entities since the last time."""
-        engine, found = self._space.engine, list[Change]()
+        """Return what others wrote to entities, and has its effect since the last
+        time."""
+        engine = self._space.engine
         until = engine.committed_position
         while self._position < until:
             rows = engine.keeper.rows_after(self._position, feed.READ_ROWS)
             for at, row in rows:
                 if at > until:
-                    return found
+                    break
                 if isinstance(row, Batch) and not self._is_own(row):
-                    found += [
-                        change
-                        for change in feed.told(engine.keeper, at - 1, at, row)
-                        if change.void is None
-                        and any(
-                            d.startswith(f"{self._collection}/")
-                            for d in change.documents
-                        )
-                    ]
+                    self._later[at] = row
                 self._position = at
-            if not rows:
+            if not rows or rows[-1][0] > until:
                 break
+        version, found = engine.version, list[Change]()
+        for at, row in list(self._later.items()):
+            if version.get(engine.keeper.branch_of(row), 0) < row.header.end:
+                continue
+            del self._later[at]
+            for change in feed.told(engine.keeper, at - 1, at, row):
+                own = any(self._is_entity(DocumentId(d)) for d in change.documents)
+                if own and change.void is None:
+                    found.append(change)
         return found
 
     def _is_own(self, row: Batch) -> bool:
@@ -801,6 +855,7 @@ class MultiMasterManager:
         now = engine.clock.now_ms()
         asks = self._strategy in ("manual", "detect")
         writes: list[tuple[str, tuple[Any, ...]]] = []
+        settled: set[str] = set()
 
         def decided(entity: str, how: str, but: str) -> None:
             given = (now, how, engine.ns, self._name(entity), bytes.fromhex(but))
@@ -811,8 +866,7 @@ class MultiMasterManager:
             waits = current.get(entity, "")
             if entity in self._pending and waits not in known:
                 decided(entity, "superseded" if waits else "resolved", waits)
-                self._metrics.conflicts_resolved += 1
-                self._pending.discard(entity)
+                settled.add(entity)
         for one in new:
             told = json.dumps([_to_json(version) for version in one.versions])
             name = self._name(one.entity_id)
@@ -820,11 +874,12 @@ class MultiMasterManager:
             writes.append((sql.PUT_VERSIONS, (*row, told)))
             if not asks:
                 decided(one.entity_id, self._strategy, "")
-        if asks:
-            self._pending.update(current)
         if writes:
             await asyncio.gather(*(engine.also(((s,), g)) for s, g in writes))
+        self._metrics.conflicts_resolved += len(settled)
+        self._pending -= settled
         if asks:
+            self._pending.update(current)
             return new
         how = self._strategy
         return [replace(one, resolved_at=now, resolution=how) for one in new]
@@ -860,9 +915,13 @@ class MultiMasterManager:
             position, chain = values.decode(rows[0][0])
             if engine.keeper.chain_at(position) == chain:
                 self._position = position
-        for conflict in self._stored(pending=True):
-            self._pending.add(conflict.entity_id)
-            self._changed[self._name(conflict.entity_id)] = None
+        for (name,) in engine.keeper.store.read(
+            "SELECT DISTINCT entity FROM _sync_versions WHERE ns = ? "
+            "AND entity GLOB ? AND resolved_at IS NULL",
+            *(engine.ns, self._glob),
+        ):
+            self._pending.add(name.partition("/")[2])
+            self._changed[DocumentId(name)] = None
         done, until = self._position, engine.committed_position
         while done < until and (
             found := engine.keeper.rows_after(done, feed.READ_ROWS)
@@ -876,7 +935,9 @@ class MultiMasterManager:
             self._changed.update(dict.fromkeys(filter(self._is_entity, names)))
 
     async def _save(self) -> None:
-        engine, position = self._space.engine, self._position
+        engine = self._space.engine
+        position = min(self._later, default=self._position + 1) - 1
+        self._saved_at = asyncio.get_running_loop().time()
         place = [position, engine.keeper.chain_at(position) or b""]
         writes = Writes()
         writes.add(sql.PUT_META, self._key, values.encode(place))
@@ -900,7 +961,7 @@ def stored(
         versions = [
             ConflictVersion(
                 one["master"],
-                from_plain(_from_json(one["data"]), master),
+                _live(_from_json(one["data"]), master),
                 one["clock"],
                 one["timestamp"],
             )
@@ -916,6 +977,13 @@ def stored(
 
 
 _OPTIONS: tuple[str, ...] = ("local", "remote", "merge")
+
+
+def _live(data: Any, master: str) -> Any:
+    try:
+        return from_plain(data, master)
+    except Invalid:
+        return data
 
 
 def _order(one: _Version) -> tuple[int, str]:
@@ -949,6 +1017,9 @@ def _to_json(one: ConflictVersion) -> dict[str, Any]:
     }
 
 
+_NOTES = {"$bytes", "$at", "$map"}
+
+
 def _plain_json(value: Any) -> Any:
     """Return a value as JSON has it; what it has no type for keeps one."""
     if isinstance(value, bytes):
@@ -957,7 +1028,8 @@ def _plain_json(value: Any) -> Any:
         return {"$at": value.isoformat()}
     if isinstance(value, dict):
         fields = cast(dict[str, Any], value)
-        return {key: _plain_json(item) for key, item in fields.items()}
+        plain = {key: _plain_json(item) for key, item in fields.items()}
+        return {"$map": plain} if plain.keys() & _NOTES else plain
     if values.is_list(value):
         return [_plain_json(item) for item in value]
     return value
@@ -970,6 +1042,8 @@ def _from_json(value: Any) -> Any:
             return base64.b64decode(fields["$bytes"])
         if fields.keys() == {"$at"}:
             return datetime.fromisoformat(fields["$at"])
+        if fields.keys() == {"$map"}:
+            fields = fields["$map"]
         return {key: _from_json(item) for key, item in fields.items()}
     if values.is_list(value):
         return [_from_json(item) for item in value]

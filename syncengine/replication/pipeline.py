@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from syncengine import limits, values
-from syncengine.errors import Closed, Invalid, PipelineError, StoreError, SyncError
+from syncengine.errors import (
+    Closed,
+    Compacted,
+    Invalid,
+    PipelineError,
+    StoreError,
+    SyncError,
+)
 from syncengine.log.batch import Batch
 from syncengine.log.run import Row, decode_rows, encode_rows
 from syncengine.replication.feed import READ_ROWS
@@ -95,6 +102,10 @@ class _Worker:
             if not task.cancelled():
                 task.exception()  # it was logged
 
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -106,8 +117,9 @@ class _Worker:
         try:
             await self._work()
         except Closed:
-            return
-        except Exception:
+            self.health = "degraded"
+        except Exception as error:
+            self.health, self.last_error = "degraded", error
             log.exception("%s ended", self._key)
             raise
 
@@ -118,11 +130,15 @@ class _Worker:
         rows = self._engine.keeper.store.read(
             "SELECT value FROM _sync_meta WHERE key = ?", self._key
         )
-        return values.decode(rows[0][0]) if rows else None
+        if not rows:
+            return None
+        pipeline, cursor = values.decode(rows[0][0])
+        return cursor if pipeline == self._pipeline.id else None
 
     async def _store(self, cursor: Any) -> None:
         writes = Writes()
-        writes.add(sql.PUT_META, self._key, values.encode(cursor))
+        told = values.encode([self._pipeline.id, cursor])
+        writes.add(sql.PUT_META, self._key, told)
         await self._engine.keeper.store.commit(writes)
 
     def _failed(self, error: Exception) -> None:
@@ -224,6 +240,7 @@ class PipelineEmitter(_Worker):
     async def _work(self) -> None:
         engine = self._engine
         self._done = self._where()
+        self._moved.set()
         bell = Bell()
         engine.log_grew.listen(bell.set)
         engine.on_stopped.append(bell.set)
@@ -321,6 +338,10 @@ class PipelineEmitter(_Worker):
             return
 
 
+class _Again(Exception):
+    """What was dropped may fit in now: read it again."""
+
+
 @dataclass
 class _Pack:
     """Rows on their way in: pieces of which some are here, or rows that wait."""
@@ -351,6 +372,9 @@ class PipelineReceiver(_Worker):
         self._waiting_max = waiting_max
         self._partial: dict[bytes, _Pack] = {}
         self._waiting: list[tuple[int, list[Row]]] = []
+        self._evicted: int | None = None
+        self.gaps = 0
+        """How often what it was to read was not kept any more"""
         self.refused = 0
         """Rows that were not taken in, and wait for nothing: forged, or not allowed"""
 
@@ -372,6 +396,9 @@ class PipelineReceiver(_Worker):
             done: int = self._stored() or 0
             self._partial.clear()
             self._waiting.clear()
+            self._evicted = None
+            self._done = max(self._done, done)
+            self._moved.set()
             try:
                 following = self._pipeline.follow(self._partition, done)
                 async with contextlib.aclosing(following):
@@ -380,6 +407,13 @@ class PipelineReceiver(_Worker):
                         await self._take(entry)
                         done = entry.position
                 return  # the pipeline was closed
+            except _Again:
+                continue
+            except Compacted as error:
+                # What is gone comes by a link, or with what its author writes next.
+                log.warning("%s: %s", self._key, error)
+                self.gaps += 1
+                await self._store(error.first - 1)
             except _PASSING as error:
                 self._failed(error)
                 await asyncio.sleep(delay)
@@ -400,6 +434,7 @@ class PipelineReceiver(_Worker):
             # What waits is read again after a restart.
             held = [p.since for p in self._partial.values()]
             held += [at for at, _ in self._waiting]
+            held += [] if self._evicted is None else [self._evicted]
             await self._store(min(held, default=entry.position))
         self._done = entry.position
         self._moved.set()
@@ -407,14 +442,21 @@ class PipelineReceiver(_Worker):
     def _assembled(self, entry: Carried) -> tuple[bytes | None, int]:
         """Return (a pack whose last piece this is, the position before its first)."""
         since = entry.position - 1
-        try:
-            name, index, count, piece = values.decode(entry.payload)
-            whole = len(name) == 16 and 0 <= index < count
-            fits = count * PIECE_BYTES <= limits.MESSAGE_BYTES_MAX + PIECE_BYTES
-        except (*values.DECODE_ERRORS, TypeError):
-            whole = fits = False
-            name, index, count, piece = b"", 0, 0, b""
-        if not (whole and fits and type(piece) is bytes):
+        parts: list[Any] = [None] * 4
+        with contextlib.suppress(*values.DECODE_ERRORS, TypeError):
+            parts = values.decode(entry.payload)
+        if not values.is_list(parts) or len(parts) != 4:
+            parts = [None] * 4
+        name, index, count, piece = parts
+        known = self._partial.get(name) if type(name) is bytes else None
+        if not (
+            (type(name), type(index), type(count), type(piece))
+            == (bytes, int, int, bytes)
+            and len(name) == 16
+            and 0 <= index < count
+            and count * PIECE_BYTES <= limits.MESSAGE_BYTES_MAX + PIECE_BYTES
+            and (known is None or known.count == count)
+        ):
             log.warning("%s: what is at %d is no pack", self._key, entry.position)
             self.refused += 1
             return None, since
@@ -425,7 +467,7 @@ class PipelineReceiver(_Worker):
         if len(pack.pieces) < pack.count:
             if len(self._partial) > self._waiting_max:
                 oldest = min(self._partial, key=lambda n: self._partial[n].since)
-                del self._partial[oldest]  # its author goes on; who crashed repeats
+                self._evict(self._partial.pop(oldest).since)
             return None, since
         del self._partial[name]
         return b"".join(pack.pieces[n] for n in range(count)), pack.since
@@ -443,9 +485,15 @@ class PipelineReceiver(_Worker):
                     self._space.check_usable()
                     raise StoreError(f"it comes in again: {error}") from error
                 moved = moved or bool(admission.stored)
+                if admission.stored and self._evicted is not None:
+                    raise _Again
                 if not admission.missing:
                     self._waiting.remove(item)
                     self.refused += len(admission.refused)
         await self._engine.flush()
         if len(self._waiting) > self._waiting_max:
-            del self._waiting[0]
+            self._evict(self._waiting.pop(0)[0])
+
+    def _evict(self, since: int) -> None:
+        """Drop what waits: it is read again after a restart, or when that is due."""
+        self._evicted = since if self._evicted is None else min(since, self._evicted)

@@ -145,6 +145,41 @@ async def test_of_many_takers_one_is_left(pipeline: Pipeline) -> None:
     assert sum(isinstance(outcome, Ack) for outcome in outcomes) == 1
 
 
+async def test_what_a_taking_is_called_is_nobody_elses(pipeline: Pipeline) -> None:
+    await pipeline.publish(1, NS, b"fence 1", b"1")
+    await pipeline.take(1, "me")
+    ack = await pipeline.publish(1, NS, b"fence 2", b"2")
+    assert not ack.duplicate
+    await pipeline.take(1, "you")
+    with pytest.raises(Invalid, match="no name"):
+        await pipeline.take(1, "\ud800")
+    await pipeline.truncate(1, ack.position)
+    assert len(await pipeline.read(1, ack.position - 1)) == 2
+
+
+async def test_who_follows_beyond_the_end_waits(pipeline: Pipeline) -> None:
+    following = pipeline.follow(1, 1)
+    coming = asyncio.ensure_future(anext(following))
+    await asyncio.sleep(0.05)
+    await put(pipeline, 1, 2)
+    assert (await coming).position == 2
+    await following.aclose()
+
+
+async def test_a_reader_that_is_cancelled_twice_harms_nobody(
+    pipeline: Pipeline,
+) -> None:
+    await put(pipeline, 1)
+    for turns in range(20):
+        task = asyncio.create_task(pipeline.read(1))
+        for _ in range(turns % 4):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        assert len(await pipeline.read(1)) == 1
+
+
 async def test_who_has_no_condition_is_not_fenced(pipeline: Pipeline) -> None:
     await pipeline.take(1, "leader")
     await put(pipeline, 1)

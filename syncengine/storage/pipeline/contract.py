@@ -76,10 +76,20 @@ def check_partitions(count: int) -> None:
         )
 
 
+def owner_name(owner: str) -> bytes:
+    """Return who takes a partition as its entry has it; raises `Invalid`."""
+    try:
+        return owner.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"{owner!r} is no name: {error}") from None
+
+
 class Pipeline(ABC):
     """What carries entries between nodes."""
 
     partitions: int
+    id: bytes
+    """Made with it, at random: a position in one says nothing about another"""
 
     @abstractmethod
     async def publish(

@@ -6,13 +6,16 @@ from itertools import islice
 
 from syncengine.errors import Closed, Compacted, Fenced, PositionConflict
 from syncengine.storage.pipeline.contract import (
+    NAME_BYTES_MAX,
     PARTITIONS,
     Ack,
     Entry,
     Pipeline,
     Token,
     check_partitions,
+    owner_name,
 )
+from syncengine.system import SystemEntropy
 
 
 class _Partition:
@@ -37,6 +40,7 @@ class MemoryPipeline(Pipeline):
     def __init__(self, partitions: int = PARTITIONS):
         check_partitions(partitions)
         self.partitions = partitions
+        self.id = SystemEntropy().bytes(16)
         self._partitions = [_Partition() for _ in range(partitions)]
         self._closed = False
 
@@ -68,10 +72,10 @@ class MemoryPipeline(Pipeline):
     async def take(self, partition: int, owner: str) -> Token:
         self._check_open()
         self.check_partition(partition)
-        to = self._partitions[partition]
+        to, name = self._partitions[partition], owner_name(owner)
         to.epoch += 1
-        fence = b"fence %d" % to.epoch
-        position = to.append(b"", fence, to.epoch, owner.encode())
+        fence = b"\0" * NAME_BYTES_MAX + b"%d" % to.epoch  # longer than anybody's
+        position = to.append(b"", fence, to.epoch, name)
         await self._tell(to)
         return Token(partition, to.epoch, position)
 
@@ -110,7 +114,7 @@ class MemoryPipeline(Pipeline):
                 after = entry.position
             if not entries:
                 async with of.grew:
-                    if of.last == after and not self._closed:
+                    while of.last <= after and not self._closed:
                         await of.grew.wait()
 
     async def bounds(self, partition: int) -> tuple[int, int]:

@@ -22,13 +22,16 @@ from syncengine.errors import (
 )
 from syncengine.storage.opening import MEMORY, translate
 from syncengine.storage.pipeline.contract import (
+    NAME_BYTES_MAX,
     PARTITIONS,
     Ack,
     Entry,
     Pipeline,
     Token,
     check_partitions,
+    owner_name,
 )
+from syncengine.system import SystemEntropy
 
 APPLICATION_ID = 0x53796E70  # "Synp", in the file's header
 
@@ -69,9 +72,10 @@ _Work = Callable[[sqlite3.Connection], Any]
 class SqlitePipeline(Pipeline):
     """A pipeline in a file: `async with await SqlitePipeline.open("events.db")`."""
 
-    def __init__(self, path: str, partitions: int):
+    def __init__(self, path: str, partitions: int, id: bytes):
         self.path = path
         self.partitions = partitions
+        self.id = id
         self._writer = _connect(path)
         self._reader = _connect(path)
         self._reader.execute("PRAGMA query_only=ON")
@@ -89,8 +93,8 @@ class SqlitePipeline(Pipeline):
         if path == MEMORY:
             raise Invalid("a pipeline in memory is a MemoryPipeline")
         try:
-            count = await asyncio.to_thread(_prepare, path, partitions)
-            return cls(path, count)
+            count, id_ = await asyncio.to_thread(_prepare, path, partitions)
+            return cls(path, count, id_)
         except sqlite3.Error as error:
             raise translate(error, path) from error
 
@@ -135,14 +139,15 @@ class SqlitePipeline(Pipeline):
 
     async def take(self, partition: int, owner: str) -> Token:
         self.check_partition(partition)
+        name = owner_name(owner)
 
         def work(connection: sqlite3.Connection) -> Token:
             epoch = _partition(connection, partition)[2] + 1
             connection.execute(
                 "UPDATE partition SET epoch = ? WHERE partition = ?", (epoch, partition)
             )
-            fence = b"fence %d" % epoch
-            position = _append(connection, partition, b"", fence, epoch, owner.encode())
+            fence = b"\0" * NAME_BYTES_MAX + b"%d" % epoch  # longer than anybody's
+            position = _append(connection, partition, b"", fence, epoch, name)
             return Token(partition, epoch, position)
 
         token: Token = await self._write(work)
@@ -202,7 +207,10 @@ class SqlitePipeline(Pipeline):
     ) -> AsyncGenerator[Entry, None]:
         while not self._closed:
             version = await self._version()
-            entries = await self.read(partition, after)
+            try:
+                entries = await self.read(partition, after)
+            except Closed:
+                return
             for entry in entries:
                 yield entry
                 after = entry.position
@@ -249,7 +257,9 @@ class SqlitePipeline(Pipeline):
                 try:
                     return await asyncio.shield(running)
                 except asyncio.CancelledError:
-                    await asyncio.wait([running])
+                    while not running.done():
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await asyncio.wait([running])
                     running.exception()
                     raise
             except sqlite3.Error as error:
@@ -307,6 +317,9 @@ class SqlitePipeline(Pipeline):
             self._roll_back()
             failed = translate(error, self.path)
             return [failed] * len(group)
+        except BaseException:
+            self._roll_back()
+            raise
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -336,8 +349,9 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(path: str, partitions: int) -> int:
-    """Make the file when it is absent; return how many partitions it has."""
+def _prepare(path: str, partitions: int) -> tuple[int, bytes]:
+    """Make the file when it is absent; return how many partitions it has, and its
+    id."""
     connection = _connect(path)
     try:
         ((application,),) = connection.execute("PRAGMA application_id")
@@ -355,6 +369,9 @@ def _prepare(path: str, partitions: int) -> int:
                 connection.execute(
                     "INSERT INTO meta VALUES ('partitions', ?)", (partitions,)
                 )
+                connection.execute(
+                    "INSERT INTO meta VALUES ('id', ?)", (SystemEntropy().bytes(16),)
+                )
                 connection.executemany(
                     "INSERT INTO partition VALUES (?, 1, 0, 0)",
                     [(number,) for number in range(partitions)],
@@ -363,12 +380,11 @@ def _prepare(path: str, partitions: int) -> int:
         except BaseException:
             connection.execute("ROLLBACK")
             raise
-        ((count,),) = connection.execute(
-            "SELECT value FROM meta WHERE key = 'partitions'"
-        )
-        if type(count) is not int:
-            raise Invalid(f"{path} does not say how many partitions it has")
-        return count
+        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        count, id_ = meta.get("partitions"), meta.get("id")
+        if type(count) is not int or type(id_) is not bytes:
+            raise Invalid(f"{path} does not say how many partitions it has, or its id")
+        return count, id_
     finally:
         connection.close()
 

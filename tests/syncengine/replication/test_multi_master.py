@@ -514,6 +514,87 @@ async def test_a_clock_that_is_off_shows_in_what_it_wrote(spaces: list[Space]) -
         assert abs(now - entity.updated_at) < 60_000
 
 
+async def test_what_others_cannot_read_is_refused_and_harms_nobody(
+    spaces: list[Space],
+) -> None:
+    odd: Any = {"v": {"$crdt": "nope", "state": 1}}
+    tricky = {"$bytes": "hello", "$at": "x"}
+    async with masters(spaces, MemoryPipeline(4), conflict_strategy="manual") as made:
+        with pytest.raises(Invalid, match="nope"):
+            await made[0].write("c", odd)
+        for number, one in enumerate(made[:2]):  # another program's, say
+            name, data = one.get_master_id(), odd | {"n": number}
+            version: list[Any] = [name, data, {}, 5, 1, "t", {}, False]
+            async with spaces[number].transaction() as tx:
+                tx["entity/c"].multi("versions").set(version)
+            await one.write("d", {**tricky, "n": number})
+            await one.write("e", {"$map": {"$bytes": str(number)}})
+        await settled(made)
+        pending = {c.entity_id: c for c in await made[2].get_pending_conflicts()}
+        assert pending.keys() == {"c", "d", "e"}
+        assert {**tricky, "n": 0} in [v.data for v in pending["d"].versions]
+        data = [v.data for v in pending["e"].versions]
+        assert {"$map": {"$bytes": "1"}} in data
+        entity = await shown(made, "c")
+        assert entity is not None
+        assert entity.data["v"] == odd["v"]
+        await made[2].resolve_conflict("c", 1)
+        await settled(made)
+        assert len(await made[0].get_pending_conflicts()) == 2
+
+
+async def test_collections_do_not_mix(spaces: list[Space]) -> None:
+    pipeline = MemoryPipeline(4)
+    options: dict[str, Any] = {"conflict_strategy": "manual", "collection": "one"}
+    async with masters(spaces, pipeline, **options) as made:
+        await made[0].write("c", 1)
+        await made[1].write("c", 2)
+        await settled(made)
+        options["collection"] = "two"
+        async with MultiMasterManager("x", None, spaces[0], **options) as other:
+            assert await other.get_conflicts() == []
+            assert await other.hot_entities() == []
+        assert len(await made[0].get_pending_conflicts()) == 1
+
+
+async def test_who_asks_and_is_cancelled_keeps_nobody_from_being_told(
+    spaces: list[Space],
+) -> None:
+    told: list[str] = []
+
+    async def slow(conflict: EntityConflict) -> None:
+        await asyncio.sleep(0.01)
+        told.append(conflict.entity_id)
+
+    async with masters(spaces, MemoryPipeline(4)) as made:
+        made[2].on("conflictDetected", slow)
+        for number in range(4):
+            await made[0].write(f"c{number}", 1)
+            await made[1].write(f"c{number}", 2)
+        for one in made[:2]:
+            await one.drain()
+        for turns in range(30):
+            asking = asyncio.create_task(made[2].get_conflicts())
+            for _ in range(turns % 5):
+                await asyncio.sleep(0)
+            asking.cancel()
+        await settled(made)
+        closing = asyncio.create_task(made[2].close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await made[2].close()
+    assert sorted(told) == ["c0", "c1", "c2", "c3"]
+
+
+async def test_writes_at_once_are_counted_each(spaces: list[Space]) -> None:
+    async with MultiMasterManager("a", MemoryPipeline(4), spaces[0]) as master:
+        writes = (master.write(f"e{number}", number) for number in range(10))
+        results = await asyncio.gather(*writes)
+        clocks = [result.vector_clock for result in results]
+        assert clocks == [{"a": number} for number in range(1, 11)]
+        assert master.get_vector_clock() == VectorClock({"a": 10})
+
+
 async def test_an_event_that_is_not_here_is_said_to_be_not_here(
     spaces: list[Space],
 ) -> None:
