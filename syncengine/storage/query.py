@@ -40,6 +40,9 @@ _EXPLAIN = re.compile(
 RESULT_BYTES_MAX = 256 << 20
 RESULT_ROWS = 16
 
+# Queries whose names were looked at and are good: an application has few.
+LOOKED_AT_MAX = 256
+
 # What a name may stand as: bare, or in one of four quotes. (A text is one, too, where a
 # table is meant.) Comments and numbers name nothing.
 _TOKEN = re.compile(
@@ -69,6 +72,7 @@ class Guarded:
         )
         self._tables = {name.lower() for (name,) in connection.execute(schema)}
         self._known = {name.lower() for name in views} | _HARMLESS
+        self._looked_at: set[str] = set()
         for function in sorted(_HARMLESS):
             # Its first use defines it, which is nothing that a query may do.
             connection.execute(f"SELECT 1 FROM {function}('[]')").close()
@@ -115,7 +119,11 @@ class Guarded:
     ) -> tuple[list[str], list[sqlite3.Row]]:
         if _EXPLAIN.match(sql):
             raise Invalid("SQL: EXPLAIN is not for this; ask the file with `sqlite3`")
-        self._check_names(sql)
+        if sql not in self._looked_at:
+            self._check_names(sql)
+            if len(self._looked_at) >= LOOKED_AT_MAX:
+                self._looked_at.clear()
+            self._looked_at.add(sql)
         self._left = steps
         most = VALUE_BYTES_MAX if steps is None else INLINE_BYTES_MAX
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
@@ -127,11 +135,9 @@ class Guarded:
             size = 0
             while found := cursor.fetchmany(RESULT_ROWS):
                 rows += found
+                cells = [cell for row in found for cell in row]
                 size += sum(
-                    len(cell)
-                    for row in found
-                    for cell in row
-                    if type(cell) is str or type(cell) is bytes
+                    [len(c) for c in cells if type(c) is str or type(c) is bytes]
                 )
                 if size > RESULT_BYTES_MAX:
                     raise Invalid(
