@@ -182,6 +182,15 @@ def check_key(key: object, path: str) -> None:
         )
 
 
+def check_count(
+    value: object, path: str, *, least: int = 1, most: int | None = None
+) -> None:
+    """Raise `Invalid` unless an option is a whole number from `least` to `most`."""
+    if type(value) is not int or value < least or (most is not None and value > most):
+        reach = f"{least} or more" if most is None else f"{least} to {most}"
+        raise Invalid(f"{path} is a whole number, {reach}; not {value!r}", path=path)
+
+
 def escape(key: str) -> str:
     """Return `key` as one step of a path (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1")

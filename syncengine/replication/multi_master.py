@@ -266,14 +266,8 @@ class MultiMasterManager:
                 "the strategy custom takes a merge_fn, and no other one does",
                 path="merge_fn",
             )
-        for option, value in (
-            ("event_buffer_size", event_buffer_size),
-            ("apply_timeout", apply_timeout),
-        ):
-            if type(value) is not int or value < 1:
-                raise Invalid(
-                    f"{option} is a whole number, 1 or more; not {value!r}", path=option
-                )
+        values.check_count(event_buffer_size, "event_buffer_size")
+        values.check_count(apply_timeout, "apply_timeout")
         parse_document_id(f"{collection}_clock/{master_id}")
         self._master = master_id
         self._space = state_manager

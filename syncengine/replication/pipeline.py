@@ -205,11 +205,7 @@ class PipelineEmitter(_Worker):
             ("retry_delay", retry_delay, 1),
             ("max_pending", max_pending, 1),
         ):
-            if type(value) is not int or value < least:
-                raise Invalid(
-                    f"{option} is a whole number, {least} or more; not {value!r}",
-                    path=option,
-                )
+            values.check_count(value, option, least=least)
         super().__init__(space, pipeline, name, "emitter")
         self._batch_size, self._batch_bytes = batch_size, batch_bytes
         self._flush = flush_interval_ms / 1000
@@ -344,7 +340,7 @@ class _Again(Exception):
 
 @dataclass
 class _Pack:
-    """Rows on their way in: pieces of which some are here, or rows that wait."""
+    """Rows on their way in, of which some pieces are here."""
 
     since: int
     """The position before its first entry"""

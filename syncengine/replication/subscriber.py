@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from syncengine import values
 from syncengine.errors import Closed, Invalid, NotFound, StoreError
 from syncengine.replication import feed
 from syncengine.replication.feed import Change
@@ -129,9 +130,10 @@ class EventSubscriber:
             ("idempotency_window_ms", idempotency_window_ms, 1, None),
             ("max_retries", max_retries, 0, None),
             ("retry_delay", retry_delay, 0, None),
-            ("handler_timeout_ms", handler_timeout_ms or 1, 1, None),
         ):
-            _check_number(option, value, least, most)
+            values.check_count(value, option, least=least, most=most)
+        if handler_timeout_ms is not None:
+            values.check_count(handler_timeout_ms, "handler_timeout_ms")
         if _takes_two(handler) and checkpoint_mode != "auto":
             raise Invalid(
                 "what a handler writes through its transaction is kept with the "
@@ -559,11 +561,3 @@ def _takes_two(handler: Callable[..., Any]) -> bool:
     if len(found) < 2:
         return False
     return found[1].default is inspect.Parameter.empty or found[1].name == "tx"
-
-
-def _check_number(option: str, value: Any, least: int, most: int | None) -> None:
-    if type(value) is not int or value < least or (most is not None and value > most):
-        reach = f"{least} or more" if most is None else f"{least} to {most}"
-        raise Invalid(
-            f"{option} is a whole number, {reach}; not {value!r}", path=option
-        )

@@ -380,6 +380,7 @@ async def test_a_checkpoint_of_another_file_is_refused(
         ({"on_event": print, "poll_interval": None}, "poll_interval"),
         ({"on_event": print, "checkpoint_mode": "never"}, "auto, manual, interval"),
         ({"on_event": print, "handler_timeout_ms": -1}, "handler_timeout_ms"),
+        ({"on_event": print, "handler_timeout_ms": 0}, "handler_timeout_ms"),
         ({"on_event": audit, "checkpoint_mode": "manual"}, "auto"),
     ],
 )
