@@ -182,6 +182,48 @@ class NewerFormat(StoreError):
     """The file was written by a newer version. It was not touched."""
 
 
+class NotLeader(SyncError):
+    """Only the leader writes here, and this is not him. Nothing was written.
+
+    `leader_id` is how he calls himself, if he is known; `error_code` as in results of
+    `LeaderFollowerManager`.
+    """
+
+    def __init__(
+        self,
+        message: str = "Follower is read-only. Redirect to leader.",
+        *,
+        leader_id: str | None = None,
+        error_code: str = "FOLLOWER_READ_ONLY",
+    ):
+        super().__init__(message)
+        self.leader_id = leader_id
+        self.error_code = error_code
+
+
+class PromotionFailed(SyncError):
+    """A node did not become the leader; the message says why, and nothing changed."""
+
+
+class StaleRead(SyncError):
+    """What was asked for is not here yet: read from the leader, or wait longer.
+
+    `have` is the sequence up to which it is, `staleness_ms` how old that may be (None:
+    unknown).
+    """
+
+    def __init__(self, message: str, *, have: int, staleness_ms: int | None):
+        super().__init__(message)
+        self.have = have
+        self.staleness_ms = staleness_ms
+
+
+class HistoryDiverged(SyncError):
+    """What a session has seen is not in the log any more: its leader was deposed before
+    a majority had it, or a backup came back. What was written may be in the rescue
+    area."""
+
+
 class Refused(SyncError):
     """A peer refused, with a reason a person can act on.
 

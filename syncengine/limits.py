@@ -72,6 +72,17 @@ ACTORS_MAX = 4096
 # A membership entry: a grant with 64 scopes, or a fork proof.
 ENTRY_BYTES_MAX = 8 * KIB
 
+# A switch of the mode names what each actor had written; 64 bytes each.
+MODE_BYTES_MAX = 64 * ACTORS_MAX + ENTRY_BYTES_MAX
+
+# Voters of a namespace with a leader: each entry waits for a majority of them, and
+# their votes stand in the entry that begins a term. Raft clusters have 3 to 7.
+VOTERS_MAX = 15
+
+# How far a term's number may be ahead of the one before: each failed election takes
+# one, and nobody shall take the last there is.
+TERM_STEP_MAX = 2**32
+
 # How many heads of the membership log one entry names.
 HEADS_MAX = 16
 
@@ -111,6 +122,15 @@ STATES_WAITING_MAX = 16
 # Digests of one member that are looked at while nothing new is applied: a search among
 # a million documents takes 20 on each side; beyond, somebody wants us to be busy.
 STATES_PER_AUTHOR_MAX = 256
+
+# --- notices ----------------------------------------------------------------------
+
+# What members say of leading: of 15 voters 32 bytes each, and a few names.
+NOTICE_BYTES_MAX = 4 * KIB
+
+# Notices whose names are remembered, so that each is handed on once: what may be under
+# way on several paths, 40 bytes each.
+NOTICES_KNOWN_MAX = 4096
 
 # --- frames and sessions --------------------------------------------------------
 

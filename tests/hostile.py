@@ -41,6 +41,7 @@ from syncengine.protocol.messages import (
     Idle,
     Leave,
     Message,
+    Notice,
     Open,
     Opened,
     Ping,
@@ -50,12 +51,22 @@ from syncengine.protocol.messages import (
     StateDigest,
     Void,
 )
+from syncengine.protocol.notices import (
+    Beat,
+    Candidacy,
+    Progress,
+    Spoken,
+    TakeOver,
+    Vote,
+)
+from syncengine.protocol.notices import encode as encode_said
 from syncengine.protocol.session import Authenticated, Challenged, Session
 from syncengine.protocol.states import State
 from syncengine.replication.namespace import Namespace
+from syncengine.replication.notices import signed_bytes as signed_notice
+from syncengine.trust.entry import signed_bytes as signed_entry
 from syncengine.trust.keys import ED25519, PrivateKey
 from syncengine.trust.membership import ForkProof, make_actor, make_fork, make_grant
-from syncengine.trust.membership import signed_bytes as signed_entry
 from syncengine.trust.sealing import Exchange, Sealer
 from transport.memory import MemoryConnection
 
@@ -237,6 +248,8 @@ class Enemy:
             return Idle(0, (position, chance.randbytes(8)), keeper.digest())
         if kind is StateDigest:
             return self.state()
+        if kind is Notice:
+            return self.notice()
         if kind is Ready:
             return Ready(
                 bytes(16), 1, [Opened(0, 3, position, None, keeper.digest(), 0, None)]
@@ -250,6 +263,25 @@ class Enemy:
         fields = (chance.randbytes(32), "", "\U0010ffff", 3, chance.randbytes(32))
         signed = b"sync1:state\0" + self.engine.keeper.namespace + values.encode(fields)
         return StateDigest(0, self.key.public, *fields, self.key.sign(signed))
+
+    def notice(self) -> Notice:
+        """Return what a member might say about leading, whether or not it may."""
+        chance, me = self.chance, self.key.public
+        mode, term, node = bytes(32), chance.randint(0, 9), "enemy"
+        said: list[Spoken] = [
+            Beat(mode, term, node, chance.randbytes(32), 1, True, 5, 5),
+            Progress(mode, term, node, None, 1, 2, 2, True),
+            Candidacy(mode, term, node, False, bytes(16), None, None, [me], False),
+            Vote(mode, term, node, False, True, bytes(64)),
+            TakeOver(mode, term, node),
+        ]
+        body = encode_said(chance.choice(said))
+        notice = Notice(0, me, None, chance.randbytes(8), body, bytes(64))
+        namespace = self.engine.keeper.namespace
+        return Notice(
+            *(0, me, None, notice.name, notice.body),
+            self.key.sign(signed_notice(namespace, notice)),
+        )
 
     # --- rows that it signs -------------------------------------------------------
 

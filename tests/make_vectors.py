@@ -7,8 +7,16 @@ from typing import Any
 import msgspec
 
 from syncengine.crdt.document import Document
-from syncengine.ids import ActorId, DeviceId, DocumentId, EntryId, Lineage, actor_id
-from syncengine.log.batch import NO_BATCH, seal
+from syncengine.ids import (
+    ActorId,
+    DeviceId,
+    DocumentId,
+    EntryId,
+    Lineage,
+    NamespaceId,
+    actor_id,
+)
+from syncengine.log.batch import NO_BATCH, Batch, seal
 from syncengine.log.change import Change, Dep, Meta, Origin, Touch
 from syncengine.log.run import encode_rows
 from syncengine.protocol.handshake import Dialler, Listener
@@ -20,6 +28,7 @@ from syncengine.protocol.messages import (
     Idle,
     Leave,
     Message,
+    Notice,
     Open,
     Opened,
     Ping,
@@ -28,19 +37,28 @@ from syncengine.protocol.messages import (
     StateDigest,
     Void,
 )
+from syncengine.protocol.notices import Beat
+from syncengine.protocol.notices import encode as encode_said
 from syncengine.protocol.session import Session
 from syncengine.replication.address import Address
 from syncengine.replication.audit import applied_digest, signed_bytes
 from syncengine.replication.documents import digest_of
 from syncengine.replication.keeper import Keeper
+from syncengine.replication.notices import signed_bytes as signed_notice
 from syncengine.storage.inline import InlineStore
+from syncengine.trust.entry import Entry, entry_id
 from syncengine.trust.invite import Invite
-from syncengine.trust.keys import ED25519
+from syncengine.trust.keys import ED25519, PrivateKey
+from syncengine.trust.leadership import (
+    ModeRecord,
+    TermRecord,
+    make_mode,
+    make_term,
+    vote_bytes,
+)
 from syncengine.trust.membership import (
     OPS_OWNER,
-    Entry,
     ForkProof,
-    entry_id,
     make_actor,
     make_fork,
     make_genesis,
@@ -121,6 +139,7 @@ def vectors() -> dict[str, Any]:
         1, digest_of(document), bytes(64),
     )  # fmt: skip
     return {
+        "leader": leader(owner, namespace, entry_id(grant), first),
         "handshake": handshake(),
         "messages": messages(),
         "texts": texts(),
@@ -148,6 +167,43 @@ def vectors() -> dict[str, Any]:
             [change.seq, change.n, change.hlc, len(change.deps)]
             for change in (*changes, later)
         ],
+    }
+
+
+def leader(
+    owner: PrivateKey, namespace: NamespaceId, grant: EntryId, before: Batch
+) -> dict[str, Any]:
+    """Return a namespace that gets a leader, who is elected and writes."""
+    me = DeviceId(owner.public)
+    stands = {before.header.actor: (before.header.end, before.id)}
+    mode = make_mode(
+        owner, namespace, [], ModeRecord(me, 1, True, (me,), stands, None)
+    )  # fmt: skip
+    record = TermRecord(
+        me, entry_id(mode), 1, actor_id(me, namespace, b"\x11" * 16), "leader-1", None,
+        None, (me,), "elected", "", {},
+    )  # fmt: skip
+    said = vote_bytes(
+        namespace, mode=record.mode, number=1, candidate=me, actor=record.actor,
+        previous=None, base=None, voters=record.voters,
+    )  # fmt: skip
+    record.votes[me] = owner.sign(said)
+    term = make_term(owner, namespace, [entry_id(mode)], record)
+    change = Change(
+        record.actor, 1, 1 << 41, [], [Touch(DocumentId("entry/k"), [[0]], 1)]
+    )
+    batch = seal(
+        owner, namespace, grant, NO_BATCH, [change], b"\x12" * 16, term=1, index=1
+    )  # fmt: skip
+    beat = Beat(record.mode, 1, "leader-1", entry_id(term), 7, True, 1, 1)
+    notice = Notice(0, me, None, b"\x13" * 8, encode_said(beat), bytes(64))
+    signature = owner.sign(signed_notice(namespace, notice))
+    return {
+        "entries": [
+            [made.kind, made.body.hex(), made.signature.hex()] for made in (mode, term)
+        ],
+        "header": batch.header.encode().hex(),
+        "notice": [notice.name.hex(), notice.body.hex(), signature.hex()],
     }
 
 
@@ -207,6 +263,7 @@ def messages() -> dict[str, str]:
         Ack(1, 7),
         Idle(1, place, some),
         StateDigest(1, some, some, "", "\U0010ffff", 2, some, bytes(64)),
+        Notice(1, some, None, some[:8], b"body", bytes(64)),
         Ping(),
         Pong(),
         Goodbye(1001, "going away", 1000),

@@ -256,6 +256,15 @@ def pack(value: Any) -> bytes:
     return b"\xdd" + len(value).to_bytes(4, "big") + b"".join(map(pack, value))
 
 
+def shortest(value: Any) -> bytes:
+    """Return a list of bytes, small numbers, None and lists, as what is signed is."""
+    if isinstance(value, bytes):
+        return b"\xc4" + bytes([len(value)]) + value
+    if isinstance(value, list):
+        return bytes([0x90 + len(value)]) + b"".join(map(shortest, value))
+    return pack(value)
+
+
 def hkdf(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
 

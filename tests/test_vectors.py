@@ -138,8 +138,8 @@ def test_each_message_is_read_as_the_page_lists_it() -> None:
     assert {name: (said[0], len(said) - 1) for name, said in numbers.items()} == {
         "Open": (10, 12), "Opened": (11, 7), "Refusal": (12, 5), "Leave": (13, 1),
         "Void": (14, 1), "Frontier": (20, 3), "Data": (21, 5), "Ack": (22, 2),
-        "Idle": (23, 3), "StateDigest": (24, 8), "Ping": (30, 0), "Pong": (31, 0),
-        "Goodbye": (32, 3),
+        "Idle": (23, 3), "StateDigest": (24, 8), "Notice": (25, 6), "Ping": (30, 0),
+        "Pong": (31, 0), "Goodbye": (32, 3),
     }  # fmt: skip
 
 
@@ -190,6 +190,33 @@ def test_a_fork_proof_is_two_signed_headers() -> None:
     assert headers[0]["first_seq"] == headers[1]["first_seq"]
     assert one != two
     assert branch[:16].hex() == KEPT["branch"]
+
+
+def test_a_leader_is_elected_and_writes() -> None:
+    kept = KEPT["leader"]
+    device, namespace = (bytes.fromhex(KEPT[name]) for name in ("device", "namespace"))
+    (mode, mode_fields), (term, fields) = (
+        second.read_entry(kind, bytes.fromhex(body), bytes.fromhex(signature))
+        for kind, body, signature in kept["entries"]
+    )
+    _, has_leader, voters, ((_, _, stood), *_), closed = mode_fields[4:9]
+    in_mode, number, actor, node, previous, base, _, how, _, votes = fields[4:14]
+    said = [namespace, in_mode, number, device, actor, previous, base, voters]
+    header = second.read_header(bytes.fromhex(kept["header"]))
+    name, body, signature = (bytes.fromhex(part) for part in kept["notice"])
+
+    assert (has_leader, voters, closed) == (True, [device], None)
+    assert stood.hex() == KEPT["batches"][0]["id"]
+    assert (in_mode, node, how) == (mode, "leader-1", "elected")
+    ((voter, vote),) = votes
+    second.verify(voter, b"sync1:vote\0" + second.shortest(said), vote)
+    assert (header["actor"], header["term"], header["index"]) == (actor, number, 1)
+    second.verify(
+        device,
+        b"sync1:notice\0" + namespace + second.shortest([None, name, body]),
+        signature,
+    )
+    assert second.unpack(body) == [1, mode, 1, "leader-1", term, 7, True, 1, 1]
 
 
 def test_an_invite_and_its_address_are_read() -> None:

@@ -1,4 +1,5 @@
-"""Links over pipes, in one process: the whole path but for the socket."""
+"""Links over pipes, in one process: the whole path but for the socket; pipelines that
+can be unplugged."""
 
 # pyright: reportPrivateUsage=false
 
@@ -9,11 +10,18 @@ from typing import Any
 
 import syncengine
 import transport
-from syncengine import ConnectionLost, Replica, Space
+from syncengine import (
+    ConnectionLost,
+    MemoryPipeline,
+    OutcomeUnknown,
+    Replica,
+    Space,
+)
 from syncengine.ids import DeviceId
 from syncengine.replication.address import Address
 from syncengine.replication.conversation import Listening, Registry
 from syncengine.replication.link import Link
+from syncengine.storage.pipeline.contract import Ack
 from transport.memory import MemoryConnection, pair
 
 
@@ -47,6 +55,23 @@ class Wire:
         return Link(
             replica, self.dial, address, lambda: [s.engine for s in replica.spaces()]
         )
+
+
+class Flaky(MemoryPipeline):
+    """Can be unplugged; and sometimes stores without saying so."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.away = False
+        self.mute = False
+
+    async def publish(self, *args: Any, **options: Any) -> Ack:
+        if self.away:
+            raise OSError("no route")
+        ack = await super().publish(*args, **options)
+        if self.mute and not ack.duplicate:
+            raise OutcomeUnknown("who knows")
+        return ack
 
 
 async def meet(one: Space, other: Space) -> None:

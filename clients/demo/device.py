@@ -166,8 +166,8 @@ class Device:
         }
         # What is not in the plan (the document's making) is not held back.
         held = {ActorId(bytes.fromhex(actor)) for actor in plan["actors"]}
-        engine.delivery.hold = lambda actor, end: (
-            actor in held and end > allowed.get(actor, 0)
+        engine.delivery.hold = lambda batch, end: (
+            batch.header.actor in held and end > allowed.get(batch.header.actor, 0)
         )
         waited = 0.0
         began = loop.time()

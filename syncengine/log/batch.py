@@ -204,8 +204,12 @@ def seal(
     prev: BatchId,
     changes: Sequence[Change],
     salt: bytes,
+    *,
+    term: int = 0,
+    index: int = 0,
 ) -> Batch:
-    """Return the signed batch of `changes`, all of one actor and without gaps."""
+    """Return the signed batch of `changes`, all of one actor and without gaps; a
+    leader's has its term, and the index of its last change."""
     assert changes, "a batch holds at least one change"
     payload, root = encode_payload(changes, salt)
     header = Header(
@@ -216,6 +220,8 @@ def seal(
         prev,
         grant,
         root,
+        term,
+        index,
     )
     name = batch_id(header.encode())
     return Batch(header, name, key.sign(signed_bytes(name)), payload)

@@ -85,9 +85,9 @@ class Delivery:
 
     def __init__(self, history: History):
         self._history = history
-        self.hold: Callable[[ActorId, int], bool] | None = None
-        """Whether to keep back an actor's change that ends at a seq, though its time
-        has come: to replay a recorded session at the versions of the recording."""
+        self.hold: Callable[[Batch, int], bool] | None = None
+        """Whether to keep back a batch's change that ends at a seq, though its time
+        has come: an entry that the next leader may not know of, say."""
         self.applied: dict[ActorId, Applied] = {}
         self._queues: dict[ActorId, deque[_Queued]] = {}
         self._candidates: deque[ActorId] = deque()
@@ -157,7 +157,7 @@ class Delivery:
     def _check(self, actor: ActorId, queued: _Queued, now_ms: int) -> Ready | None:
         assert queued.heads is not None
         head = queued.heads[queued.index]
-        if self.hold is not None and self.hold(actor, head.end):
+        if self.hold is not None and self.hold(queued.batch, head.end):
             return None
         state = self._state(actor, queued.batch)
         if state is None:
@@ -172,7 +172,11 @@ class Delivery:
         problem = None
         if head.hlc <= state.hlc:
             problem = "its stamp does not follow its author's last one"
-        elif ms_from_hlc(head.hlc) > now_ms + limits.CLOCK_AHEAD_MS_MAX:
+        elif (
+            ms_from_hlc(head.hlc) > now_ms + limits.CLOCK_AHEAD_MS_MAX
+            # A leader's log has one order, and would stand still for all.
+            and not queued.batch.header.term
+        ):
             self._until[actor] = ms_from_hlc(head.hlc)
             return None
         seen = state.seen

@@ -21,7 +21,7 @@ from syncengine.log.batch import (
     root_of,
     split_payload,
 )
-from syncengine.trust.membership import Entry
+from syncengine.trust.entry import Entry
 
 ENTRY, RUN = 0, 1
 

@@ -175,6 +175,21 @@ class StateDigest(Message, frozen=True, tag=24):
     signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 
+class Notice(Message, frozen=True, tag=25):
+    """Members: something of no lasting worth, for one (`to`) or for all. Signed by
+    `author`.
+
+    Whoever has other links hands it on, once, and keeps nothing of it.
+    """
+
+    channel: Channel
+    author: Bytes32
+    to: Bytes32 | None
+    name: Bytes8
+    body: Annotated[bytes, msgspec.Meta(max_length=limits.NOTICE_BYTES_MAX)]
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+
+
 class Ping(Message, frozen=True, tag=30):
     """Either: are you there?"""
 
@@ -203,6 +218,7 @@ LinkMessage = (
     | Ack
     | Idle
     | StateDigest
+    | Notice
     | Ping
     | Pong
     | Goodbye

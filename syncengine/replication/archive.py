@@ -22,7 +22,7 @@ from syncengine.log.segment import (
     encode_segment,
 )
 from syncengine.replication.host import sealed
-from syncengine.trust.membership import Entry, entry_id
+from syncengine.trust.entry import Entry, entry_id
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space

@@ -36,8 +36,9 @@ from syncengine.protocol.messages import StateDigest
 from syncengine.replication.documents import Documents
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Keeper
+from syncengine.trust.entry import InvalidEntry, Pending
 from syncengine.trust.keys import PrivateKey
-from syncengine.trust.membership import InvalidEntry, Ops, Pending
+from syncengine.trust.membership import Ops
 
 log = logging.getLogger("syncengine")
 

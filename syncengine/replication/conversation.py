@@ -24,6 +24,7 @@ from syncengine.protocol.messages import (
     Idle,
     Leave,
     LinkMessage,
+    Notice,
     Open,
     Opened,
     Ready,
@@ -43,14 +44,8 @@ from syncengine.replication.backoff import Backoff
 from syncengine.replication.host import Bell, Host, Hosted, sealed
 from syncengine.replication.keeper import NOWHERE, Cursor
 from syncengine.replication.peer import Channel
-from syncengine.trust.membership import (
-    Entry,
-    Grant,
-    InvalidEntry,
-    Membership,
-    Ops,
-    Pending,
-)
+from syncengine.trust.entry import Entry, InvalidEntry, Pending
+from syncengine.trust.membership import Grant, Membership, Ops
 from syncengine.trust.sealing import Exchange
 
 log = logging.getLogger("syncengine")
@@ -190,6 +185,9 @@ class Conversation:
             case StateDigest():
                 channel = self._channel(event.channel)
                 channel.hosted.hear_state(event, channel)
+            case Notice():
+                channel = self._channel(event.channel)
+                channel.hosted.hear_notice(event, channel)
             case Leave():
                 channel_ = self.channels.pop(event.channel, None)
                 if channel_ is not None:

@@ -30,10 +30,13 @@ from syncengine.replication.namespace import Namespace
 from syncengine.replication.writer import Writer
 from syncengine.storage.inline import InlineStore
 from syncengine.storage.store import Writes
+from syncengine.trust.entry import Entry, InvalidEntry
 from syncengine.trust.keys import PrivateKey, Scheme
-from syncengine.trust.membership import Entry, InvalidEntry, Membership
+from syncengine.trust.membership import Membership
 
-_LOG_TABLES = ("_sync_namespace", "_sync_log", "_sync_head", "_sync_outbox")
+_LOG_TABLES = (
+    *("_sync_namespace", "_sync_log", "_sync_head", "_sync_outbox", "_sync_ballot"),
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,11 @@ def _examine_log(
             continue
         if derived[1:] != [header.actor, header.first_seq, header.end]:
             wrong(where, f"the index of {short(name)} is not what its header says")
-        if known.get(header.prev, -1) != header.first_seq - 1:
+        follows = known.get(header.prev, -1)
+        if follows < 0 or (
+            follows != header.first_seq - 1
+            and not (header.term and header.first_seq == 1)  # behind another's
+        ):
             wrong(where, f"the batch before {short(name)} is missing")
         known[BatchId(name)] = header.end
         tips.pop((header.actor, header.prev), None)

@@ -7,7 +7,7 @@ from typing import Protocol
 from syncengine.clock import Clock, Entropy
 from syncengine.ids import ActorId, DeviceId, Lineage, NamespaceId
 from syncengine.log.run import Row
-from syncengine.protocol.messages import Open, StateDigest
+from syncengine.protocol.messages import Notice, Open, StateDigest
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.writer import Flush
 from syncengine.trust.keys import PrivateKey, Scheme
@@ -67,9 +67,11 @@ class Bell:
 
 
 class Told(Protocol):
-    """Somebody who can be told what a member shows: a channel."""
+    """Somebody who can be told what members say: a channel."""
 
-    def tell(self, message: StateDigest) -> None: ...
+    device: DeviceId
+
+    def tell(self, message: StateDigest | Notice) -> None: ...
 
 
 class Hosted(Protocol):
@@ -112,6 +114,10 @@ class Hosted(Protocol):
 
     def hear_state(self, message: StateDigest, source: Told) -> None:
         """A member told what it shows: see `replication.audit`."""
+        ...
+
+    def hear_notice(self, message: Notice, source: Told) -> None:
+        """A member told something: see `replication.notices`."""
         ...
 
 

@@ -15,17 +15,19 @@ from syncengine.errors import Invalid, Refused, SyncError, WrongLoop
 from syncengine.ids import ActorId, DeviceId, NamespaceId
 from syncengine.log.run import Row
 from syncengine.protocol.codes import Code
-from syncengine.protocol.messages import Open, StateDigest
+from syncengine.protocol.messages import Notice, Open, StateDigest
 from syncengine.replication.address import TICKET_BYTES
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
+from syncengine.replication.notices import Known, hand_on
 from syncengine.replication.opening import Opened
 from syncengine.replication.pace import Pace
 from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
+from syncengine.trust.entry import Entry, Kind
 from syncengine.trust.keys import PrivateKey, Scheme
-from syncengine.trust.membership import Entry, Kind, namespace_id
+from syncengine.trust.membership import namespace_id
 
 Admit = Literal["ticket", "anyone"] | Callable[[NamespaceId, DeviceId], bool]
 
@@ -122,6 +124,15 @@ class Relay:
             if channel is not source:
                 channel.tell(message)
         self.log_grew.set()
+
+    def hear_notice(self, message: Notice, source: Told) -> None:
+        if self._known is None:
+            self._known = Known()
+        if self._known.is_new(message):
+            hand_on(message, self.channels, source)
+            self.log_grew.set()
+
+    _known: Known | None = None
 
 
 class Hub:

@@ -25,26 +25,19 @@ from syncengine.log.batch import (
     HEADER_BYTES,
     NO_BATCH,
     Batch,
+    Header,
     batch_id,
     decode_header,
     signed_bytes,
     split_payload,
 )
 from syncengine.log.run import RUN_BATCHES_MAX, Row
+from syncengine.log.terms import Terms
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Store, Writes
+from syncengine.trust.entry import Entry, InvalidEntry, Kind, Pending
 from syncengine.trust.keys import PrivateKey, Scheme
-from syncengine.trust.membership import (
-    Entry,
-    ForkProof,
-    InvalidEntry,
-    Kind,
-    Membership,
-    Ops,
-    Pending,
-    allows,
-    make_fork,
-)
+from syncengine.trust.membership import ForkProof, Membership, Ops, allows, make_fork
 
 # Rows kept in memory for peers that follow closely; others read from the file.
 RECENT_ROWS = 256
@@ -139,6 +132,8 @@ class Keeper:
         self.heads: dict[ActorId, Head] = {}
         self.branches: dict[ActorId, dict[BatchId, Head]] = {}
         self.membership = Membership(self.namespace, self.scheme)
+        self.terms = Terms(self.namespace, self.membership, self.scheme, self.header_of)
+        self._indexes: dict[ActorId, int] = {}  # of the last entry of leaders' actors
         self.forks: dict[ActorId, int] = {}  # actor -> first seq that is void
         self._untold: list[ForkProof] = []
         self._recent: list[tuple[int, Row]] = []
@@ -178,6 +173,7 @@ class Keeper:
             self.ns,
         ):
             self.membership.add(Entry(kind, body, signature))
+        self.terms.changed()
         for proof in self.membership.forks:
             self._note_fork(proof, Admission())
         for peer, lineage, cursor, chain, acked, seen_ms in store.read(
@@ -235,6 +231,7 @@ class Keeper:
             return
         if name is None:
             return
+        self.terms.changed()
         if entry.kind == Kind.FORK:
             self._note_fork(self.membership.forks[-1], admission)
         self._append(entry, name, b"", admission)
@@ -291,8 +288,11 @@ class Keeper:
             return f"a batch of {short(header.actor)} under somebody else's grant"
         if not grant.ops & Ops.WRITE:
             return f"a batch of {short(header.actor)}, who may only read"
-        if header.term or header.term_index:
-            return "a batch of a leader in a namespace without one"
+        term = self.terms.term_of(header.actor)
+        if header.term != (term.number if term is not None else 0):
+            return "a batch of a leader whose term is not known"
+        if bool(header.term) != bool(header.term_index):
+            return "a batch of a leader has an index, and no other one has"
         return None
 
     def _out_of_scope(self, batch: Batch) -> str | None:
@@ -309,7 +309,18 @@ class Keeper:
         header = batch.header
         actor = header.actor
         head = self.heads.get(actor, NO_HEAD)
-        if header.prev == head.id and header.first_seq == head.seq + 1:
+        before = head.id
+        if header.term:
+            if header.term_index <= self.last_index(actor):
+                if header.first_seq > head.seq:
+                    admission.refused.append("a leader's entries are counted up")
+                    return False
+            elif head is NO_HEAD and header.first_seq == 1:
+                before = self.base_of(actor)
+        if header.prev == before and header.first_seq == head.seq + 1:
+            if before != head.id and not self.has(before):
+                admission.missing.append((actor, 1))
+                return False
             self._set_head(actor, head, batch)
             return True
         known = header.prev == NO_BATCH or self.has(header.prev)
@@ -338,6 +349,50 @@ class Keeper:
         self._add_branch(actor, batch)
         return True
 
+    def base_of(self, actor: ActorId) -> BatchId:
+        """Return the entry behind which a leader's actor begins."""
+        term = self.terms.term_of(actor)
+        base = term.record.base if term is not None else None
+        return NO_BATCH if base is None else base[1]
+
+    def last_index(self, actor: ActorId) -> int:
+        """Return the index of the last stored entry of a leader's actor; where there is
+        none, that of the entry behind which it begins."""
+        known = self._indexes.get(actor)
+        if known is None:
+            head = self.heads.get(actor)
+            header = self.header_of(head.id) if head is not None else None
+            if header is None:
+                term = self.terms.term_of(actor)
+                return term.record.index if term is not None else 0
+            known = self._indexes[actor] = header.term_index
+        return known
+
+    def header_beginning(self, hash16: bytes) -> Header | None:
+        """Return the header of the stored batch whose id begins so."""
+        for _, row, known, _ in self._not_on_disk():
+            if known[:16] == hash16 and isinstance(row, Batch):
+                return row.header
+        last = hash16 + b"\xff" * 16
+        rows = self.store.read(sql.HEADER_BEGINNING, self.ns, hash16, last)
+        return decode_header(rows[0][0]) if rows else None
+
+    def position_of(self, name: BatchId) -> int:
+        """Return where a stored batch stands in this log."""
+        for position, _, known, _ in self._not_on_disk():
+            if known == name:
+                return position
+        ((position,),) = self.store.read(sql.POSITION_OF_ROW, self.ns, name)
+        return int(position)
+
+    def header_of(self, name: BatchId) -> Header | None:
+        """Return the header of a stored batch."""
+        for _, row, known, _ in self._not_on_disk():
+            if known == name and isinstance(row, Batch):
+                return row.header
+        rows = self.store.read(sql.HEADER_OF, self.ns, name)
+        return decode_header(rows[0][0]) if rows else None
+
     def _set_head(self, actor: ActorId, head: Head, batch: Batch) -> None:
         if head is not NO_HEAD:
             self._drop_head(actor, head)
@@ -360,6 +415,7 @@ class Keeper:
         if isinstance(row, Entry):
             name = self.membership.add(row)
             assert name is not None, "an entry of our own is new"
+            self.terms.changed()
             self._append(row, name, b"", admission)
         else:
             self._set_head(
@@ -387,7 +443,12 @@ class Keeper:
         if len(self._recent) > 2 * RECENT_ROWS:
             del self._recent[:RECENT_ROWS]
         if isinstance(row, Batch):
-            self._remember(row.header.actor, row.header.end, row.id)
+            header = row.header
+            self._remember(header.actor, header.end, row.id)
+            if header.term:
+                last = self._indexes.get(header.actor, 0)
+                self._indexes[header.actor] = max(last, header.term_index)
+                self.terms.stored(row.id)
         admission.stored.append((self.position, row))
 
     def collect(self, writes: Writes, now_ms: int) -> None:
@@ -645,12 +706,13 @@ class Keeper:
             end += 1
         return end
 
-    def batches_of(self, actor: ActorId, seq: int) -> list[Batch]:
-        """Return the stored batches of `actor` from `seq` on (of all branches)."""
+    def batches_of(self, actor: ActorId, seq: int, count: int = 100_000) -> list[Batch]:
+        """Return up to `count` stored batches of `actor` from `seq` on (of all
+        branches)."""
         rows = [
             _row(kind, head, name, body, signature)
             for _, kind, name, head, body, signature in self.store.read(
-                sql.BATCHES_OF, self.ns, actor, seq, 100_000
+                sql.BATCHES_OF, self.ns, actor, seq, count
             )
         ]
         rows += [
@@ -660,7 +722,7 @@ class Keeper:
             and row.header.actor == actor
             and row.header.first_seq >= seq
         ]
-        return [row for row in rows if isinstance(row, Batch)]
+        return [row for row in rows if isinstance(row, Batch)][:count]
 
     def batches_at(self, actor: ActorId, seq: int) -> list[Batch]:
         """Return the stored batches of `actor` that hold `seq` (of all branches)."""

@@ -25,7 +25,7 @@ from syncengine.crdt.operation import (
     length,
 )
 from syncengine.crdt.sequence.state import Steps
-from syncengine.errors import Invalid, Refused, SyncError, TooLarge
+from syncengine.errors import Invalid, NotLeader, Refused, SyncError, TooLarge
 from syncengine.ids import (
     ActorId,
     BatchId,
@@ -36,12 +36,7 @@ from syncengine.ids import (
     parse_document_id,
     short,
 )
-from syncengine.log.batch import (
-    NO_BATCH,
-    SALT_BYTES,
-    Batch,
-    seal,
-)
+from syncengine.log.batch import SALT_BYTES, Batch, decode_spine, seal, split_payload
 from syncengine.log.change import (
     Change,
     Dep,
@@ -51,14 +46,17 @@ from syncengine.log.change import (
 from syncengine.log.delivery import Applied, Delivery, Ready
 from syncengine.log.run import Row
 from syncengine.log.sealing import coalesce, cut
+from syncengine.log.terms import Term
 from syncengine.protocol.codes import Code
-from syncengine.protocol.messages import StateDigest
+from syncengine.protocol.messages import Notice, StateDigest
 from syncengine.replication.audit import Audit
 from syncengine.replication.body import BodyWatch
 from syncengine.replication.documents import Documents
 from syncengine.replication.draft import Draft, Mark
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
+from syncengine.replication.leadership import Leadership
+from syncengine.replication.notices import Notices
 from syncengine.replication.origins import Origins, key_of
 from syncengine.replication.outbox import Outbox
 from syncengine.replication.pace import Pace
@@ -66,15 +64,10 @@ from syncengine.replication.rewriting import Rewriting
 from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
+from syncengine.trust.entry import Entry, Kind, entry_id
 from syncengine.trust.keys import PrivateKey
-from syncengine.trust.membership import (
-    Entry,
-    Kind,
-    Ops,
-    entry_id,
-    gives_more,
-    make_actor,
-)
+from syncengine.trust.leadership import TermRecord, make_term
+from syncengine.trust.membership import Ops, gives_more, make_actor
 
 log = logging.getLogger("syncengine")
 
@@ -122,6 +115,16 @@ class _Group:
 
     documents: list[Document]
     position: int
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What counted before entries came in, of what was applied then."""
+
+    verdict: object
+    cuts: dict[ActorId, int]
+    applied: dict[ActorId, int]
+    counted: dict[ActorId, object]
 
 
 class _Turn(asyncio.Lock):
@@ -180,6 +183,7 @@ class Namespace:
         self.origins = Origins(keeper)
         self.own = Rewriting(keeper, self.origins, clock)
         self.outbox = Outbox(keeper.store, keeper.ns)
+        self.leadership = Leadership(keeper)
         self.body = BodyWatch()
         self.channels: list[Told] = []
         self.feeds = 0
@@ -200,14 +204,18 @@ class Namespace:
         self.edited: dict[DocumentId, int] = {}
         """Documents that editors show, and how many: they see each step at once."""
         self.on_changed: list[Callable[[Document], None]] = []
+        self.on_terms: list[Callable[[], None]] = []
+        """Another mode, another term, or another part in it."""
         self.on_stopped: list[Callable[[], None]] = []
         self.on_reloaded: list[Callable[[], None]] = []
         """What is shown was read or made anew: documents are other objects now."""
         self._reset()
+        self.notices = Notices(keeper, key, entropy, self)
         self.audit = Audit(keeper, self.documents, self.turn, entropy, key, self)
 
     def _reset(self) -> None:
         self.delivery = Delivery(self.keeper)
+        self.delivery.hold = self._is_held
         self._version: dict[ActorId, int] | None = None
         self._grown: set[ActorId] = set()
         self._changed_actors: set[ActorId] = set()
@@ -253,6 +261,7 @@ class Namespace:
                 self.own.heads[ActorId(actor)] = BatchId(own)
         self.origins.load()
         self.outbox.load()
+        self.leadership.load()
         for actor, head in list(self.keeper.heads.items()):
             state = applied.get(actor)
             done = state.seq if state else 0
@@ -263,12 +272,11 @@ class Namespace:
                     if batch.header.end > (known.seq if known else 0):
                         self.delivery.queue(name, batch)
         if self.actor is not None:
-            own = applied.get(self.actor)
-            seen_by_us = own.seen if own else {}
+            own = applied.setdefault(self.actor, Applied())
             self._grown = {
                 actor
                 for actor, state in applied.items()
-                if actor != self.actor and state.seq > seen_by_us.get(actor, 0)
+                if actor != self.actor and state.seq > own.seen.get(actor, 0)
             }
 
     async def take_grant(self, link: Entry) -> None:
@@ -296,10 +304,10 @@ class Namespace:
         self.writer.wake()
         await self.flush()
 
-    def new_actor(self) -> None:
+    def new_actor(self, nonce: bytes | None = None) -> None:
         """Begin to write under a new actor; the old one's past stays as it is."""
         assert not self.outbox.new, "own changes are written or re-authored first"
-        self.actor = self._fresh_actor()
+        self.actor = self._fresh_actor(nonce)
         self.next_seq = 1
         self.delivery.applied[self.actor] = Applied()
         self._grown = {
@@ -315,8 +323,9 @@ class Namespace:
         if best and mine and gives_more(membership.grants[best], mine):
             self.grant = best
 
-    def _fresh_actor(self) -> ActorId:
-        nonce = self.entropy.bytes(16)
+    def _fresh_actor(self, nonce: bytes | None = None) -> ActorId:
+        if nonce is None:
+            nonce = self.entropy.bytes(16)
         heads = self.keeper.membership.recent_heads()
         entry = make_actor(self.key, self.keeper.namespace, heads, nonce)
         before = set(self.keeper.membership.actors)
@@ -481,10 +490,12 @@ class Namespace:
         async with self.turn:
             generation = self.generation
             admission = Admission()
+            rows = list(rows)
+            judged = self._judged_by(rows)
             for _ in self.keeper.admitting(rows, admission):
                 await pace.pause()
                 self._check_generation(generation)
-            again = False
+            again = self._heed_terms(judged)
             if admission.forks:
                 self.keeper.tell_forks(self.key)
                 log.warning(
@@ -495,11 +506,13 @@ class Namespace:
                 log.warning("a copy of this replica writes too: it takes a new actor")
                 await self._settle()
                 self._check_generation(generation)
-                again = self._retire()
+                again |= self._retire()
             for actor, known in sorted(admission.forks.items()):
                 if actor in self.own.heads:
                     self._publish_again(actor, known)
             if again or admission.forks:
+                await self._settle()
+                self._check_generation(generation)
                 await self.rebuild(pace)
             else:
                 for _, row in admission.stored:
@@ -512,6 +525,212 @@ class Namespace:
             self.seal_now()  # what was written may leave now
         self._went_on(pace)
         return admission
+
+    # --- leaders ------------------------------------------------------------------
+
+    def _judged_by(self, rows: Iterable[Row] | None) -> "_Judged | None":
+        """Note what counts of what is applied, where `rows` may change it (None: an
+        entry of our own may)."""
+        terms = self.keeper.terms
+        if (
+            rows is not None
+            and not terms.is_waiting
+            and not any(isinstance(row, Entry) for row in rows)
+        ):
+            return None
+        applied = self.delivery.version()
+        counted = self.leadership.verdicts(applied)
+        return _Judged(terms.verdict, dict(terms.cuts), applied, counted)
+
+    def _heed_terms(self, judged: "_Judged | None") -> bool:
+        """Do as the entries that came in say; tell whether something that is applied
+        has no effect any more, or has it again."""
+        if judged is None or self.keeper.terms.verdict is judged.verdict:
+            return False
+        top = self.keeper.terms.top
+        leading = self.leadership.leading
+        if leading is not None and (top is None or top.id != leading.id):
+            log.warning("this replica leads no more: a higher term has begun")
+            self._stop_leading()
+        self.leadership.heed_terms(DeviceId(self.key.public), judged.cuts)
+        self.delivery.look_again()
+        self._tell_terms()
+        counts = self.leadership.verdicts(judged.applied)
+        return counts != judged.counted or self.shows_too_much
+
+    async def begin_term(self, nonce: bytes, record: TermRecord) -> Term:
+        """Lead from now on, in a term whose actor was drawn with `nonce`; on disk when
+        this returns. Raises `SyncError` when a higher one has begun meanwhile."""
+        pace = Pace()
+        async with self.turn:
+            await self._settle()
+            self._seal_rest()
+            self.leadership.set(number=record.number, voted_for=record.issuer)
+            self.new_actor(nonce)
+            assert self.actor == record.actor, "the actor is the nonce's"
+            heads = self.keeper.membership.recent_heads()
+            entry = make_term(self.key, self.keeper.namespace, heads, record)
+            self.keeper.append_own(entry)
+            top = self.keeper.terms.top
+            if top is None or top.id != entry_id(entry):
+                raise SyncError("somebody else leads by now, in a higher term")
+            self.leadership.leading = top
+            self.delivery.look_again()
+            await self._apply_ready(pace)
+        self._tell_terms()
+        await self.flush()
+        self._went_on(pace)
+        return top
+
+    def check_leads(self) -> None:
+        """Raise `NotLeader` where another one writes."""
+        if self.leadership.leading is None and self.keeper.terms.has_leader:
+            top = self.keeper.terms.top
+            raise NotLeader(leader_id=None if top is None else top.record.node)
+
+    def resume_term(self, term: Term) -> None:
+        """Lead on, after a restart, in a term of this replica that nobody has ended."""
+        assert term.record.actor == self.actor, "it is this replica's"
+        self.leadership.leading = term
+        self.delivery.look_again()
+        self.apply_soon()
+
+    async def end_term(self, number: int | None = None) -> None:
+        """Lead no more, if it does, and know of a higher term from now on; on disk when
+        this returns."""
+        async with self.turn:
+            await self._settle()
+            self._stop_leading()
+            if number is not None and number > self.leadership.current.number:
+                self.leadership.set(number=number)
+            if self.shows_too_much:
+                await self.rebuild()
+        self._tell_terms()
+        await self.flush()
+
+    def _stop_leading(self) -> None:
+        if self.leadership.leading is not None:
+            self._seal_rest()
+            self.leadership.leading = None
+
+    @property
+    def shows_too_much(self) -> bool:
+        """Whether what a leader wrote, and no majority is known to have, shows after he
+        has stopped: whoever leads next may not have it."""
+        shown = self.leadership.shown_max
+        return shown is not None and self.applied_index > shown
+
+    async def hide_undecided(self) -> None:
+        """Show no more than what a majority is known to have."""
+        async with self.turn:
+            if self.shows_too_much:
+                await self.rebuild()
+
+    def _tell_terms(self) -> None:
+        for tell in list(self.on_terms):
+            tell()
+
+    async def show_until(self, index: int) -> None:
+        """Let entries up to an index take effect: a majority has them."""
+        if index > self.leadership.current.shown:
+            self.leadership.set(shown=index)
+            await self.apply_held()
+
+    async def switch(self, make: Callable[[list[EntryId]], Entry]) -> None:
+        """Put a mode that `make` says into the log, given the heads that it names."""
+        async with self.turn:
+            await self._settle()
+            self._stop_leading()
+            self._seal_rest()
+            judged = self._judged_by(None)
+            self.keeper.append_own(make(self.keeper.membership.recent_heads()))
+            if self.actor and self.keeper.terms.term_of(self.actor):
+                self.new_actor()
+            if self._heed_terms(judged):
+                await self.rebuild()
+        await self.flush()
+
+    def _seal_rest(self) -> None:
+        """Put all own changes into batches, whatever else they would wait for: the
+        caller goes on under another actor, and no commit is under way."""
+        grant = self._sealing_grant
+        if self.actor is None or not self.outbox or grant is None:
+            return
+        self._seal_as(self.actor, self.outbox.take(self.actor), grant)
+
+    @property
+    def newest_index(self) -> int:
+        """The index of the newest change of a leader, on disk or not."""
+        assert self.actor is not None, "a leader has an actor"
+        return self.keeper.last_index(self.actor) + len(self.outbox)
+
+    def index_of(self, actor: ActorId, seq: int) -> int | None:
+        """Return the index of a sealed change of a leader; None where none holds it."""
+        for batch in self.keeper.batches_at(actor, seq):
+            if batch.header.end == seq:
+                return batch.header.term_index
+            heads = decode_spine(batch.header, split_payload(batch.payload))
+            later = sum(head.seq > seq for head in heads)
+            return batch.header.term_index - later
+        return None
+
+    @property
+    def applied_index(self) -> int:
+        """Up to which index the log of leaders has its effect here."""
+        terms, keeper = self.keeper.terms, self.keeper
+        term = terms.top
+        while term is not None:
+            record = term.record
+            state = self.delivery.applied.get(record.actor)
+            if state is not None and state.seq:
+                last = keeper.last_index(record.actor)
+                head = keeper.heads.get(record.actor)
+                done = last
+                if head is None or state.seq > head.seq:
+                    done = last + len(self.outbox)
+                elif state.seq < head.seq:
+                    done = self.index_of(record.actor, state.seq) or record.index
+                return min(done, terms.cuts.get(record.actor, 0))
+            term = terms.find(record.previous)
+        return 0
+
+    def entry_at(self, index: int) -> Batch | None:
+        """Return the batch that holds an entry of the log of leaders."""
+        terms, keeper = self.keeper.terms, self.keeper
+        term = terms.top
+        while term is not None and index <= term.record.index:
+            term = terms.find(term.record.previous)
+        if term is None or index < 1 or index > terms.cuts.get(term.record.actor, 0):
+            return None
+        actor = term.record.actor
+        head = keeper.heads.get(actor)
+        if head is None or index > keeper.last_index(actor):
+            return None
+        low, high = 1, head.seq  # seqs: it begins in between
+        while True:
+            middle = (low + high) // 2
+            (batch, *_) = keeper.batches_at(actor, middle)
+            header = batch.header
+            if header.term_index < index:
+                low = header.end + 1
+            elif index > header.term_index - _changes_in(batch):
+                return batch
+            else:
+                high = header.first_seq - 1
+
+    def entries_from(self, index: int, count: int) -> list[tuple[int, Batch]]:
+        """Return (position, batch) of the next entries of the log of leaders, from the
+        batch on that holds `index`: up to `count` of one leader."""
+        first = self.entry_at(index)
+        if first is None:
+            return []
+        header, keeper = first.header, self.keeper
+        cut = keeper.terms.cuts[header.actor]
+        return [
+            (keeper.position_of(batch.id), batch)
+            for batch in keeper.batches_of(header.actor, header.first_seq, count)
+            if batch.header.term_index <= cut
+        ]
 
     def _went_on(self, pace: Pace) -> None:
         """Let the rest happen soon where it was cancelled."""
@@ -694,6 +913,9 @@ class Namespace:
         self._is_reseeded = False
         return again
 
+    def _is_held(self, batch: Batch, end: int) -> bool:
+        return self.leadership.is_held(batch.header)
+
     def _void_reason(
         self, ready: Ready, touches: list[Touch]
     ) -> tuple[str | None, bool]:
@@ -702,6 +924,9 @@ class Namespace:
         fork = self.keeper.forks.get(header.actor)
         if fork is not None and head.end >= fork:
             return "its author wrote two histories from here on", False
+        beside = self.keeper.terms.void_reason(header)
+        if beside is not None:
+            return beside, False
         for touch in touches:  # within its grant: the keeper stores nothing else
             if touch.document not in self.documents:
                 try:
@@ -909,6 +1134,10 @@ class Namespace:
         self._version = None
         self._changed_actors.add(change.actor)
         origin, seq = change.meta.origin, change.seq
+        if self.leadership.void_of_own(change.actor) is not None:
+            stamp = (change.hlc, change.actor, seq)
+            yield from self._count_void(stamp, seen, change.touches)
+            return
         key = origin and key_of(origin, change.actor, seq, change.touches)
         if key is not None and self.origins.repeats(key, (change.actor, seq)):
             stamp = (change.hlc, change.actor, seq)
@@ -984,17 +1213,32 @@ class Namespace:
     def _seal_as(
         self, author: ActorId, changes: list[Change], grant: EntryId
     ) -> list[Batch]:
-        """Put the changes of a new actor of ours into the log."""
+        """Put the next changes of an actor of ours into the log."""
         made: list[Batch] = []
-        prev, left = NO_BATCH, changes
+        left = changes
         while left:
             group, left = cut(left)
-            salt = self.entropy.bytes(SALT_BYTES)
-            batch = seal(self.key, self.keeper.namespace, grant, prev, group, salt)
-            self.keeper.append_own(batch)
-            prev = self.own.heads[author] = batch.id
-            made.append(batch)
+            made.append(self._seal_one(author, group, grant))
         return made
+
+    def _seal_one(
+        self, author: ActorId, changes: list[Change], grant: EntryId
+    ) -> Batch:
+        """Put one batch of an actor of ours into the log."""
+        keeper = self.keeper
+        term = self.leadership.sealing(author)
+        head = keeper.heads.get(author)
+        batch = seal(
+            *(self.key, keeper.namespace, grant),
+            head.id if head else keeper.base_of(author),
+            changes,
+            self.entropy.bytes(SALT_BYTES),
+            term=term.term if term else 0,
+            index=term.last + len(changes) if term else 0,
+        )
+        keeper.append_own(batch)
+        self.own.heads[author] = batch.id
+        return batch
 
     async def also(self, drop: tuple[tuple[str, ...], tuple[Any, ...]]) -> None:
         """Run statements, each with the same parameters, in the next commit."""
@@ -1108,11 +1352,14 @@ class Namespace:
                 self.documents.projection.clear(writes, ns)
             self._clear_first = False
             self.documents.fresh = False
-        if self._seal_due or ((self.channels or self.feeds) and not self.in_flight):
+        leads = self.leadership.leading is not None
+        followed = bool(self.channels or self.feeds)
+        if self._seal_due or leads or (followed and not self.in_flight):
             self._seal(writes)
         self.outbox.collect(writes)
-        if (self.channels or self.feeds) and self.outbox:
+        if (followed or leads) and self.outbox:
             self._seal_later()
+        self.leadership.collect(writes)
         for statements, params in self._also:
             for statement in statements:
                 writes.add(statement, *params)
@@ -1151,6 +1398,7 @@ class Namespace:
         self._shown_writing.clear()
         self._settled.set()
         self.keeper.committed()
+        self.leadership.committed()
         self.documents.written(token.documents)
         if token.position > self.committed_position:
             self.committed_position = token.position
@@ -1188,7 +1436,8 @@ class Namespace:
         if self._seal_timer is not None:
             self._seal_timer.cancel()
             self._seal_timer = None
-        if (self.channels or self.feeds or ahead) and self.outbox:
+        leads = self.leadership.leading is not None
+        if (self.channels or self.feeds or leads or ahead) and self.outbox:
             self._seal_due = True
             self.writer.flush(self)
 
@@ -1202,20 +1451,16 @@ class Namespace:
         changes = self.outbox.unsealed(self.actor)
         if not changes:
             return
-        head = self.keeper.heads.get(self.actor)
-        prev = head.id if head else NO_BATCH
         left = changes
         total = 0
+        leads = self.leadership.sealing(self.actor) is not None
         while left and total < SEAL_BYTES_MAX:
             group, left = cut(left)
-            salt = self.entropy.bytes(SALT_BYTES)
-            batch = seal(
-                self.key, self.keeper.namespace, grant, prev, coalesce(group), salt
-            )
-            self.keeper.append_own(batch)
-            prev = self.own.heads[self.actor] = batch.id
-            total += len(batch.payload)
+            if not leads:  # each write of a leader has its index
+                group = coalesce(group)
+            total += len(self._seal_one(self.actor, group, grant).payload)
         self.outbox.sealed(changes[: len(changes) - len(left)], writes)
+        self.leadership.fence(writes)
 
     def opened(self, channel: Told) -> None:
         self.channels.append(channel)
@@ -1227,6 +1472,9 @@ class Namespace:
 
     def hear_state(self, message: StateDigest, source: Told) -> None:
         self.audit.hear(message)
+
+    def hear_notice(self, message: Notice, source: Told) -> None:
+        self.notices.hear(message, source)
 
     @property
     def _sealing_grant(self) -> EntryId | None:
@@ -1247,3 +1495,7 @@ class Namespace:
     def is_sealed(self) -> bool:
         """Whether all own changes that may leave are in batches."""
         return not (self._sealing_grant and self.pending_count())
+
+
+def _changes_in(batch: Batch) -> int:
+    return len(decode_spine(batch.header, split_payload(batch.payload)))

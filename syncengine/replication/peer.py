@@ -23,12 +23,13 @@ from syncengine.protocol.messages import (
     Frontier,
     Idle,
     LinkMessage,
+    Notice,
     StateDigest,
     Void,
 )
 from syncengine.replication.host import Hosted
 from syncengine.replication.keeper import NOWHERE, Cursor
-from syncengine.trust.membership import entry_id
+from syncengine.trust.entry import entry_id
 
 # Rows read from the log at once; a message is cut by bytes, not by this.
 READ_ROWS = 512
@@ -175,8 +176,8 @@ class Channel:
             and self.keeper.position == self.hosted.committed_position
         )
 
-    def tell(self, message: StateDigest) -> None:
-        """Hand on what a member shows, unless the peer is slow: it is told again."""
+    def tell(self, message: StateDigest | Notice) -> None:
+        """Hand on what a member says, unless the peer is slow: it is told again."""
         if self.is_open and self.may_read and len(self._owed) < limits.WINDOW_MESSAGES:
             self._owed.append(replace(message, channel=self.number))
 

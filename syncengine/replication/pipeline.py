@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -27,8 +28,10 @@ from syncengine.errors import (
 )
 from syncengine.log.batch import Batch
 from syncengine.log.run import Row, decode_rows, encode_rows
+from syncengine.protocol.messages import Notice
 from syncengine.replication.feed import READ_ROWS
 from syncengine.replication.host import Bell, sealed
+from syncengine.replication.notices import decode_notice, encode_notice
 from syncengine.storage.pipeline.contract import ENTRY_BYTES_MAX, Pipeline
 from syncengine.storage.pipeline.contract import Entry as Carried
 from syncengine.storage.sql import statements as sql
@@ -66,6 +69,12 @@ class EmitterMetrics:
     duplicates: int = 0
     """Entries that were there already: published before a crash"""
     retries: int = 0
+
+
+NOTICES = b"notices"
+
+# Notices that wait for a pipeline: the newest say all.
+NOTICES_WAITING_MAX = 64
 
 
 class _Worker:
@@ -493,3 +502,68 @@ class PipelineReceiver(_Worker):
     def _evict(self, since: int) -> None:
         """Drop what waits: it is read again after a restart, or when that is due."""
         self._evicted = since if self._evicted is None else min(since, self._evicted)
+
+
+class NoticeCarrier(_Worker):
+    """Takes notices between members over a pipeline, beside the rows: heartbeats, where
+    no link does.
+
+    They are entries of a namespace of their own; what was published before it was
+    started is of no interest to anybody.
+    """
+
+    def __init__(self, space: "Space", pipeline: Pipeline, *, name: str = "pipeline"):
+        super().__init__(space, pipeline, name, "notices")
+        rows = self._namespace
+        self._namespace = hashlib.blake2b(NOTICES + rows, digest_size=32).digest()
+        self._waiting: deque[Notice] = deque(maxlen=NOTICES_WAITING_MAX)
+        self._bell = Bell()
+
+    def _carry(self, notice: Notice) -> None:
+        self._waiting.append(notice)
+        self._bell.set()
+
+    async def _work(self) -> None:
+        notices = self._engine.notices
+        notices.carriers.append(self._carry)
+        reading = asyncio.create_task(self._read())
+        try:
+            while True:
+                await self._bell.heard()
+                while self._waiting:
+                    notice = self._waiting.popleft()
+                    try:
+                        await self._pipeline.publish(
+                            self._partition,
+                            self._namespace,
+                            notice.author[:16] + notice.name,
+                            encode_notice(notice),
+                        )
+                        self.health, self.last_error = "healthy", None
+                    except _PASSING as error:  # the next one says more
+                        self._failed(error)
+        finally:
+            notices.carriers.remove(self._carry)
+            reading.cancel()
+            await asyncio.wait([reading])
+
+    async def _read(self) -> None:
+        after: int | None = None
+        while True:
+            try:
+                if after is None:
+                    _, after = await self._pipeline.bounds(self._partition)
+                following = self._pipeline.follow(self._partition, after)
+                async with contextlib.aclosing(following):
+                    async for entry in following:
+                        after = entry.position
+                        if entry.namespace == self._namespace:
+                            with contextlib.suppress(ValueError):
+                                notice = decode_notice(entry.payload)
+                                self._engine.notices.hear(notice)
+                return
+            except Compacted:
+                after = None
+            except _PASSING as error:
+                self._failed(error)
+                await asyncio.sleep(1)

@@ -38,12 +38,12 @@ from syncengine.storage.identity import Identity
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Store, StorePath, Writes
 from syncengine.system import process
+from syncengine.trust.entry import Entry
 from syncengine.trust.invite import Invite
 from syncengine.trust.invite import parse as parse_invite
 from syncengine.trust.keys import ED25519, SEED_BYTES, Scheme
 from syncengine.trust.membership import (
     OPS_OWNER,
-    Entry,
     Ops,
     make_genesis,
     make_grant,
@@ -108,6 +108,7 @@ class Replica:
             space = self.add_space(ns, NamespaceId(name), called)
             space.engine.load()
             space.engine.committed_position = space.engine.keeper.position
+            await space.engine.hide_undecided()
             space.engine.apply_soon()
             if self._opened.restored and space.engine.actor is not None:
                 log.warning(
@@ -115,6 +116,7 @@ class Replica:
                     self.store.path,
                     called or base32(name)[:8],
                 )
+                space.engine.leadership.forget_votes()
                 await space.engine.retire_actor()
         await self._understand()
         latest = max((s.engine.clock.last for s in self._spaces.values()), default=0)

@@ -61,16 +61,9 @@ from syncengine.replication.transaction import Transaction
 from syncengine.replication.undo import Undoing
 from syncengine.replication.watch import Subscription
 from syncengine.storage.store import SqlRow, StorePath
+from syncengine.trust.entry import Entry, entry_id
 from syncengine.trust.invite import SECRET_BYTES, Invite, invite_key
-from syncengine.trust.membership import (
-    OPS_BY_NAME,
-    Entry,
-    Grant,
-    Ops,
-    allows,
-    entry_id,
-    make_grant,
-)
+from syncengine.trust.membership import OPS_BY_NAME, Grant, Ops, allows, make_grant
 
 if TYPE_CHECKING:
     from syncengine.replication.replica import Replica
@@ -162,6 +155,7 @@ class Space:
         A restored or copied file has no grant until it is let in again; what is
         written until then waits in it.
         """
+        self.engine.check_leads()
         grant = self.grant
         if grant is None and self.engine.actor is None:
             raise Refused(
@@ -777,12 +771,15 @@ class Space:
     ) -> Invite:
         """Return an invite by which `uses` devices can join with `ops`.
 
-        `ops` is "read" or "write"; `hub` the address that the newcomer is to dial
-        (`link.hub`). Raises `Refused` without the right to issue grants.
+        `ops` is "read", "write" or "lead" (vote, and be elected); `hub` the address
+        that the newcomer is to dial (`link.hub`). Raises `Refused` without the right to
+        issue grants.
         """
         self.check_usable()
-        if ops not in ("read", "write"):
-            raise Invalid('an invite grants "read" or "write"; admins are granted')
+        if ops not in ("read", "write", "lead"):
+            raise Invalid(
+                'an invite grants "read", "write" or "lead"; admins are granted'
+            )
         if uses < 1:
             raise Invalid("an invite has at least one use")
         if not timedelta(0) < expires <= INVITE_LIFETIME_MAX:
@@ -806,7 +803,7 @@ class Space:
         return Invite(namespace, name, secret, accept_by, OPS_BY_NAME[ops], address)
 
     async def grant_device(self, device: str, ops: str = "write") -> None:
-        """Grant `ops` (read, write or admin) to a device by its id.
+        """Grant `ops` (read, write, lead or admin) to a device by its id.
 
         Raises `Invalid`, and `Refused` without the right to issue grants.
         """
@@ -841,7 +838,7 @@ class Space:
     ) -> Entry:
         engine, own = self.engine, self.grant
         if ops not in OPS_BY_NAME:
-            raise Invalid('rights are "read", "write" or "admin"')
+            raise Invalid('rights are "read", "write", "lead" or "admin"')
         if own is None or not own.ops & Ops.ADMIN or own.depth < 1:
             raise Refused(
                 Code.NOT_GRANTED,

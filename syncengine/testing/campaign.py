@@ -8,10 +8,11 @@ import os
 import sys
 import time
 
+from syncengine.testing.leading import led
 from syncengine.testing.story import cloned, standard
 from syncengine.testing.world import Report, run_seed
 
-STORIES = {"standard": standard, "cloned": cloned}
+STORIES = {"standard": standard, "cloned": cloned, "led": led}
 
 # Worlds of one process: what died in them is kept until it ends.
 CHUNK = 20
@@ -32,7 +33,7 @@ def main() -> int:
     parser.add_argument("--story", choices=STORIES, default="standard")
     arguments = parser.parse_args()
     began = time.monotonic()
-    totals = {"transactions": 0, "cuts": 0, "crashes": 0, "hours": 0.0}
+    totals = {"transactions": 0, "cuts": 0, "crashes": 0, "elections": 0, "hours": 0.0}
     failed: list[int] = []
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     context = multiprocessing.get_context("spawn")
@@ -42,6 +43,7 @@ def main() -> int:
         totals["transactions"] += report.transactions
         totals["cuts"] += report.cuts
         totals["crashes"] += report.crashes
+        totals["elections"] += report.elections
         totals["hours"] += report.virtual_seconds / 3600
         if problem:
             failed.append(report.seed)
@@ -51,7 +53,8 @@ def main() -> int:
     print(
         f"{arguments.seeds} seeds from {arguments.first} in {seconds:.0f} s: "
         f"{totals['transactions']:,} transactions, {totals['cuts']:,} cuts, "
-        f"{totals['crashes']:,} crashes, {totals['hours']:.1f} virtual hours; "
+        f"{totals['crashes']:,} crashes, {totals['elections']:,} elections, "
+        f"{totals['hours']:.1f} virtual hours; "
         f"{len(failed)} failed{f': {failed[:20]}' if failed else ''}"
     )
     return 1 if failed else 0

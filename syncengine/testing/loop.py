@@ -24,6 +24,9 @@ class Life:
         self.over = False
         self.kept: list[Any] = []
         """What died with it: kept alive so that nothing in it is finalised."""
+        self.paused = False
+        self.frozen: list[Any] = []
+        """What would have run since it was paused"""
 
 
 LIFE: ContextVar[Life | None] = ContextVar("life", default=None)
@@ -69,9 +72,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if life is not None and life.over:
                 self._dead.append(handle)
                 continue
+            if life is not None and life.paused:
+                life.frozen.append(handle)
+                continue
             self.steps += 1
             handle._run()
         handle = None
+
+    def resume(self, life: Life) -> None:
+        """Let a paused life go on, as after SIGCONT: with all that is due at once."""
+        life.paused = False
+        frozen, life.frozen = life.frozen, []
+        cast(deque[Any], self._ready).extend(frozen)  # type: ignore[attr-defined]
 
     def _process_events(self, event_list: Any) -> None:
         """There are no file descriptors in this world."""

@@ -56,6 +56,7 @@ class SimConnection:
     def __init__(self, network: "Network", life: Life | None):
         self.number = network.numbered()
         self.names: frozenset[str] = frozenset()
+        self.name = ""
         self._network = network
         self.life = life
         self._inbox: deque[bytes] = deque()
@@ -102,6 +103,8 @@ class Network:
         self._listeners: dict[str, Any] = {}
         self._connections: set[SimConnection] = set()
         self.parted: set[frozenset[str]] = set()
+        self.deaf: set[tuple[str, str]] = set()
+        """(from, to): nothing arrives, while the other way all does"""
         self.cut_count = 0
         self.frames = 0
         self.bytes = 0
@@ -131,7 +134,8 @@ class Network:
         """Connect; raises `ConnectionLost`."""
         await asyncio.sleep(self._delay())
         accept = self._listeners.get(target)
-        if accept is None or frozenset((source, target)) in self.parted:
+        one_way = {(source, target), (target, source)} & self.deaf
+        if accept is None or one_way or frozenset((source, target)) in self.parted:
             raise ConnectionLost(f"{target} cannot be reached")
         ours = SimConnection(self, LIFE.get())
 
@@ -141,6 +145,7 @@ class Network:
         theirs = accept(make)
         ours.other, theirs.other = theirs, ours
         ours.names = theirs.names = frozenset((source, target))
+        ours.name, theirs.name = source, target
         self._connections |= {ours, theirs}
         return ours
 
@@ -155,6 +160,8 @@ class Network:
         self.frames += 1
         self.bytes += len(frame)
         target = source.other
+        if (source.name, target.name) in self.deaf:
+            return
         if chance.random() < weather.drop:
             return
         # Later than the one before: the loop shuffles what is due at one moment.
@@ -216,3 +223,4 @@ class Network:
 
     def heal(self) -> None:
         self.parted.clear()
+        self.deaf.clear()

@@ -23,8 +23,8 @@ from syncengine.replication.space import Space
 from syncengine.testing.disk import SimDisk, SimStore
 from syncengine.testing.loop import LIFE, Life, VirtualLoop
 from syncengine.testing.network import Network, SimConnection, Weather
+from syncengine.trust.entry import Kind
 from syncengine.trust.keys import ED25519, Scheme, StandIn
-from syncengine.trust.membership import Kind
 
 # The virtual day on which every world begins.
 EPOCH_MS = 1_800_000_000_000
@@ -81,6 +81,7 @@ class Report:
     receipts: int = 0
     cuts: int = 0
     crashes: int = 0
+    elections: int = 0
     frames: int = 0
     steps: int = 0
     trace: str = ""
@@ -119,6 +120,7 @@ class Node:
         self.replica: Replica | None = None
         self.hub: Hub | None = None
         self.link: Link | None = None
+        self.links: list[Link] = []
         self.registry = Registry()
         self.rolled_back = False  # a backup came back, or it was cloned
 
@@ -220,13 +222,15 @@ class Node:
             lambda: [space.engine for space in replica.spaces()],
         )
         self.link = await link.__aenter__()
+        self.links.append(self.link)
 
     def crash(self, *, power_loss: bool = True) -> None:
         """End this life at once: nothing more of it runs."""
         if not self.is_up:
             return
         self.life.over = True
-        self.life.kept.append((self.replica, self.hub, self.link, self.registry))
+        self.life.kept.append((self.replica, self.hub, self.links, self.registry))
+        self.links = []
         self.world.graveyard.append(self.life)
         self.world.network.unlisten(self.name)
         self.world.network.end_of(self.life)

@@ -1,42 +1,40 @@
 """The membership log: who owns a namespace, who may do what, which actors are whose.
 
-Entries are rows of the namespace's one log. Each is `(kind, body, signature)`; the
-body is a MessagePack array `[version, namespace, issuer, heads, ...fields]`, signed
-under `sync1:entry || 0 || kind || body`, and named by the SHA-256 of those bytes.
-The namespace's id is the id of its genesis, so it commits to its owners.
+Entries are rows of the namespace's one log (`trust.entry`). The namespace's id is the
+id of its genesis, so it commits to its owners.
 
 Authority converges (S3): what a set of entries grants depends on the set alone, not
 on the order of arrival nor on any clock. `nbf`, `exp` and `accept_by` gate sessions;
 they never decide whether a batch is valid.
 """
 
-import hashlib
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from syncengine import limits, values
 from syncengine.ids import ActorId, DeviceId, EntryId, NamespaceId, actor_id
+from syncengine.trust.entry import (
+    VERSION,
+    Entry,
+    InvalidEntry,
+    Kind,
+    Pending,
+    entry_id,
+    read_bytes,
+    read_text,
+    sign,
+    signed_bytes,
+)
 from syncengine.trust.keys import KEY_BYTES, PrivateKey, Scheme
+from syncengine.trust.leadership import (
+    ModeRecord,
+    TermRecord,
+    parse_mode,
+    parse_term,
+)
 
-VERSION = 1
 SUITE = 1
 NONCE_BYTES = 16
-
-
-class Kind(IntEnum):
-    """What an entry says. Unknown kinds are kept and forwarded."""
-
-    GENESIS = 1
-    GRANT = 2
-    REVOKE = 3  # reserved, as are those marked below
-    ACTOR = 4
-    RETIRE = 5  # reserved
-    FORK = 6
-    BASE = 7  # reserved
-    REKEY = 8  # reserved
-    MODE = 9  # reserved
-    ATTEST = 10  # reserved
 
 
 class Ops:
@@ -47,12 +45,13 @@ class Ops:
     WRITE = 4
     ADMIN = 8  # issue grants below its own
     REKEY = 16  # reserved
-    LEAD = 32  # reserved
+    LEAD = 32  # vote, and lead a namespace that has a leader
 
 
 OPS_BY_NAME = {
     "read": Ops.RELAY | Ops.READ,
     "write": Ops.RELAY | Ops.READ | Ops.WRITE,
+    "lead": Ops.RELAY | Ops.READ | Ops.WRITE | Ops.LEAD,
     "admin": Ops.RELAY | Ops.READ | Ops.WRITE | Ops.ADMIN,
 }
 OPS_OWNER = OPS_BY_NAME["admin"] | Ops.REKEY | Ops.LEAD
@@ -62,22 +61,6 @@ Scope = tuple[tuple[str, str], ...]
 
 EVERYTHING = (("*", ""),)
 """The scope of a grant over all documents."""
-
-
-class Entry(NamedTuple):
-    """A membership entry as it was received."""
-
-    kind: int
-    body: bytes
-    signature: bytes
-
-
-class InvalidEntry(ValueError):
-    """An entry that breaks a rule; the text says which."""
-
-
-class Pending(ValueError):
-    """An entry whose parent is not known yet: it may become valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,30 +100,15 @@ class ForkProof:
     headers: tuple[tuple[bytes, bytes], tuple[bytes, bytes]]
 
 
-def signed_bytes(kind: int, body: bytes) -> bytes:
-    """Return what an entry's signature covers."""
-    return b"sync1:entry\0" + bytes((kind,)) + body
-
-
-def entry_id(entry: Entry) -> EntryId:
-    """Return the name of `entry`."""
-    return EntryId(hashlib.sha256(signed_bytes(entry.kind, entry.body)).digest())
-
-
 def namespace_id(genesis: Entry) -> NamespaceId:
     """Return the namespace that `genesis` founds."""
     return NamespaceId(entry_id(genesis))
 
 
-def _sign(key: PrivateKey, kind: int, fields: list[Any]) -> Entry:
-    body = values.encode(fields)
-    return Entry(kind, body, key.sign(signed_bytes(kind, body)))
-
-
 def make_genesis(key: PrivateKey, owners: list[DeviceId], salt: bytes) -> Entry:
     """Return the founding entry; `key` must be the first owner's."""
     fields = [VERSION, None, key.public, [], SUITE, owners, 1, salt, None]
-    return _sign(key, Kind.GENESIS, fields)
+    return sign(key, Kind.GENESIS, fields)
 
 
 def make_grant(
@@ -177,14 +145,14 @@ def make_grant(
         accept_by_ms,
         uses,
     ]
-    return _sign(key, Kind.GRANT, fields)
+    return sign(key, Kind.GRANT, fields)
 
 
 def make_actor(
     key: PrivateKey, namespace: NamespaceId, heads: list[EntryId], nonce: bytes
 ) -> Entry:
     """Return the record that binds a new actor to the device `key`."""
-    return _sign(key, Kind.ACTOR, [VERSION, namespace, key.public, heads, nonce])
+    return sign(key, Kind.ACTOR, [VERSION, namespace, key.public, heads, nonce])
 
 
 def make_fork(
@@ -195,7 +163,10 @@ def make_fork(
 ) -> Entry:
     """Return the entry by which `key` tells of a fork it has seen."""
     pairs = [list(pair) for pair in sorted(proof.headers)]
-    return _sign(key, Kind.FORK, [VERSION, namespace, key.public, heads, pairs])
+    return sign(key, Kind.FORK, [VERSION, namespace, key.public, heads, pairs])
+
+
+Parsed = Genesis | Grant | ActorRecord | ForkProof | ModeRecord | TermRecord
 
 
 class Membership:
@@ -213,6 +184,8 @@ class Membership:
         self.actors: dict[ActorId, DeviceId] = {}
         self.grants: dict[EntryId, Grant] = {}
         self.forks: list[ForkProof] = []
+        self.modes: dict[EntryId, ModeRecord] = {}
+        self.terms: dict[EntryId, TermRecord] = {}
         # By some later entry's heads. A dict: an empty set takes three times as much.
         self._named: dict[EntryId, None] = {}
         self._valid: dict[EntryId, bool] = {}
@@ -252,6 +225,10 @@ class Membership:
             self.actors[parsed.actor] = parsed.device
         elif isinstance(parsed, ForkProof):
             self.forks.append(parsed)
+        elif isinstance(parsed, ModeRecord):
+            self.modes[name] = parsed
+        elif isinstance(parsed, TermRecord):
+            self.terms[name] = parsed
         return name
 
     def rights(self, grant: EntryId) -> Grant:
@@ -292,6 +269,19 @@ class Membership:
                 best = rank
         return best[2] if best else None
 
+    def may(self, device: DeviceId, ops: int) -> bool:
+        """Tell whether some grant gives `device` all of `ops`, on all documents."""
+        for name, link in self.grants.items():
+            if link.subject != device or link.is_invite or ops & ~link.ops:
+                continue
+            try:
+                self.rights(name)
+            except (Pending, InvalidEntry):
+                continue
+            if link.scope == EVERYTHING:
+                return True
+        return False
+
     def joined_by(self, invite: EntryId) -> set[DeviceId]:
         """Return the devices that came in through `invite`."""
         return {link.subject for link in self.grants.values() if link.parent == invite}
@@ -308,12 +298,13 @@ class Membership:
             chain.append(founding)
         return chain[::-1]
 
-    def parse(
-        self, entry: Entry
-    ) -> tuple[list[EntryId], Genesis | Grant | ActorRecord | ForkProof | None]:
+    def parse(self, entry: Entry) -> tuple[list[EntryId], Parsed | None]:
         """Return the heads that `entry` names and what it says, once its signature
         is found good; raises `InvalidEntry`."""
-        if len(entry.body) > limits.ENTRY_BYTES_MAX:
+        is_mode = entry.kind == Kind.MODE
+        if len(entry.body) > (
+            limits.MODE_BYTES_MAX if is_mode else limits.ENTRY_BYTES_MAX
+        ):
             raise InvalidEntry("an entry is too large")
         if not 0 <= entry.kind <= 255:
             raise InvalidEntry("an entry's kind is one byte")
@@ -343,9 +334,7 @@ class Membership:
             raise InvalidEntry("an entry's signature is not its issuer's")
         return heads, self._parse(entry.kind, DeviceId(issuer), rest)
 
-    def _parse(
-        self, kind: int, issuer: DeviceId, rest: list[Any]
-    ) -> Genesis | Grant | ActorRecord | ForkProof | None:
+    def _parse(self, kind: int, issuer: DeviceId, rest: list[Any]) -> Parsed | None:
         try:
             match kind:
                 case Kind.GENESIS:
@@ -353,15 +342,19 @@ class Membership:
                 case Kind.GRANT:
                     return self._grant(issuer, rest)
                 case Kind.ACTOR:
-                    nonce = _bytes(rest[0], NONCE_BYTES)
+                    nonce = read_bytes(rest[0], NONCE_BYTES)
                     actor = actor_id(issuer, self.namespace, nonce)
                     return ActorRecord(issuer, actor)
                 case Kind.FORK:
                     (first, second) = (
-                        (_bytes(header, None), _bytes(signature, 64))
+                        (read_bytes(header, None), read_bytes(signature, 64))
                         for header, signature in rest[0]
                     )
                     return ForkProof((first, second))
+                case Kind.MODE:
+                    return parse_mode(issuer, rest)
+                case Kind.TERM:
+                    return parse_term(issuer, rest)
                 case _:
                     return None
         except (TypeError, IndexError) as error:
@@ -385,16 +378,16 @@ class Membership:
         if issuer not in owners or threshold != 1:
             raise InvalidEntry("a genesis is signed by an owner, with threshold 1")
         return Genesis(
-            tuple(map(DeviceId, owners)), threshold, _bytes(salt, NONCE_BYTES)
+            tuple(map(DeviceId, owners)), threshold, read_bytes(salt, NONCE_BYTES)
         )
 
     def _grant(self, issuer: DeviceId, rest: list[Any]) -> Grant:
         (parent, subject, record, ops, scope, nbf, exp, depth, nonce) = rest[:9]
         is_invite, accept_by, uses = rest[9:12]
-        _bytes(nonce, NONCE_BYTES)
+        read_bytes(nonce, NONCE_BYTES)
         if record is not None:
-            _bytes(record, 32)
-        if not self._scheme.is_good_key(_bytes(subject, KEY_BYTES)):
+            read_bytes(record, 32)
+        if not self._scheme.is_good_key(read_bytes(subject, KEY_BYTES)):
             raise InvalidEntry("a grant's subject is not a good key")
         if type(ops) is not int or not 0 < ops < 2**16:
             raise InvalidEntry("a grant's ops are bits")
@@ -405,7 +398,7 @@ class Membership:
         if len(scope) > limits.GRANT_SCOPES_MAX:
             raise InvalidEntry("a grant has at most 64 scopes")
         pairs = tuple(
-            (_text(collection), _text(prefix)) for collection, prefix in scope
+            (read_text(collection), read_text(prefix)) for collection, prefix in scope
         )
         for moment in (nbf, exp, accept_by, uses):
             if moment is not None and (type(moment) is not int or moment < 0):
@@ -414,7 +407,7 @@ class Membership:
             raise InvalidEntry("an invite counts its uses and grants no admin")
         return Grant(
             issuer,
-            None if parent is None else EntryId(_bytes(parent, 32)),
+            None if parent is None else EntryId(read_bytes(parent, 32)),
             DeviceId(subject),
             ops,
             pairs,
@@ -481,15 +474,3 @@ def allows(grant: Grant, document: str) -> bool:
         return True
     collection, _, key = document.partition("/")
     return any(_scope_within((collection, key), pair) for pair in grant.scope)
-
-
-def _bytes(value: Any, length: int | None) -> bytes:
-    if not isinstance(value, bytes) or (length is not None and len(value) != length):
-        raise InvalidEntry(f"expected {length or 'some'} bytes")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidEntry("a scope is made of text")
-    return value

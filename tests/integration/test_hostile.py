@@ -32,6 +32,7 @@ from syncengine.protocol.messages import (
     Idle,
     Leave,
     Message,
+    Notice,
     Open,
     Opened,
     Ping,
@@ -54,7 +55,7 @@ MUTANTS = int(os.environ.get("MUTANTS", "10000"))
 
 TYPES: list[type[Message]] = [
     Hello, Challenge, Auth, Ready, Open, Opened, Refusal, Leave, Frontier, Data, Ack,
-    Idle, Void, StateDigest, Ping, Pong, Goodbye,
+    Idle, Void, StateDigest, Notice, Ping, Pong, Goodbye,
 ]  # fmt: skip
 
 GOODBYE = 32
@@ -328,7 +329,7 @@ async def _on_a_live_link(
             session._frames.append(mutated_bytes(frame, chance))
             how = "wire: "
         else:
-            inside = kind in (Data, StateDigest) and chance.random() < 0.7
+            inside = kind in (Data, StateDigest, Notice) and chance.random() < 0.7
             session.say(plain if inside else mutant(plain, chance))
             how = ""
         survived = await _answers(session, ours)

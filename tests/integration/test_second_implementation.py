@@ -12,7 +12,7 @@ import transport
 from syncengine.ids import DeviceId, base32
 from syncengine.log.batch import Batch
 from syncengine.replication.address import parse_address
-from syncengine.trust.membership import entry_id
+from syncengine.trust.entry import entry_id
 from tests.second_decoder import Dialler, pack, read_rows, unpack
 
 

@@ -191,3 +191,24 @@ CREATE TABLE _sync_versions (
     resolution  TEXT,                -- how: lww, manual ...
     PRIMARY KEY (ns, id)
 ) WITHOUT ROWID;
+
+-- How far this device has gone in electing leaders (replication/leadership.py).
+CREATE TABLE _sync_ballot (
+    ns        INTEGER PRIMARY KEY,
+    mode      BLOB NOT NULL,         -- the entry that began the mode
+    number    INTEGER NOT NULL,      -- the highest term heard of
+    voted_for BLOB,                  -- in that term
+    shown     INTEGER NOT NULL,      -- up to which index entries take effect
+    may_vote  INTEGER NOT NULL,      -- 0: it has forgotten what it voted before
+    fence     INTEGER NOT NULL       -- counts a leader's commits; each checks the term
+);
+
+-- Void changes about which somebody has decided: written again, or dismissed.
+CREATE TABLE _sync_rescue (
+    ns         INTEGER NOT NULL,
+    actor      BLOB NOT NULL,
+    seq        INTEGER NOT NULL,
+    decided_at INTEGER NOT NULL,     -- ms
+    how        TEXT NOT NULL,
+    PRIMARY KEY (ns, actor, seq)
+) WITHOUT ROWID;

@@ -5,7 +5,7 @@ from importlib.resources import files
 SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
 
 APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
-FORMAT = 6  # PRAGMA user_version
+FORMAT = 7  # PRAGMA user_version
 
 # What makes of a file the next format's, by the format that it has.
 MIGRATIONS = {
@@ -36,6 +36,14 @@ MIGRATIONS = {
         "CREATE TABLE _sync_versions (ns INTEGER NOT NULL, id BLOB NOT NULL, "
         "entity TEXT NOT NULL, detected_at INTEGER NOT NULL, versions TEXT NOT NULL, "
         "resolved_at INTEGER, resolution TEXT, PRIMARY KEY (ns, id)) WITHOUT ROWID",
+    ),
+    6: (
+        "CREATE TABLE _sync_ballot (ns INTEGER PRIMARY KEY, mode BLOB NOT NULL, "
+        "number INTEGER NOT NULL, voted_for BLOB, shown INTEGER NOT NULL, "
+        "may_vote INTEGER NOT NULL, fence INTEGER NOT NULL)",
+        "CREATE TABLE _sync_rescue (ns INTEGER NOT NULL, actor BLOB NOT NULL, "
+        "seq INTEGER NOT NULL, decided_at INTEGER NOT NULL, how TEXT NOT NULL, "
+        "PRIMARY KEY (ns, actor, seq)) WITHOUT ROWID",
     ),
 }
 
@@ -127,6 +135,22 @@ RESOLVE_VERSIONS = (
     "UPDATE _sync_versions SET resolved_at = ?, resolution = ? "
     "WHERE ns = ? AND entity = ? AND resolved_at IS NULL AND id != ?"
 )
+BALLOT = (
+    "SELECT mode, number, voted_for, shown, may_vote FROM _sync_ballot WHERE ns = ?"
+)
+PUT_BALLOT = (
+    "INSERT INTO _sync_ballot VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT (ns) DO UPDATE "
+    "SET mode = excluded.mode, number = excluded.number, "
+    "voted_for = excluded.voted_for, shown = excluded.shown, "
+    "may_vote = excluded.may_vote"
+)
+# Where the term is another by now there is nothing to insert, and the commit fails.
+FENCE = (
+    "INSERT INTO _sync_ballot VALUES (?, x'', 0, NULL, 0, 0, "
+    "(SELECT fence + 1 FROM _sync_ballot WHERE ns = ? AND number = ?)) "
+    "ON CONFLICT (ns) DO UPDATE SET fence = excluded.fence"
+)
+PUT_RESCUE = "INSERT OR REPLACE INTO _sync_rescue VALUES (?, ?, ?, ?, ?)"
 PUT_CONFLICT = "INSERT OR REPLACE INTO _sync_conflict VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 # Everything that is derived from the log of one namespace, before a rebuild.
@@ -167,6 +191,11 @@ BATCHES_AT = (
     "WHERE ns = ? AND actor = ? AND kind = 0 AND first_seq <= ? AND last_seq >= ? "
     "ORDER BY first_seq DESC LIMIT 16"
 )
+HEADER_OF = "SELECT head FROM _sync_log WHERE ns = ? AND id = ? AND kind = 0"
+HEADER_BEGINNING = (
+    "SELECT head FROM _sync_log WHERE ns = ? AND id BETWEEN ? AND ? AND kind = 0"
+)
+POSITION_OF_ROW = "SELECT position FROM _sync_log WHERE ns = ? AND id = ?"
 HAS_ROW = "SELECT 1 FROM _sync_log WHERE ns = ? AND id = ?"
 CELLS = (
     "SELECT key, state FROM _sync_cell WHERE document = ? AND container = ? "

@@ -23,8 +23,8 @@ from syncengine.log.batch import (
 from syncengine.log.change import Change, Dep, Touch
 from syncengine.log.run import ROWS_MAX, RUN_BATCHES_MAX, decode_rows, encode_rows
 from syncengine.replication.peer import READ_ROWS
+from syncengine.trust.entry import Entry
 from syncengine.trust.keys import ED25519
-from syncengine.trust.membership import Entry
 from tests.strategies import ACTORS
 
 KEY = ED25519.private_key(bytes(32))

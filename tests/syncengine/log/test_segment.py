@@ -29,8 +29,8 @@ from syncengine.log.segment import (
     decode_segment,
     encode_segment,
 )
+from syncengine.trust.entry import Entry
 from syncengine.trust.keys import ED25519
-from syncengine.trust.membership import Entry
 from tests.strategies import ACTORS, plain_values, texts
 
 KEY = ED25519.private_key(bytes(32))

@@ -12,7 +12,8 @@ import pytest
 import syncengine
 from syncengine import Replica, Space
 from syncengine.errors import NotOurs
-from syncengine.protocol.messages import StateDigest
+from syncengine.ids import DeviceId
+from syncengine.protocol.messages import Notice, StateDigest
 from syncengine.replication.doctor import Finding, examine
 from syncengine.system import SystemClock, SystemEntropy
 from syncengine.trust.keys import ED25519
@@ -20,7 +21,9 @@ from tests.wires import Wire
 
 
 class Deaf:
-    def tell(self, message: StateDigest) -> None:
+    device = DeviceId(bytes(32))
+
+    def tell(self, message: StateDigest | Notice) -> None:
         """Nobody is there."""
 
 

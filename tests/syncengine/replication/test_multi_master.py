@@ -26,6 +26,7 @@ from syncengine import (
     Space,
     VectorClock,
 )
+from tests.wires import Flaky
 
 Make = Callable[..., MultiMasterManager]
 NAMES = ("master-usa", "master-eu", "master-asia")
@@ -519,16 +520,22 @@ async def test_what_others_cannot_read_is_refused_and_harms_nobody(
 ) -> None:
     odd: Any = {"v": {"$crdt": "nope", "state": 1}}
     tricky = {"$bytes": "hello", "$at": "x"}
-    async with masters(spaces, MemoryPipeline(4), conflict_strategy="manual") as made:
+    pipeline = Flaky()
+    async with masters(spaces, pipeline, conflict_strategy="manual") as made:
         with pytest.raises(Invalid, match="nope"):
             await made[0].write("c", odd)
-        for number, one in enumerate(made[:2]):  # another program's, say
+
+        async def written(number: int, one: MultiMasterManager) -> None:
             name, data = one.get_master_id(), odd | {"n": number}
             version: list[Any] = [name, data, {}, 5, 1, "t", {}, False]
-            async with spaces[number].transaction() as tx:
+            async with spaces[number].transaction() as tx:  # another program's, say
                 tx["entity/c"].multi("versions").set(version)
             await one.write("d", {**tricky, "n": number})
             await one.write("e", {"$map": {"$bytes": str(number)}})
+
+        pipeline.away = True
+        await asyncio.gather(*(written(*of) for of in enumerate(made[:2])))
+        pipeline.away = False
         await settled(made)
         pending = {c.entity_id: c for c in await made[2].get_pending_conflicts()}
         assert pending.keys() == {"c", "d", "e"}

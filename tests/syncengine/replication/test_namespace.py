@@ -32,7 +32,8 @@ from syncengine.log.batch import (
 from syncengine.log.change import Change, Touch
 from syncengine.replication.host import sealed
 from syncengine.replication.namespace import Namespace
-from syncengine.trust.membership import OPS_BY_NAME, Entry, entry_id, make_grant
+from syncengine.trust.entry import Entry, entry_id
+from syncengine.trust.membership import OPS_BY_NAME, make_grant
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 

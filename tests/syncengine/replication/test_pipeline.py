@@ -25,8 +25,7 @@ from syncengine import (
     SqlitePipeline,
     limits,
 )
-from syncengine.errors import OutcomeUnknown
-from syncengine.storage.pipeline.contract import Ack
+from tests.wires import Flaky
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -152,23 +151,6 @@ async def test_a_large_change_goes_in_pieces(
         await settled(both)
         assert await shown(second) == await shown(first)
         assert both[0][0].get_metrics().entries_published >= 8
-
-
-class Flaky(MemoryPipeline):
-    """Can be unplugged; and sometimes stores without saying so."""
-
-    def __init__(self) -> None:
-        super().__init__(4)
-        self.away = False
-        self.mute = False
-
-    async def publish(self, *args: Any, **options: Any) -> Ack:
-        if self.away:
-            raise OSError("no route")
-        ack = await super().publish(*args, **options)
-        if self.mute and not ack.duplicate:
-            raise OutcomeUnknown("who knows")
-        return ack
 
 
 async def test_what_is_written_while_the_pipeline_is_away_goes_out_later(

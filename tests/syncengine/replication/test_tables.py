@@ -343,6 +343,8 @@ async def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
         "_sync_branch",
         "_sync_branch_change",
         "_sync_versions",
+        "_sync_ballot",
+        "_sync_rescue",
     ):
         plain.execute(f"DROP TABLE {table}")
     plain.execute("ALTER TABLE _sync_log DROP COLUMN arrived")

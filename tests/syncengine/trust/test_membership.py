@@ -8,17 +8,14 @@ import pytest
 
 from syncengine import limits
 from syncengine.ids import DeviceId
+from syncengine.trust.entry import Entry, InvalidEntry, Pending, entry_id
 from syncengine.trust.keys import StandIn
 from syncengine.trust.membership import (
     EVERYTHING,
     OPS_BY_NAME,
     OPS_OWNER,
-    Entry,
-    InvalidEntry,
     Membership,
-    Pending,
     allows,
-    entry_id,
     gives_more,
     make_actor,
     make_genesis,

@@ -1,0 +1,719 @@
+"""Who leads: the rules of Raft (Ongaro and Ousterhout 2014) on the log of a namespace.
+
+Terms are entries of the log and so is what a leader writes; what is exchanged here are
+notices about it, which may be lost, doubled or late. A ballot is on disk before anybody
+hears of it. Besides the paper: a candidate asks first who would elect him (pre-vote,
+Ongaro 2014, section 9.6), a leader who hears from no majority stops (section 6.2), and
+a change of voters is a term of its own, elected by the voters before.
+
+Everything here runs in one task of `LeaderFollowerManager`, or under its lock.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from syncengine import limits
+from syncengine.errors import PromotionFailed, SyncError
+from syncengine.ids import ActorId, BatchId, DeviceId, EntryId, actor_id
+from syncengine.log.terms import Term
+from syncengine.protocol.notices import (
+    Beat,
+    Candidacy,
+    Progress,
+    Spoken,
+    TakeOver,
+    Vote,
+    encode,
+)
+from syncengine.replication.leadership import Ballot
+from syncengine.replication.namespace import Namespace
+from syncengine.trust.leadership import How, TermRecord, majority, vote_bytes
+from syncengine.trust.membership import NONCE_BYTES, Ops
+
+log = logging.getLogger("syncengine")
+
+# Below this nobody is elected without a person: of two, none is a majority when one
+# fails.
+VOTERS_TO_ELECT = 3
+
+# Election time-outs are drawn from [T, T * this]: far enough apart that one candidate
+# has asked all before the next begins.
+SPREAD = 1.2
+
+# Beats that told of more than has its effect here yet.
+BEATS_KEPT = 64
+
+
+class Lease(Protocol):
+    """Somebody outside who says who may lead: an engine with compare-and-swap."""
+
+    async def acquire(self, expected_term: int) -> int:
+        """Return a term above `expected_term` that is ours alone; raises when another
+        one holds the lease."""
+        ...
+
+    async def renew(self, term: int) -> float:
+        """Return for how many seconds from now the lease holds; raises when it does
+        not."""
+        ...
+
+
+@dataclass(slots=True)
+class Reported:
+    """A follower as the leader knows him."""
+
+    node: str = ""
+    heard_at: float = float("-inf")
+    heard_ms: int = 0
+    top: EntryId | None = None
+    term: int = 0
+    stored: int = 0
+    applied: int = 0
+    beat: int = 0
+    eligible: bool = False
+
+
+@dataclass(slots=True)
+class _Race:
+    """A candidacy."""
+
+    number: int
+    nonce: bytes
+    actor: ActorId
+    previous: EntryId | None
+    base: tuple[int, BatchId] | None
+    voters: tuple[DeviceId, ...]
+    how: How
+    reason: str
+    is_asking: bool
+    is_wished: bool
+    votes: dict[DeviceId, bytes] = field(default_factory=dict[DeviceId, bytes])
+    error: Exception | None = None
+    is_over: bool = False
+
+
+class Election:
+    """One node's part in leading a namespace."""
+
+    def __init__(
+        self,
+        engine: Namespace,
+        node: str,
+        *,
+        beat_seconds: float,
+        timeout_seconds: float,
+        eligible: bool,
+        lease: Lease | None = None,
+        is_first: bool = False,
+    ):
+        self.engine = engine
+        self.node = node
+        self.me = DeviceId(engine.key.public)
+        self.beat_seconds = beat_seconds
+        self.timeout = timeout_seconds
+        self.eligible = eligible
+        self.lease = lease
+        self.is_first = is_first
+        """Whether it is to lead before anybody else does: it asks again and again"""
+        self.followers: dict[DeviceId, Reported] = {}
+        self.commit = -1
+        """As leader: up to where a majority has all; -1: not even that this leads"""
+        self.contact = float("-inf")
+        """When the leader was heard last"""
+        self.fresh: float | None = None
+        """When it was known last that nothing was missing here"""
+        self.progress = 0
+        """Raised with each answer: for who waits for some"""
+        self.on_progress: list[Callable[[], None]] = []
+        self._now = asyncio.get_running_loop().time
+        self._beats: deque[tuple[int, float]] = deque(maxlen=BEATS_KEPT)
+        self._beat = 0
+        self._beat_of: EntryId | None = None
+        self._next_beat = 0.0
+        self._led_since = 0.0
+        self._lease_until = float("inf")
+        self._told_commit = -1
+        self._race: _Race | None = None
+        self._reported: tuple[object, ...] | None = None
+        self.deadline = 0.0
+        self.wait_anew()
+
+    # --- what is so now ---------------------------------------------------------------
+
+    @property
+    def ballot(self) -> Ballot:
+        return self.engine.leadership.current
+
+    @property
+    def leading(self) -> Term | None:
+        return self.engine.leadership.leading
+
+    @property
+    def top(self) -> Term | None:
+        return self.engine.keeper.terms.top
+
+    @property
+    def voters(self) -> tuple[DeviceId, ...]:
+        return self.engine.keeper.terms.voters
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this node may vote now."""
+        return self.me in self.voters and self.ballot.may_vote
+
+    @property
+    def elects(self) -> bool:
+        """Whether a leader that fails is replaced by himself."""
+        return len(self.voters) >= VOTERS_TO_ELECT
+
+    @property
+    def beat(self) -> int:
+        """The newest beat: told, or heard."""
+        return self._beat
+
+    def staleness(self) -> float | None:
+        """Return for how many seconds something may be missing here; None: it is not
+        known."""
+        if self.leading is not None:
+            return 0.0
+        return None if self.fresh is None else self._now() - self.fresh
+
+    def is_leader_healthy(self) -> bool:
+        """Whether the leader was heard within the time-out, or is this node."""
+        return self.leading is not None or self._now() - self.contact <= self.timeout
+
+    def wait_anew(self) -> None:
+        """Give others an election time-out from now on."""
+        self.deadline = self._now() + self._drawn()
+
+    def _drawn(self) -> float:
+        draw = int.from_bytes(self.engine.entropy.bytes(4), "big") / 2**32
+        return self.timeout * (1 + (SPREAD - 1) * draw)
+
+    def _mode(self) -> EntryId:
+        return self.engine.keeper.terms.mode_id
+
+    def end(self) -> tuple[tuple[object, ...], int]:
+        """Return (order of the highest term, index of the last entry) of what is
+        stored: of two logs the greater one knows all that a majority has."""
+        top = self.top
+        if top is None:
+            return (0, b"", b""), 0
+        return top.record.order, self.engine.keeper.last_index(top.record.actor)
+
+    # --- time -------------------------------------------------------------------------
+
+    def next_time(self) -> float:
+        """Return when something is due, on the loop's clock."""
+        if self.leading is not None:
+            return min(self._next_beat, self._now() + self.timeout / 4)
+        due = self.contact + self.timeout
+        if self._may_stand():
+            due = min(due, self.deadline) if due > self._now() else self.deadline
+        return due if due > self._now() else self._now() + self.timeout
+
+    async def on_time(self) -> None:
+        """Do what is due."""
+        now = self._now()
+        if self.leading is not None:
+            if self._has_lost_touch(now):
+                log.warning("%s leads no more: it hears from no majority", self.node)
+                await self.engine.end_term()
+                self.wait_anew()
+                return
+            if now >= self._next_beat:
+                await self._renew()
+                self.say_beat(asks=True)
+        elif self._may_stand() and now >= self.deadline:
+            again = self.is_first and self.top is None
+            self.deadline = now + (self.beat_seconds if again else self._drawn())
+            await self.stand("elected", is_asking=True)
+
+    def _may_stand(self) -> bool:
+        return (
+            self.elects
+            and self.eligible
+            and self.is_voter
+            and self.lease is None
+            and self.engine.keeper.terms.has_leader
+        )
+
+    def _has_lost_touch(self, now: float) -> bool:
+        if now > self._lease_until:
+            return True
+        if not self.voters or now - self._led_since <= self.timeout:
+            return False
+        heard = sum(
+            voter == self.me
+            or (
+                (known := self.followers.get(voter)) is not None
+                and now - known.heard_at <= self.timeout
+            )
+            for voter in self.voters
+        )
+        return heard < majority(self.voters)
+
+    async def _renew(self) -> None:
+        if self.lease is None or self.leading is None:
+            return
+        asked = self._now()
+        with contextlib.suppress(Exception):  # then it ends when it ends
+            holds = await self.lease.renew(self.leading.number)
+            # From sending on, and not to the last moment: clocks differ in rate.
+            self._lease_until = asked + 0.8 * holds
+
+    # --- leading ----------------------------------------------------------------------
+
+    def say_beat(self, *, asks: bool) -> int:
+        """Tell all that this leads, and how far; return the number of the beat."""
+        term = self.leading
+        assert term is not None, "who leads says so"
+        self._beat += 1
+        if asks:
+            self._next_beat = self._now() + self.beat_seconds
+        self._told_commit = self.commit
+        durable = self._durable()
+        commit = self.commit if self.voters else durable
+        self.say(
+            Beat(
+                *(self._mode(), term.number, self.node, term.id, self._beat, asks),
+                *(durable, max(0, commit)),
+            )
+        )
+        return self._beat
+
+    def say(self, said: Spoken, to: DeviceId | None = None) -> None:
+        self.engine.notices.say(encode(said), to)
+
+    def _durable(self) -> int:
+        """Return the index of the last entry of the present term that is on disk."""
+        term, durable = self.leading, self.engine.leadership.durable
+        if term is None or durable is None or durable[0].id != term.id:
+            return -1
+        return durable[1]
+
+    def advance(self) -> bool:
+        """Count who has what; tell whether a majority has more than before."""
+        term = self.leading
+        if term is None:
+            return False
+        own = self._durable()
+        commit = own
+        if term.record.voters:
+            stored = sorted(
+                own if voter == self.me else self._stored_at(voter, term)
+                for voter in term.record.voters
+            )
+            commit = stored[len(stored) - majority(term.record.voters)]
+        if commit <= self.commit:
+            return False
+        self.commit = commit
+        if term.record.voters:
+            self.engine.leadership.set(shown=commit)
+        return True
+
+    def _stored_at(self, device: DeviceId, term: Term) -> int:
+        known = self.followers.get(device)
+        if known is None or known.top != term.id or known.term != term.number:
+            return -1
+        return known.stored
+
+    def count_stored(self, index: int) -> int:
+        """Return how many others have the leader's log up to `index` on disk."""
+        term = self.leading
+        if term is None:
+            return 0
+        return sum(self._stored_at(other, term) >= index for other in self.followers)
+
+    def tell_commit(self) -> None:
+        """Tell followers that more may take effect."""
+        if self.leading is not None and self.voters and self.commit > self._told_commit:
+            self.say_beat(asks=False)
+
+    def count_heard(self, beat: int) -> int:
+        """Return how many voters have answered a beat or a later one, with this one."""
+        term = self.leading
+        if term is None:
+            return 0
+        return sum(
+            voter == self.me
+            or (
+                (known := self.followers.get(voter)) is not None
+                and known.top == term.id
+                and known.term == term.number
+                and known.beat >= beat
+            )
+            for voter in term.record.voters
+        )
+
+    # --- following --------------------------------------------------------------------
+
+    def note_applied(self) -> None:
+        """Something took effect: what was missing may not be any more."""
+        if not self._beats:
+            return
+        applied = self.engine.applied_index
+        while self._beats and self._beats[0][0] <= applied:
+            self.fresh = self._beats.popleft()[1]
+
+    def report(self, *, answer: bool = False) -> None:
+        """Tell the leader how far this is, where that is news or he asks."""
+        top = self.top
+        durable = self.engine.leadership.durable
+        if top is None or top.leader == self.me or self.leading is not None:
+            return
+        at = durable[1] if durable is not None and durable[0].id == top.id else -1
+        if at < 0 and not answer:
+            return
+        state = (top.id, self.ballot.number, at, self.engine.applied_index)
+        if state == self._reported and not answer:
+            return
+        self._reported = state
+        self.say(
+            Progress(
+                *(self._mode(), self.ballot.number, self.node),
+                top.id if at >= 0 else None,
+                self._beat if self._beat_of == top.id else 0,
+                max(0, at),
+                state[3],
+                self.eligible and (self.is_voter or not self.voters),
+            ),
+            top.leader,
+        )
+
+    # --- standing ---------------------------------------------------------------------
+
+    async def stand(
+        self,
+        how: How,
+        *,
+        is_asking: bool = False,
+        is_wished: bool = False,
+        voters: tuple[DeviceId, ...] | None = None,
+        reason: str = "",
+    ) -> _Race:
+        """Ask to be elected; `race.is_over` once it is known."""
+        await self._all_on_disk()
+        engine, ballot, top = self.engine, self.ballot, self.top
+        nonce = engine.entropy.bytes(NONCE_BYTES)
+        number = max(ballot.number, top.number if top is not None else 0) + 1
+        race = self._race = _Race(
+            number,
+            nonce,
+            actor_id(self.me, engine.keeper.namespace, nonce),
+            None if top is None else top.id,
+            self._base(),
+            self.voters if voters is None else voters,
+            *(how, reason, is_asking, is_wished),
+        )
+        if not is_asking:
+            engine.leadership.set(number=number, voted_for=self.me)
+            await engine.flush()
+        if how != "forced" and self.voters:
+            if self.is_voter:
+                race.votes[self.me] = self._signed(race, self.me)
+            self.say(
+                Candidacy(
+                    *(self._mode(), number, self.node, is_asking, race.actor),
+                    *(race.previous, race.base),
+                    [*race.voters],
+                    is_wished,
+                )
+            )
+        await self._count(race)
+        return race
+
+    async def _all_on_disk(self) -> None:
+        engine = self.engine
+        while engine.committed_position != engine.keeper.position:
+            await engine.flush()
+
+    def _base(self) -> tuple[int, BatchId] | None:
+        """Return the last entry of the log here."""
+        top, keeper = self.top, self.engine.keeper
+        if top is None:
+            return None
+        head = keeper.heads.get(top.record.actor)
+        if head is None:
+            return top.record.base
+        return keeper.last_index(top.record.actor), head.id
+
+    def _vote_bytes(self, race: _Race, candidate: DeviceId) -> bytes:
+        return vote_bytes(
+            self.engine.keeper.namespace,
+            mode=self._mode(),
+            number=race.number,
+            candidate=candidate,
+            actor=race.actor,
+            previous=race.previous,
+            base=race.base,
+            voters=race.voters,
+        )
+
+    def _signed(self, race: _Race, candidate: DeviceId) -> bytes:
+        return self.engine.key.sign(self._vote_bytes(race, candidate))
+
+    async def _count(self, race: _Race) -> None:
+        """Begin to lead, or to ask in earnest, once enough have voted."""
+        if race.is_over or race is not self._race:
+            return
+        if race.how != "forced" and len(race.votes) < majority(self.voters):
+            return
+        race.is_over = True
+        if race.is_asking:
+            await self.stand(race.how, is_wished=race.is_wished)
+            return
+        if self.ballot.number != race.number:
+            race.error = PromotionFailed("a higher term has begun meanwhile")
+            return
+        record = TermRecord(
+            self.me,
+            self._mode(),
+            race.number,
+            race.actor,
+            self.node,
+            race.previous,
+            race.base,
+            race.voters,
+            race.how,
+            race.reason,
+            race.votes if race.how != "forced" and self.voters else {},
+        )
+        try:
+            await self.engine.begin_term(race.nonce, record)
+        except SyncError as error:
+            race.error = error
+            return
+        self.begin_leading()
+
+    def begin_leading(self) -> None:
+        """It leads from now on: nothing is known of the followers in this term."""
+        self.commit = self._told_commit = -1
+        self._beat, self._beat_of = 0, None
+        self._led_since = self._now()
+        self._beats.clear()
+        self.fresh = None
+        self.advance()
+        self.say_beat(asks=True)
+
+    # --- hearing ----------------------------------------------------------------------
+
+    async def hear(self, author: DeviceId, said: Spoken) -> None:
+        """A member said something; what is of another mode, or from too far ahead,
+        means nothing."""
+        if said.mode != self._mode() or author == self.me:
+            return
+        if said.term > self.ballot.number + limits.TERM_STEP_MAX:
+            log.warning("%s speaks of a term far ahead: it is not heard", said.node)
+            return
+        match said:
+            case Beat():
+                await self._hear_beat(author, said)
+            case Progress():
+                await self._hear_progress(author, said)
+            case Candidacy():
+                await self._hear_candidacy(author, said)
+            case Vote():
+                await self._hear_vote(author, said)
+            case TakeOver():
+                await self._hear_take_over(author, said)
+
+    async def _hear_beat(self, author: DeviceId, said: Beat) -> None:
+        top = self.top
+        if said.term < self.ballot.number:
+            # A leader of a term that is over learns it.
+            self._tell_number(author)
+            return
+        if top is None or said.top != top.id or author != top.leader:
+            return  # the entry of its term is on its way
+        if self._beat_of == top.id and said.beat <= self._beat:
+            return  # late, or told again
+        if self.leading is not None:
+            return
+        self._beat, self._beat_of = said.beat, top.id
+        self.contact = now = self._now()
+        self.wait_anew()
+        await self.engine.show_until(said.commit)
+        if len(self._beats) == BEATS_KEPT:
+            self._beats.popleft()
+        self._beats.append((said.commit, now))
+        self.note_applied()
+        if said.asks:
+            self.report(answer=True)
+
+    def _tell_number(self, to: DeviceId) -> None:
+        self.say(
+            Progress(
+                *(self._mode(), self.ballot.number, self.node, None, 0, 0),
+                self.engine.applied_index,
+                self.eligible,
+            ),
+            to,
+        )
+
+    async def _hear_progress(self, author: DeviceId, said: Progress) -> None:
+        term = self.leading
+        if term is None:
+            return
+        if said.term > term.number and author in self.voters:
+            log.warning("%s leads no more: %s knows a later term", self.node, said.node)
+            await self.engine.end_term(said.term)
+            self.wait_anew()
+            return
+        known = self.followers.setdefault(author, Reported())
+        known.node = said.node
+        known.heard_at, known.heard_ms = self._now(), self.engine.clock.now_ms()
+        known.eligible = said.eligible
+        known.top = EntryId(said.top) if said.top is not None else None
+        known.term = said.term
+        known.stored, known.applied, known.beat = said.stored, said.applied, said.beat
+        self.progress += 1
+
+    async def _hear_candidacy(self, author: DeviceId, said: Candidacy) -> None:
+        if author not in self.voters or not self.is_voter:
+            return
+        if not self._is_up_to_date(said) or self._has_a_leader(said):
+            self._answer(author, said, b"", is_granted=False)
+            return
+        if said.is_asking:
+            granted = said.term > self.ballot.number
+            self._answer(author, said, b"", is_granted=granted)
+            return
+        if said.term > self.ballot.number:
+            await self.engine.end_term(said.term)
+        ballot = self.ballot
+        if said.term < ballot.number or ballot.voted_for not in (None, author):
+            self._answer(author, said, b"", is_granted=False)
+            return
+        self.engine.leadership.set(voted_for=author)
+        await self.engine.flush()  # before anybody hears of it
+        self.wait_anew()
+        race = _Race(
+            said.term,
+            b"",
+            ActorId(said.actor),
+            EntryId(said.previous) if said.previous is not None else None,
+            (said.base[0], BatchId(said.base[1])) if said.base is not None else None,
+            tuple(map(DeviceId, said.voters)),
+            *("elected", "", False, False),
+        )
+        self._answer(author, said, self._signed(race, author), is_granted=True)
+
+    def _is_up_to_date(self, said: Candidacy) -> bool:
+        """Tell whether a candidate's log has all that this one has."""
+        terms = self.engine.keeper.terms
+        order: tuple[object, ...] = (0, b"", b"")
+        if said.previous is not None:
+            term = terms.find(EntryId(said.previous))
+            if term is None:
+                return False  # its entry is on its way
+            order = term.record.order
+        return (order, said.base[0] if said.base is not None else 0) >= self.end()
+
+    def _has_a_leader(self, said: Candidacy) -> bool:
+        """Tell whether somebody leads whom a candidate would disturb."""
+        if said.is_wished:
+            return False
+        if self.leading is not None:
+            return True
+        return self._now() - self.contact < self.timeout
+
+    def _answer(
+        self, to: DeviceId, said: Candidacy, signature: bytes, *, is_granted: bool
+    ) -> None:
+        term = said.term if is_granted else self.ballot.number
+        vote = Vote(
+            *(self._mode(), term, self.node, said.is_asking, is_granted, signature)
+        )
+        self.say(vote, to)
+
+    async def _hear_vote(self, author: DeviceId, said: Vote) -> None:
+        if author not in self.voters:
+            return
+        race = self._race
+        if not said.is_granted:
+            if said.term > self.ballot.number:
+                await self.engine.end_term(said.term)
+                if race is not None and not race.is_over:
+                    race.is_over = True
+                    race.error = PromotionFailed(f"{said.node} knows a later term")
+            return
+        if race is None or race.is_over or said.term != race.number:
+            return
+        if said.is_asking != race.is_asking:
+            return
+        if not race.is_asking and not self.engine.keeper.scheme.verify(
+            author, self._vote_bytes(race, self.me), said.signature
+        ):
+            return
+        race.votes[author] = said.signature
+        await self._count(race)
+
+    async def _hear_take_over(self, author: DeviceId, said: TakeOver) -> None:
+        top = self.top
+        if top is None or author != top.leader or said.term != top.number:
+            return
+        if self.eligible and (self.is_voter or not self.voters) and not self.leading:
+            await self.stand("handed over", is_wished=True)
+
+    # --- by hand ----------------------------------------------------------------------
+
+    def check_may_lead(self) -> None:
+        """Raise `PromotionFailed` with what keeps this node from leading."""
+        membership = self.engine.keeper.membership
+        if not self.engine.keeper.terms.has_leader:
+            raise PromotionFailed("this namespace has no leader: all are masters")
+        if not self.eligible:
+            raise PromotionFailed(
+                f"{self.node} is not eligible: it was made with "
+                "promotion_eligible=False"
+            )
+        if not membership.may(self.me, Ops.LEAD):
+            raise PromotionFailed(
+                f"{self.node} has no grant to lead; an owner grants it: "
+                "space.grant_device(device, 'lead')"
+            )
+
+    async def take_lease(self) -> None:
+        """Get the lease, where there is one; raises `PromotionFailed`."""
+        if self.lease is None:
+            return
+        top = self.top
+        expected = max(self.ballot.number, top.number if top is not None else 0)
+        asked = self._now()
+        try:
+            number = await self.lease.acquire(expected)
+            holds = await self.lease.renew(number)
+        except Exception as error:
+            raise PromotionFailed(f"the lease is not ours: {error}") from error
+        if number > expected + 1:
+            self.engine.leadership.set(number=number - 1)
+        self._lease_until = asked + 0.8 * holds
+
+    def drop_race(self, race: _Race) -> None:
+        """It takes too long: votes that still come count no more."""
+        if self._race is race:
+            self._race = None
+
+    @property
+    def told_commit(self) -> int:
+        """Up to where the leader is known to have had entries that are not here."""
+        return max((commit for commit, _ in self._beats), default=0)
+
+    def best_successor(self) -> tuple[DeviceId, Reported] | None:
+        """Return the follower with most of the log who may lead."""
+        now = self._now()
+        able = [
+            (known.stored, device)
+            for device, known in self.followers.items()
+            if known.eligible and now - known.heard_at <= self.timeout
+        ]
+        if not able:
+            return None
+        _, device = max(able)
+        return device, replace(self.followers[device])

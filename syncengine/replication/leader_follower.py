@@ -1,0 +1,1400 @@
+"""Leader and followers: one writes, all read, and another one goes on when he fails.
+
+The manager of a node is thin. What is written are ordinary transactions of the
+namespace; the log brings them to the others over its links (or a pipeline); who leads
+is in the log too (`log.terms`), and found out by `replication.election`.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from syncengine import values
+from syncengine.errors import (
+    Closed,
+    HistoryDiverged,
+    Invalid,
+    NotLeader,
+    PromotionFailed,
+    Refused,
+    StaleRead,
+    SyncError,
+)
+from syncengine.ids import (
+    DeviceId,
+    DocumentId,
+    EntryId,
+    base32,
+    parse_device_id,
+    parse_document_id,
+)
+from syncengine.protocol.codes import Code
+from syncengine.protocol.messages import Notice
+from syncengine.protocol.notices import Spoken, TakeOver, decode
+from syncengine.replication import feed
+from syncengine.replication.election import Election, Lease
+from syncengine.replication.feed import Change
+from syncengine.replication.host import Bell, sealed
+from syncengine.replication.notices import decode_notice, encode_notice
+from syncengine.replication.pipeline import (
+    NoticeCarrier,
+    PipelineEmitter,
+    PipelineReceiver,
+)
+from syncengine.replication.tokens import Token
+from syncengine.storage.pipeline.contract import Pipeline
+from syncengine.trust.entry import Entry
+from syncengine.trust.leadership import ModeRecord, majority, make_mode
+from syncengine.trust.membership import Ops
+
+if TYPE_CHECKING:
+    from syncengine.replication.replica import Replica
+    from syncengine.replication.space import Space
+
+log = logging.getLogger("syncengine")
+
+Handler = Callable[..., Any]
+Operation = Literal["create", "update", "delete"]
+Level = Literal["local", "majority", "all"] | int
+Consistency = Literal["strong", "bounded", "any"]
+Status = Literal["ok", "unknown", "failed"]
+
+OPERATIONS = ("create", "update", "delete")
+EVENTS = (
+    "leaderFailed",
+    "leaderChanged",
+    "roleChanged",
+    "eventApplied",
+    "writesRescued",
+)
+
+FOLLOWER_READ_ONLY = "FOLLOWER_READ_ONLY"
+NOT_LEADER = "NOT_LEADER"
+STALE_LEADER = "STALE_LEADER"
+MANAGER_CLOSED = "MANAGER_CLOSED"
+ALREADY_EXISTS = "ALREADY_EXISTS"
+NOT_FOUND = "NOT_FOUND"
+TIMEOUT = "TIMEOUT"
+STORE_FAILED = "STORE_FAILED"
+NO_VOTERS = "NO_VOTERS"
+
+_VALUE = "value"
+
+# Batches read at once to tell of what took effect: a follower that catches up has many.
+ENTRIES_A_TURN = 64
+
+
+class ReplicationRole(StrEnum):
+    """What a node is."""
+
+    LEADER = "leader"
+    FOLLOWER = "follower"
+
+
+@dataclass(frozen=True)
+class LeaderFollowerWriteResult:
+    """What became of a write.
+
+    `status`: "ok" as far as `level` says; "failed": nothing was written; "unknown": it
+    is in this node's log, and who leads next may not have it. Write again with the same
+    `client_op_id`: it happens once.
+    """
+
+    success: bool
+    sequence: int | None = None
+    status: Status = "ok"
+    level: Level = "local"
+    term: int | None = None
+    token: str | None = None
+    """For a session: read with it, and see this write"""
+    queued: bool = False
+    """Whether nobody could be reached to hand it on to yet"""
+    error: str | None = None
+    error_code: str | None = None
+    leader_id: str | None = None
+    client_op_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What was read, and how."""
+
+    value: Any
+    sequence: int
+    """Up to which write this node shows all"""
+    staleness_ms: int | None
+    """For how long something may be missing; None: it is not known"""
+    served_by: str
+    consistency: str
+    token: str | None
+
+
+@dataclass(frozen=True)
+class FollowerInfo:
+    """A follower as its leader knows it."""
+
+    last_heartbeat: int
+    """When it was heard last, in ms of the leader's clock; 0: never"""
+    last_reported_sequence: int
+    """Up to where the log is on its disk"""
+    applied_sequence: int = 0
+    is_connected: bool = False
+    device: str | None = None
+    is_voter: bool = False
+
+
+@dataclass(frozen=True)
+class LeaderState:
+    current_sequence: int
+    followers: dict[str, FollowerInfo]
+    follower_count: int
+    commit_sequence: int
+    """Up to where a majority has all; without voters, what is on this disk"""
+    term: int
+
+
+@dataclass(frozen=True)
+class FollowerState:
+    applied_sequence: int
+    is_stale: bool
+    stored_sequence: int
+    leader_id: str | None
+    last_heartbeat: int
+    """When the leader was heard last, in ms of this node's clock; 0: never"""
+    staleness_ms: int | None
+    term: int
+
+
+@dataclass
+class ReplicationMetrics:
+    events_emitted: int = 0
+    """Writes made here as the leader"""
+    events_applied: int = 0
+    """Writes of others that took effect here"""
+    writes_rejected: int = 0
+    heartbeats_sent: int = 0
+    elections_started: int = 0
+    promotions: int = 0
+    demotions: int = 0
+    writes_missing: int = 0
+    """Writes of the former leader that were reported and are not here, at the last
+    promotion"""
+
+
+@dataclass(frozen=True)
+class LeaderFailed:
+    leader_id: str
+    term: int
+
+
+@dataclass(frozen=True)
+class LeaderChanged:
+    leader_id: str
+    term: int
+    how: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoleChanged:
+    role: ReplicationRole
+    term: int
+
+
+@dataclass(frozen=True)
+class EventApplied:
+    sequence: int
+    change: Change
+
+
+@dataclass(frozen=True)
+class WritesRescued:
+    """Writes that are in the log of no leader any more: see `rescue`."""
+
+    count: int
+    first: int
+    last: int
+    leader_id: str
+
+
+@dataclass
+class _Waiting:
+    """A write, or a read, that waits for others to have what it stands on."""
+
+    index: int
+    term: EntryId
+    level: Level
+    done: "asyncio.Future[bool]"
+    beat: int | None = None
+
+
+class HeartbeatService(Protocol):
+    """Carries what nodes say about leading, besides their links: a bus, a broadcast.
+    What it carries is signed; it is trusted with nothing but delivery."""
+
+    def send(self, raw: bytes) -> None:
+        """Take it to the other nodes, or not."""
+        ...
+
+    def listen(self, heard: Callable[[bytes], None]) -> None:
+        """Call `heard` with what others send, in this event loop."""
+        ...
+
+
+async def switch(
+    space: "Space", *, has_leader: bool, voters: Sequence[DeviceId] = ()
+) -> None:
+    """Make of a namespace one that has a leader, or one that all write, from what is
+    here on. Where there is a leader, what others wrote and is not here yet has no
+    effect, and is in the rescue area. Raises `Refused` for one who is no owner."""
+    engine = space.engine
+    keeper, terms = engine.keeper, engine.keeper.terms
+    me = DeviceId(engine.key.public)
+    genesis = keeper.membership.genesis
+    if (genesis is None or me not in genesis.owners) and not keeper.membership.may(
+        me, Ops.ADMIN | Ops.LEAD
+    ):
+        raise Refused(
+            Code.NOT_GRANTED,
+            "only an owner says whether a namespace has a leader; its first leader is "
+            "started there",
+            retry="after_action",
+        )
+    await sealed(engine)
+
+    def made(heads: list[EntryId]) -> Entry:
+        mode, top = terms.mode, terms.top
+        frontier = {
+            actor: (head.seq, head.id)
+            for actor, head in keeper.heads.items()
+            if terms.term_of(actor) is None
+        }
+        closed = None
+        if top is not None:
+            closed = top.id, keeper.last_index(top.record.actor)
+        number = 1 if mode is None else mode[1].number + 1
+        record = ModeRecord(me, number, has_leader, tuple(voters), frontier, closed)
+        return make_mode(engine.key, keeper.namespace, heads, record)
+
+    await engine.switch(made)
+
+
+class LeaderFollowerManager:
+    """A node of a namespace that one writes and all read.
+
+        leader = LeaderFollowerManager("leader-1", "leader", None, replica, "tenant")
+        await leader.start()
+        result = await leader.write("customer-123", {"name": "Alice"}, "create")
+
+    Args:
+        node_id: How this node calls itself, its own name among all.
+        role: "leader" or "follower", at first. A leader whose term was ended meanwhile
+            comes back as a follower.
+        pipeline: What carries the namespace to the others; None: links do.
+        state_store: The replica (or the space) in which the namespace is.
+        namespace: Its name there.
+        leader_id: Who leads, as far as one knows; the log knows it better soon.
+        heartbeat_service: Carries heartbeats besides the links.
+        heartbeat_interval_ms: Between two heartbeats of a leader.
+        heartbeat_timeout_ms: Silence after which a leader has failed; elections begin
+            after one to 1.2 times as long.
+        max_staleness_ms: Age of what is known here beyond which reads are stale.
+        last_applied_sequence: From where `eventApplied` is told anew; None: from what
+            comes.
+        promotion_eligible: Whether this node may lead.
+        voters: At the very first start of a leader: the devices (their ids) of which a
+            majority decides. None: promotion is by hand, and a write is acknowledged
+            by the leader's disk alone. Three or more elect another leader by
+            themselves.
+        lease: Somebody outside who says who may lead.
+        collection: Where keys are kept: documents `collection/key`.
+
+    Raises `Invalid` for what is none of these.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        role: ReplicationRole | Literal["leader", "follower"],
+        pipeline: Pipeline | None,
+        state_store: "Replica | Space",
+        namespace: str,
+        leader_id: str | None = None,
+        heartbeat_service: "HeartbeatService | None" = None,
+        heartbeat_interval_ms: int = 1000,
+        heartbeat_timeout_ms: int = 5000,
+        max_staleness_ms: int = 30000,
+        last_applied_sequence: int | None = None,
+        promotion_eligible: bool = True,
+        *,
+        voters: Sequence[str] = (),
+        lease: Lease | None = None,
+        collection: str = "entry",
+    ):
+        values.check_key(node_id, "node_id")
+        if not 0 < len(node_id) <= 200:
+            raise Invalid("a node's name has 1 to 200 characters", path="node_id")
+        try:
+            self._wished = ReplicationRole(role)
+        except ValueError:
+            raise Invalid("a role is leader or follower", path="role") from None
+        for option, value in (
+            ("heartbeat_interval_ms", heartbeat_interval_ms),
+            ("heartbeat_timeout_ms", heartbeat_timeout_ms),
+            ("max_staleness_ms", max_staleness_ms),
+        ):
+            values.check_count(value, option)
+        if heartbeat_interval_ms * 2 > heartbeat_timeout_ms:
+            raise Invalid(
+                "a leader that misses one heartbeat has not failed: let "
+                "heartbeat_timeout_ms be twice heartbeat_interval_ms or more",
+                path="heartbeat_timeout_ms",
+            )
+        if last_applied_sequence is not None:
+            values.check_count(last_applied_sequence, "last_applied_sequence", least=0)
+        parse_document_id(f"{collection}/key")
+        if len(voters) in (1, 2):
+            log.warning(
+                "with %d voters nobody is elected when one fails: promote by hand, or "
+                "have three",
+                len(voters),
+            )
+        self.state_store = state_store
+        self._node = node_id
+        self._namespace = namespace
+        self._pipeline = pipeline
+        self._leader_hint = leader_id
+        self._service = heartbeat_service
+        self._beat_seconds = heartbeat_interval_ms / 1000
+        self._timeout = heartbeat_timeout_ms / 1000
+        self._max_staleness_ms = max_staleness_ms
+        self._told = last_applied_sequence
+        self._eligible = promotion_eligible
+        self._first_voters = tuple(map(parse_device_id, voters))
+        self._lease = lease
+        self._collection = collection
+        self._metrics = ReplicationMetrics()
+        self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENTS}
+        self._registered: dict[str, None] = {}
+        self._space_: Space | None = None
+        self._election_: Election | None = None
+        self._workers: list[Any] = []
+        self._bell = Bell()
+        self._inbox: deque[tuple[DeviceId, bytes]] = deque()
+        self._turn = asyncio.Lock()
+        self._moved = asyncio.Event()
+        self._waiting: list[_Waiting] = []
+        self._queue: deque[tuple[str, Any]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._told_bell = Bell()
+        self._role = ReplicationRole.FOLLOWER
+        self._has_led = False
+        self._told_failed = False
+        self._known_top: EntryId | None = None
+        self._applied = 0
+        self._drains = False
+        self._closed = False
+
+    # --- life -----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take part: lead, or follow and catch up. Twice does nothing.
+
+        The first start of a leader makes of the namespace one that has a leader, which
+        an owner may. Raises `NotFound` for a namespace that is not here, `Refused`.
+        """
+        self._check_open()
+        if self._task is not None:
+            return
+        space = self._space_ = await self._found()
+        engine = space.engine
+        terms = engine.keeper.terms
+        if self._wished is ReplicationRole.LEADER and not terms.has_leader:
+            await switch(space, has_leader=True, voters=self._first_voters)
+        election = self._election_ = Election(
+            engine,
+            self._node,
+            beat_seconds=self._beat_seconds,
+            timeout_seconds=self._timeout,
+            eligible=self._eligible,
+            lease=self._lease,
+            is_first=self._wished is ReplicationRole.LEADER,
+        )
+        if terms.has_leader:
+            engine.leadership.take_part(election.me)
+            await engine.flush()
+        self._applied = engine.applied_index
+        if self._told is None:
+            self._told = self._applied
+        for worker in self._carriers(space):
+            await worker.start()
+            self._workers.append(worker)
+        engine.notices.listeners.append(self._hear)
+        if self._service is not None:
+            engine.notices.carriers.append(self._carry)
+            self._service.listen(self._heard_elsewhere)
+        engine.on_terms.append(self._bell.set)
+        engine.log_grew.listen(self._bell.set)
+        engine.on_stopped.append(self._bell.set)
+        engine.feeds += 1  # what is written comes into the log with its commit
+        if self._wished is ReplicationRole.LEADER:
+            async with self._turn:
+                await self._lead_at_first(election)
+        self._task = asyncio.create_task(self._run(election))
+        self._telling = asyncio.create_task(self._tell_all())
+        self._bell.set()
+
+    async def _found(self) -> "Space":
+        store: Any = self.state_store
+        if hasattr(store, "engine"):
+            space: Space = store
+            space.check_usable()
+            if self._namespace not in (space.name, space.id):
+                raise Invalid(
+                    f"the state store is of {space.name!r}, not of {self._namespace!r}",
+                    path="namespace",
+                )
+            return space
+        found: Space = await store.namespace(self._namespace, create=False)
+        return found
+
+    def _carriers(self, space: "Space") -> list[Any]:
+        if self._pipeline is None:
+            return []
+        name = f"node {self._node}"
+        return [
+            PipelineReceiver(space, self._pipeline, name=name),
+            PipelineEmitter(space, self._pipeline, name=name),
+            NoticeCarrier(space, self._pipeline, name=name),
+        ]
+
+    async def _lead_at_first(self, election: Election) -> None:
+        """Lead as far as that is this node's to say, and nobody else does."""
+        top, engine = election.top, self._space.engine
+        if election.voters:
+            election.deadline = asyncio.get_running_loop().time()
+            if top is None and election.is_voter and self._eligible:
+                await election.stand("elected", is_asking=True)
+            return
+        if top is None:
+            election.check_may_lead()
+            await election.take_lease()
+            await election.stand("manual")
+            self._note_role()
+        elif top.leader == election.me and top.record.actor == engine.actor:
+            await election.take_lease()
+            engine.resume_term(top)
+            election.begin_leading()
+            self._note_role()
+        else:
+            log.warning(
+                "%s does not lead: %s does since; promote it by hand",
+                self._node,
+                top.record.node,
+            )
+
+    async def close(self) -> None:
+        """Take no more part; a leader hands nothing over (see `demote`). Twice does
+        nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for waiting in self._waiting:
+            if not waiting.done.done():
+                waiting.done.set_result(False)
+        if self._task is None:
+            return
+        engine = self._space.engine
+        for task in (self._task, self._telling):
+            assert task is not None
+            if task is not asyncio.current_task():
+                task.cancel()
+                await asyncio.wait([task])
+        with contextlib.suppress(SyncError):
+            if engine.leadership.leading is not None:
+                await engine.end_term()
+        engine.notices.listeners.remove(self._hear)
+        if self._service is not None:
+            engine.notices.carriers.remove(self._carry)
+        engine.on_terms.remove(self._bell.set)
+        engine.log_grew.unlisten(self._bell.set)
+        engine.on_stopped.remove(self._bell.set)
+        engine.feeds -= 1
+        for worker in self._workers:
+            await worker.stop()
+        self._moved.set()
+
+    async def __aenter__(self) -> "LeaderFollowerManager":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("this manager was closed; make another one")
+
+    @property
+    def _space(self) -> "Space":
+        if self._space_ is None:
+            raise Invalid("start the manager first: await manager.start()")
+        return self._space_
+
+    @property
+    def _election(self) -> Election:
+        if self._election_ is None:
+            raise Invalid("start the manager first: await manager.start()")
+        return self._election_
+
+    # --- what it is -----------------------------------------------------------------
+
+    def get_node_id(self) -> str:
+        return self._node
+
+    def get_role(self) -> ReplicationRole:
+        """Return "leader" or "follower", as of now."""
+        leads = self._election_ is not None and self._election_.leading is not None
+        return ReplicationRole.LEADER if leads else ReplicationRole.FOLLOWER
+
+    @property
+    def leader_id(self) -> str | None:
+        """Who leads, as far as it is known here."""
+        top = self._election_.top if self._election_ is not None else None
+        return self._leader_hint if top is None else top.record.node
+
+    @property
+    def term(self) -> int:
+        """The number of the highest term in the log here; 0: there was none."""
+        top = self._election.top
+        return 0 if top is None else top.number
+
+    def is_leader_healthy(self) -> bool:
+        """Whether the leader was heard within `heartbeat_timeout_ms`."""
+        return self._election.is_leader_healthy()
+
+    def staleness_ms(self) -> int | None:
+        """Return for how long something may be missing here; None: it is not known,
+        since nothing proved that all is here after the start."""
+        staleness = self._election.staleness()
+        return None if staleness is None else int(staleness * 1000)
+
+    def is_stale(self) -> bool:
+        """Whether what is read here may be older than `max_staleness_ms`."""
+        staleness = self.staleness_ms()
+        return staleness is None or staleness > self._max_staleness_ms
+
+    def can_participate_in_election(self) -> bool:
+        """Whether this node may be elected, or promoted by hand."""
+        election = self._election
+        may = election.engine.keeper.membership.may(election.me, Ops.LEAD)
+        return self._eligible and may and (election.is_voter or not election.voters)
+
+    def get_leader_state(self) -> LeaderState | None:
+        """Return what a leader knows of its followers; None on a follower."""
+        election = self._election
+        term = election.leading
+        if term is None:
+            return None
+        followers = {name: FollowerInfo(0, 0) for name in self._registered}
+        now = asyncio.get_running_loop().time()
+        for device, known in election.followers.items():
+            followers[known.node] = FollowerInfo(
+                known.heard_ms,
+                known.stored,
+                known.applied,
+                now - known.heard_at <= self._timeout,
+                base32(device),
+                device in election.voters,
+            )
+        durable = election.engine.leadership.durable
+        commit = election.commit if election.voters else durable and durable[1]
+        return LeaderState(
+            election.engine.newest_index,
+            followers,
+            len(followers),
+            max(0, commit or 0),
+            term.number,
+        )
+
+    def get_follower_lag(self, follower_id: str) -> int | None:
+        """Return how many writes a follower has not stored yet, as it reported; None
+        where it is not known, or this is no leader."""
+        state = self.get_leader_state()
+        if state is None or follower_id not in state.followers:
+            return None
+        reported = state.followers[follower_id].last_reported_sequence
+        return max(0, state.current_sequence - reported)
+
+    def get_connected_followers(self) -> list[str]:
+        """Return the followers heard within `heartbeat_timeout_ms`."""
+        state = self.get_leader_state()
+        if state is None:
+            return []
+        return sorted(name for name, f in state.followers.items() if f.is_connected)
+
+    def get_follower_state(self) -> FollowerState | None:
+        """Return how far a follower is; None on a leader."""
+        election = self._election
+        if election.leading is not None:
+            return None
+        end = election.end()[1]
+        now = asyncio.get_running_loop().time()
+        ago = now - election.contact
+        clock = election.engine.clock.now_ms()
+        return FollowerState(
+            election.engine.applied_index,
+            self.is_stale(),
+            end,
+            self.leader_id,
+            0 if ago == float("inf") else clock - int(ago * 1000),
+            self.staleness_ms(),
+            self.term,
+        )
+
+    def get_metrics(self) -> ReplicationMetrics:
+        """Return what happened here since it was made."""
+        return replace(self._metrics)
+
+    async def register_follower(self, follower_id: str) -> None:
+        """Watch a follower by name, also before it was ever heard."""
+        self._check_open()
+        values.check_key(follower_id, "follower_id")
+        self._registered[follower_id] = None
+
+    async def unregister_follower(self, follower_id: str) -> None:
+        """Watch a follower no more; one that still follows comes back with its next
+        report."""
+        self._check_open()
+        self._registered.pop(follower_id, None)
+        followers = self._election.followers
+        for device in [d for d, k in followers.items() if k.node == follower_id]:
+            if device not in self._election.voters:
+                del followers[device]
+
+    def on(self, event: str, handler: Handler) -> None:
+        """Call `handler`, which may be a coroutine function, with each event:
+        "leaderFailed" (once a failure), "leaderChanged", "roleChanged",
+        "eventApplied" (a write of another node took effect here, in order), and
+        "writesRescued". What it raises is logged. Raises `Invalid`."""
+        if event not in EVENTS:
+            raise Invalid(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+        self._handlers[event].append(handler)
+
+    # --- writing --------------------------------------------------------------------
+
+    async def write(
+        self,
+        key: str,
+        value: Any = None,
+        operation: Operation = "update",
+        *,
+        level: Level | None = None,
+        timeout_ms: int = 10_000,
+        client_op_id: str | None = None,
+        strict: bool = False,
+    ) -> LeaderFollowerWriteResult:
+        """Write a key, on a leader; on another node the result says who leads.
+
+        `level`: "local" (this disk), "majority" of the voters, "all" of them, or how
+        many others; by default a majority, where there are voters. With `strict`,
+        creating what is there and changing what is not fail. Safe to cancel: it is
+        written or not, and may be written again with its `client_op_id`. Raises
+        `Invalid` for what cannot be stored.
+        """
+        if operation not in OPERATIONS:
+            raise Invalid(
+                f"there is no operation {operation!r}; there are "
+                f"{', '.join(OPERATIONS)}",
+                path="operation",
+            )
+        name = self._name(key)
+        if self._closed:
+            return self._failed("this manager was closed", MANAGER_CLOSED, client_op_id)
+        election = self._election
+        level = self._checked(level)
+        if election.leading is None or self._drains:
+            return self._refused(client_op_id)
+        engine = self._space.engine
+        repeated = False
+        try:
+            async with self._space.transaction(client_op_id, wait=False) as tx:
+                repeated = tx.repeated
+                problem = None
+                exists = _VALUE in tx[name]
+                if strict and not repeated and operation == "create" and exists:
+                    problem = f"{key} is there already", ALREADY_EXISTS
+                elif strict and not repeated and operation != "create" and not exists:
+                    problem = f"there is no {key}", NOT_FOUND
+                elif operation == "delete":
+                    tx[name].pop(_VALUE, None)
+                    if not exists:
+                        tx[name][_VALUE] = None
+                        del tx[name][_VALUE]
+                else:
+                    tx[name][_VALUE] = value
+            if problem is not None:
+                return self._failed(*problem, client_op_id)
+            term = engine.leadership.leading
+            index = engine.newest_index
+            await tx.receipt
+        except NotLeader:
+            return self._refused(client_op_id)
+        except (Invalid, Refused, Closed):
+            raise
+        except SyncError as error:
+            return self._failed(str(error), STORE_FAILED, client_op_id)
+        actor, seq = tx.receipt.actor, tx.receipt.seq
+        assert actor is not None, "who writes has an actor"
+        if repeated:
+            index = engine.index_of(actor, seq) or index
+        else:
+            self._metrics.events_emitted += 1
+        result = LeaderFollowerWriteResult(
+            True,
+            index,
+            "ok",
+            level,
+            term.number if term is not None else None,
+            self._token_of(index, actor, seq),
+            self._is_queued(),
+            leader_id=self.leader_id,
+            client_op_id=client_op_id,
+        )
+        if level == "local":
+            return result
+        if term is None or (repeated and term.record.actor != actor):
+            term = election.leading
+        if term is None:
+            return self._unknown(result, STALE_LEADER, "another leader goes on")
+        return await self._acknowledged(result, term.id, index, level, timeout_ms)
+
+    def _checked(self, level: Level | None) -> Level:
+        voters = self._election.voters
+        if level is None:
+            return "majority" if voters else "local"
+        if level in ("majority", "all") and not voters:
+            raise Invalid(
+                f"there are no voters, so nothing is acknowledged by {level}: give "
+                "them when the leader is made, or say how many others",
+                path="level",
+            )
+        if not isinstance(level, str):
+            values.check_count(level, "level")
+        elif level not in ("local", "majority", "all"):
+            raise Invalid(
+                'a level is "local", "majority", "all" or how many others',
+                path="level",
+            )
+        return level
+
+    async def _acknowledged(
+        self,
+        result: LeaderFollowerWriteResult,
+        term: EntryId,
+        index: int,
+        level: Level,
+        timeout_ms: int,
+    ) -> LeaderFollowerWriteResult:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                good = await self._until(index, term, level)
+        except TimeoutError:
+            return self._unknown(
+                result, TIMEOUT, f"it is not acknowledged by {level} yet"
+            )
+        if not good:
+            return self._unknown(
+                result, STALE_LEADER, "another leader goes on, or it was closed"
+            )
+        return result
+
+    async def _until(
+        self, index: int, term: EntryId, level: Level, beat: int | None = None
+    ) -> bool:
+        """Wait until others have the log up to an index, and have answered a beat; tell
+        whether this led all the time."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(index, term, level, done, beat)
+        self._waiting.append(waiting)
+        self._settle_waiting()
+        try:
+            return await done
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    def _settle_waiting(self) -> None:
+        election = self._election
+        leading = election.leading
+        left: list[_Waiting] = []
+        for waiting in self._waiting:
+            if waiting.done.done():
+                continue
+            if leading is None or leading.id != waiting.term:
+                waiting.done.set_result(False)
+            elif self._is_reached(election, waiting):
+                waiting.done.set_result(True)
+            else:
+                left.append(waiting)
+        self._waiting = left
+
+    def _is_reached(self, election: Election, waiting: _Waiting) -> bool:
+        if waiting.beat is not None and election.count_heard(waiting.beat) < majority(
+            election.voters
+        ):
+            return False
+        if waiting.level == "majority":
+            return election.commit >= waiting.index
+        if waiting.level == "all":
+            others = [voter for voter in election.voters if voter != election.me]
+            stored = election.count_stored(waiting.index)
+            return stored >= len(others) and election.commit >= waiting.index
+        assert isinstance(waiting.level, int), "local waits for nobody"
+        return election.count_stored(waiting.index) >= waiting.level
+
+    def _is_queued(self) -> bool:
+        engine, election = self._space.engine, self._election
+        if any(worker.health == "healthy" for worker in self._workers[:1]):
+            return False
+        now = asyncio.get_running_loop().time()
+        heard = (now - f.heard_at <= self._timeout for f in election.followers.values())
+        return not engine.channels and not any(heard)
+
+    def _refused(self, client_op_id: str | None) -> LeaderFollowerWriteResult:
+        self._metrics.writes_rejected += 1
+        known = self.leader_id if self.leader_id != self._node else None
+        if self._has_led:
+            why = "This node leads no more. Redirect to leader."
+            return self._failed(why, NOT_LEADER, client_op_id, known)
+        why = "Follower is read-only. Redirect to leader."
+        return self._failed(why, FOLLOWER_READ_ONLY, client_op_id, known)
+
+    def _failed(
+        self,
+        error: str,
+        code: str,
+        client_op_id: str | None,
+        leader_id: str | None = None,
+    ) -> LeaderFollowerWriteResult:
+        return LeaderFollowerWriteResult(
+            False,
+            status="failed",
+            error=error,
+            error_code=code,
+            leader_id=leader_id,
+            client_op_id=client_op_id,
+        )
+
+    def _unknown(
+        self, result: LeaderFollowerWriteResult, code: str, error: str
+    ) -> LeaderFollowerWriteResult:
+        return replace(
+            result,
+            success=False,
+            status="unknown",
+            error=error,
+            error_code=code,
+            leader_id=self.leader_id,
+        )
+
+    def _name(self, key: str) -> DocumentId:
+        return parse_document_id(f"{self._collection}/{key}")
+
+    def _token_of(self, index: int, actor: Any, seq: int) -> str | None:
+        engine = self._space.engine
+        hash16 = engine.keeper.hash16_at(actor, seq)
+        if hash16 is None:
+            return None  # it waits for the next batch: there was very much
+        return self._token(index, hash16)
+
+    def _token(self, index: int, hash16: bytes) -> str:
+        mode = self._space.engine.keeper.terms.mode_id
+        return Token(mode, self.term, index, hash16[:16]).encode()
+
+    # --- reading --------------------------------------------------------------------
+
+    async def read(
+        self,
+        key: str,
+        consistency: Consistency = "any",
+        *,
+        token: str | None = None,
+        max_staleness_ms: int | None = None,
+        timeout_ms: int = 5_000,
+    ) -> Any:
+        """Return the value of a key, or None; what `read_result` returns, without how
+        it came about."""
+        result = await self.read_result(
+            key,
+            consistency,
+            token=token,
+            max_staleness_ms=max_staleness_ms,
+            timeout_ms=timeout_ms,
+        )
+        return result.value
+
+    async def read_result(
+        self,
+        key: str,
+        consistency: Consistency = "any",
+        *,
+        token: str | None = None,
+        max_staleness_ms: int | None = None,
+        timeout_ms: int = 5_000,
+    ) -> ReadResult:
+        """Return the value of a key and how it was read.
+
+        `consistency`: "any" as it is here; "bounded" not older than `max_staleness_ms`
+        (of the manager, if none is given); "strong" what every acknowledged write
+        before has made it, from a leader that a majority has confirmed since. With
+        `token`, nothing older than what the session has seen; waits for it. An empty
+        token begins a session.
+
+        Raises `StaleRead`, `NotLeader` (a strong read elsewhere), `HistoryDiverged`,
+        `Closed`. Safe to cancel.
+        """
+        self._check_open()
+        name = self._name(key)
+        if consistency not in ("any", "bounded", "strong"):
+            raise Invalid('reads are "strong", "bounded" or "any"', path="consistency")
+        engine = self._space.engine
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                if token:
+                    await self._reach(Token.parse(token))
+                if consistency == "strong":
+                    return await self._read_strong(name)
+        except TimeoutError:
+            raise StaleRead(
+                f"what was asked for did not come within {timeout_ms} ms; read from "
+                "the leader, or wait longer",
+                have=engine.applied_index,
+                staleness_ms=self.staleness_ms(),
+            ) from None
+        if consistency == "bounded":
+            bound = self._max_staleness_ms
+            if max_staleness_ms is not None:
+                bound = max_staleness_ms
+            staleness = self.staleness_ms()
+            if staleness is None or staleness > bound:
+                raise StaleRead(
+                    f"what is here may be older than {bound} ms; read from the leader",
+                    have=engine.applied_index,
+                    staleness_ms=staleness,
+                )
+        result = await self._shown(name, consistency)
+        if token is not None and self._election.leading is not None:
+            await engine.flush()  # it shows what has no name yet
+            result = replace(result, token=self._token_of_entry(result.sequence))
+        return result
+
+    async def _shown(self, name: DocumentId, consistency: str) -> ReadResult:
+        document = await self._space.get(name, default=None)
+        engine, election = self._space.engine, self._election
+        leads = election.leading is not None
+        index = engine.newest_index if leads else engine.applied_index
+        return ReadResult(
+            None if document is None else document.get(_VALUE),
+            index,
+            self.staleness_ms(),
+            self._node,
+            consistency,
+            self._token_of_entry(index),
+        )
+
+    def _token_of_entry(self, index: int) -> str | None:
+        """Return what names all up to an entry; None while it is in no batch, or where
+        there is none."""
+        engine = self._space.engine
+        top, keeper = engine.keeper.terms.top, engine.keeper
+        if top is None:
+            return None
+        head = keeper.heads.get(top.record.actor)
+        if head is not None and index == keeper.last_index(top.record.actor):
+            return self._token(index, head.id)
+        entry = engine.entry_at(index)
+        return None if entry is None else self._token(index, entry.id)
+
+    async def _read_strong(self, name: DocumentId) -> ReadResult:
+        election = self._election
+        term = election.leading
+        if term is None:
+            raise NotLeader(leader_id=self.leader_id)
+        while election.engine.applied_index < term.record.index:
+            await self._next()  # what it goes on from takes effect first
+        # What shows may be ahead of what a majority has: it counts once they have it,
+        # and nobody else was elected before it was read.
+        result = await self._shown(name, "strong")
+        if election.voters:
+            beat = election.say_beat(asks=True)
+            if not await self._until(result.sequence, term.id, "majority", beat):
+                raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
+        else:
+            await election.engine.flush()
+        if election.leading is None or election.leading.id != term.id:
+            raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
+        return replace(result, token=self._token_of_entry(result.sequence))
+
+    async def _reach(self, token: Token) -> None:
+        """Wait until what a session has seen shows here."""
+        engine = self._space.engine
+        while True:
+            if token.mode != engine.keeper.terms.mode_id:
+                raise HistoryDiverged("the session's token is of another log")
+            # Before, this node may know less of who leads than the session does.
+            if self.term >= token.term:
+                header = engine.keeper.header_beginning(token.hash16)
+                counts = header is not None and not engine.keeper.terms.void_reason(
+                    header
+                )
+                shows = engine.applied_index >= token.sequence
+                if (header is not None or shows) and not counts and token.sequence:
+                    raise HistoryDiverged(
+                        "what this session has seen was taken back: its leader was "
+                        "deposed before a majority had it"
+                    )
+                if shows:
+                    return
+            await self._next()
+
+    async def _next(self) -> None:
+        self._check_open()
+        self._moved.clear()
+        await self._moved.wait()
+
+    # --- leading by hand ------------------------------------------------------------
+
+    async def promote(
+        self,
+        *,
+        require: Literal["majority", "i_accept_loss"] = "majority",
+        reason: str = "",
+        timeout_ms: int = 10_000,
+    ) -> None:
+        """Make this node the leader, in a new term.
+
+        Where there are voters a majority elects it; without, it leads from now on: two
+        that do so at once both do, until they meet, and what the lesser one wrote goes
+        to the rescue area. `require="i_accept_loss"` leads without a majority, and says
+        who and why (`reason`) in the log. Raises `PromotionFailed`; it leads already
+        where it does.
+        """
+        self._check_open()
+        election = self._election
+        self._space.check_outside()
+        if require not in ("majority", "i_accept_loss"):
+            raise Invalid(
+                'promote requires a "majority", or says "i_accept_loss"', path="require"
+            )
+        if require == "i_accept_loss" and not reason:
+            raise Invalid("who accepts loss says why: reason=...", path="reason")
+        async with self._turn:
+            if election.leading is not None:
+                return
+            election.check_may_lead()
+            before = election.top
+            end = election.end()[1]
+            told = election.told_commit
+            await election.take_lease()
+            self._metrics.elections_started += 1
+            if require == "i_accept_loss":
+                race = await election.stand("forced", reason=reason)
+            else:
+                if election.voters and not election.is_voter:
+                    raise PromotionFailed(
+                        f"{self._node} is no voter (any more): a leader makes it one "
+                        "by add_voter"
+                    )
+                race = await election.stand("manual", is_wished=True, reason=reason)
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while not race.is_over:
+                    await self._next()
+        except TimeoutError:
+            async with self._turn:
+                election.drop_race(race)
+            raise PromotionFailed(
+                "no majority of the voters has answered; nothing changed. Where they "
+                'are lost for good: promote(require="i_accept_loss", reason=...)'
+            ) from None
+        if race.error is not None:
+            raise PromotionFailed(str(race.error)) from race.error
+        self._metrics.promotions += 1
+        if before is not None:
+            self._metrics.writes_missing = max(0, told - end)
+        self._note_role()
+        self._bell.set()
+
+    async def demote(
+        self,
+        *,
+        handoff: bool | None = None,
+        timeout_ms: int = 10_000,
+    ) -> None:
+        """Make this leader a follower.
+
+        With `handoff` (by default where there are voters and one of them is there)
+        another one has all that was written, and leads, when this returns. Raises
+        `PromotionFailed` where nobody took over in time: it leads on. A follower stays
+        one.
+        """
+        self._check_open()
+        election = self._election
+        self._space.check_outside()
+        term = election.leading
+        if term is None:
+            return
+        if handoff is None:
+            handoff = bool(election.voters) and election.best_successor() is not None
+        if handoff:
+            await self._hand_over(election, timeout_ms)
+        else:
+            async with self._turn:
+                await election.engine.end_term()
+                election.deadline += self._timeout  # others first
+        self._metrics.demotions += 1
+        self._note_role()
+        self._bell.set()
+
+    async def _hand_over(self, election: Election, timeout_ms: int) -> None:
+        engine, term = election.engine, election.leading
+        assert term is not None, "who leads hands over"
+        self._drains = True  # no more writes
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await engine.flush()
+                while True:
+                    found = election.best_successor()
+                    if found is not None and found[1].stored >= engine.newest_index:
+                        break
+                    await self._next()
+                mode = engine.keeper.terms.mode_id
+                device = found[0]
+                election.say(TakeOver(mode, term.number, self._node), device)
+                while election.top is None or election.top.id == term.id:
+                    await self._next()
+        except TimeoutError:
+            raise PromotionFailed(
+                "nobody took over in time; this node leads on"
+            ) from None
+        finally:
+            self._drains = False
+
+    # --- voters ---------------------------------------------------------------------
+
+    def get_voters(self) -> list[str]:
+        """Return the ids of the devices whose majority decides."""
+        return [base32(voter) for voter in self._election.voters]
+
+    async def add_voter(self, device: str, *, timeout_ms: int = 10_000) -> None:
+        """Let a device vote from now on: a follower that has nearly all, one at a time.
+
+        Raises `PromotionFailed` where the voters before do not agree, `NotLeader`."""
+        added = parse_device_id(device)
+        known = self._election.followers.get(added)
+        if known is None or self._election.engine.newest_index - known.stored > 1_000:
+            raise PromotionFailed(
+                "a new voter follows first, until it has nearly all of the log"
+            )
+        voters = self._election.voters
+        if added not in voters:
+            await self._change_voters((*voters, added), timeout_ms)
+
+    async def remove_voter(self, device: str, *, timeout_ms: int = 10_000) -> None:
+        """Let a device vote no more; raises as `add_voter` does."""
+        removed = parse_device_id(device)
+        left = tuple(v for v in self._election.voters if v != removed)
+        if left != self._election.voters:
+            await self._change_voters(left, timeout_ms)
+
+    async def _change_voters(
+        self, voters: tuple[DeviceId, ...], timeout_ms: int
+    ) -> None:
+        """A term of its own, with other voters; what was written stays."""
+        self._check_open()
+        election = self._election
+        term = election.leading
+        if term is None:
+            raise NotLeader(leader_id=self.leader_id)
+        self._drains = True
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                # Nothing of an earlier term may be undecided: Raft, section 4.1.
+                index = election.engine.newest_index
+                if election.voters and not await self._until(
+                    index, term.id, "majority"
+                ):
+                    raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
+                async with self._turn:
+                    await election.engine.end_term()
+                    race = await election.stand("voters", is_wished=True, voters=voters)
+                while not race.is_over:
+                    await self._next()
+        except TimeoutError:
+            async with self._turn:
+                if election.leading is None:
+                    await election.stand("manual", is_wished=True)
+            raise PromotionFailed("the voters did not agree in time") from None
+        finally:
+            self._drains = False
+            self._bell.set()
+        if race.error is not None:
+            raise PromotionFailed(str(race.error)) from race.error
+
+    # --- what goes on ---------------------------------------------------------------
+
+    def _hear(self, author: DeviceId, body: bytes) -> None:
+        self._inbox.append((author, body))
+        self._bell.set()
+
+    def _carry(self, notice: Notice) -> None:
+        assert self._service is not None, "it carries where there is one"
+        self._service.send(encode_notice(notice))
+
+    def _heard_elsewhere(self, raw: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            self._space.engine.notices.hear(decode_notice(raw))
+
+    async def _run(self, election: Election) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(election.next_time()):
+                    await self._bell.heard()
+            try:
+                self._space.check_usable()
+                async with self._turn:
+                    await self._step(election)
+            except Closed:
+                return
+            except SyncError as error:
+                log.warning("%s: %s", self._node, error)
+                await asyncio.sleep(0.1)
+            except Exception:
+                log.exception("%s: a bug", self._node)
+                await asyncio.sleep(1)
+            self._moved.set()
+
+    async def _step(self, election: Election) -> None:
+        """Do all that is to do now."""
+        engine = election.engine
+        if engine.leadership.ballot.mode != engine.keeper.terms.mode_id:
+            if not engine.keeper.terms.has_leader:
+                self._inbox.clear()
+                return
+            engine.leadership.take_part(election.me)
+            election.wait_anew()
+            await engine.flush()
+        await engine.hide_undecided()
+        while self._inbox:
+            author, body = self._inbox.popleft()
+            try:
+                said: Spoken = decode(body)
+            except ValueError:
+                continue
+            await election.hear(author, said)
+        await election.on_time()
+        if election.advance():
+            election.tell_commit()
+        self._note_role()
+        self._note_leader(election)
+        election.note_applied()
+        self._note_applied(election)
+        election.report()
+        self._settle_waiting()
+
+    def _note_role(self) -> None:
+        role = self.get_role()
+        if role is not self._role:
+            self._role = role
+            self._has_led |= role is ReplicationRole.LEADER
+            self._queue_event("roleChanged", RoleChanged(role, self.term))
+
+    def _note_leader(self, election: Election) -> None:
+        top = election.top
+        if top is None:
+            return
+        if top.id != self._known_top:
+            self._known_top = top.id
+            self._told_failed = False
+            if election.leading is None:
+                # Somebody was elected: he has the time-out to be heard.
+                now = asyncio.get_running_loop().time()
+                election.contact = max(election.contact, now)
+                election.deadline = max(election.deadline, now + self._timeout)
+            record = top.record
+            self._queue_event(
+                "leaderChanged",
+                LeaderChanged(record.node, top.number, record.how, record.reason),
+            )
+        if election.is_leader_healthy():
+            self._told_failed = False
+        elif not self._told_failed and top.leader != election.me:
+            self._told_failed = True
+            self._queue_event("leaderFailed", LeaderFailed(top.record.node, top.number))
+
+    def _note_applied(self, election: Election) -> None:
+        if election.leading is not None:
+            self._applied = self._told = election.engine.newest_index
+            return
+        applied = election.engine.applied_index
+        if applied > self._applied:
+            self._metrics.events_applied += applied - self._applied
+        self._applied = applied
+        assert self._told is not None, "it was started"
+        if applied < self._told:
+            self._told = applied  # some of it was taken back
+        if applied > self._told:
+            self._told_bell.set()
+
+    def _queue_event(self, event: str, what: Any) -> None:
+        if self._handlers[event]:
+            self._queue.append((event, what))
+            self._told_bell.set()
+
+    async def _tell_all(self) -> None:
+        """Call the handlers, one event after the other."""
+        while True:
+            await self._told_bell.heard()
+            while self._queue:
+                event, what = self._queue.popleft()
+                await self._tell(event, what)
+            if self._handlers["eventApplied"]:
+                for sequence, change in self._applied_since():
+                    await self._tell("eventApplied", EventApplied(sequence, change))
+                    self._told = sequence
+                    while self._queue:
+                        await self._tell(*self._queue.popleft())
+            else:
+                self._told = self._applied
+
+    def _applied_since(self) -> list[tuple[int, Change]]:
+        """Return the next writes that took effect and were not told."""
+        engine = self._space.engine
+        assert self._told is not None, "it was started"
+        found: list[tuple[int, Change]] = []
+        for at, batch in engine.entries_from(self._told + 1, ENTRIES_A_TURN):
+            changes = feed.told(engine.keeper, at - 1, at, batch)
+            first = batch.header.term_index - len(changes) + 1
+            for index, change in enumerate(changes, first):
+                if self._told < index <= self._applied:
+                    found.append((index, change))
+        if found and found[-1][0] < self._applied:
+            self._told_bell.set()
+        return found
+
+    async def _tell(self, event: str, what: Any) -> None:
+        for handler in list(self._handlers[event]):
+            try:
+                told = handler(what)
+                if inspect.isawaitable(told):
+                    await told
+            except Exception:
+                log.exception("a handler of %s failed", event)

@@ -1,0 +1,217 @@
+"""What a namespace with a leader keeps besides its log: its ballot, and what it shows.
+
+The log says which terms there are (`log.terms`). A ballot says how far this device has
+gone in electing the next one, and is on disk before anybody hears of it. Entries of a
+leader take effect here once a majority of the voters has them, so that nobody is shown
+what the next leader may not know of; where there are no voters, as they come.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from syncengine.ids import ActorId, DeviceId, EntryId
+from syncengine.log.batch import Header
+from syncengine.log.terms import BESIDE, DEPOSED, NO_MODE, OPEN, Term
+from syncengine.replication.keeper import Keeper
+from syncengine.storage.sql import statements as sql
+from syncengine.storage.store import Writes
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """How far this device has gone in a mode.
+
+    Invariants: `number` never goes back; in one number there is one vote.
+    """
+
+    mode: EntryId = NO_MODE
+    number: int = 0
+    """The highest term that this device has heard of from one it trusts"""
+    voted_for: DeviceId | None = None
+    shown: int = 0
+    """Up to which index entries may take effect here"""
+    may_vote: bool = True
+    """Not where it may have voted before and does not know it any more"""
+
+
+class Sealed(NamedTuple):
+    """What the header of a leader's next batch says."""
+
+    term: int
+    last: int
+    """The index of the entry before it"""
+
+
+class Leadership:
+    """A namespace's part in having a leader. Kept by `Namespace`."""
+
+    def __init__(self, keeper: Keeper):
+        self._keeper = keeper
+        self.ballot = Ballot()
+        self.leading: Term | None = None
+        """The term in which this replica leads now"""
+        self.durable: tuple[Term, int] | None = None
+        """The highest term, and the index of its last entry, on this disk"""
+        self._writing: tuple[Term, int] | None = None
+        self._is_changed = False
+
+    def load(self) -> None:
+        """Read the ballot; whoever led asks again whether he does."""
+        rows = self._keeper.store.read(sql.BALLOT, self._keeper.ns)
+        self.ballot = Ballot()
+        if rows:
+            mode, number, voted_for, shown, may_vote = rows[0]
+            self.ballot = Ballot(mode, number, voted_for, shown, bool(may_vote))
+        self.leading = None
+        self._is_changed = False
+        self.durable = self._writing = self._end()
+
+    def _end(self) -> tuple[Term, int] | None:
+        top = self._keeper.terms.top
+        return None if top is None else (top, self._keeper.last_index(top.record.actor))
+
+    def committed(self) -> None:
+        self.durable = self._writing
+
+    def collect(self, writes: Writes) -> None:
+        if self._keeper.membership.modes:
+            self._writing = self._end()
+        if self._is_changed:
+            self._is_changed = False
+            ballot = self.ballot
+            writes.add(
+                sql.PUT_BALLOT,
+                self._keeper.ns,
+                *(ballot.mode, ballot.number, ballot.voted_for, ballot.shown),
+                ballot.may_vote,
+            )
+
+    def fence(self, writes: Writes) -> None:
+        """Make the commit fail unless this is still the leader's term: whoever wakes
+        up after another was elected writes nothing as a leader."""
+        if self.leading is not None:
+            ns = self._keeper.ns
+            writes.finish(sql.FENCE, ns, ns, self.leading.number)
+
+    # --- the ballot -------------------------------------------------------------------
+
+    @property
+    def current(self) -> Ballot:
+        """The ballot in the present mode."""
+        mode = self._keeper.terms.mode
+        if mode is None or self.ballot.mode == mode[0]:
+            return self.ballot
+        return Ballot(mode[0])
+
+    def set(
+        self,
+        *,
+        number: int | None = None,
+        voted_for: DeviceId | None = None,
+        shown: int | None = None,
+        may_vote: bool | None = None,
+    ) -> None:
+        """Change the ballot with the next commit; a new number has no vote yet."""
+        ballot = self.current
+        if number is not None and number != ballot.number:
+            assert number > ballot.number, "a term never comes back"
+            ballot = replace(ballot, number=number, voted_for=None)
+        if voted_for is not None:
+            assert ballot.voted_for in (None, voted_for), "one vote in a term"
+            ballot = replace(ballot, voted_for=voted_for)
+        if shown is not None:
+            ballot = replace(ballot, shown=shown)
+        if may_vote is not None:
+            ballot = replace(ballot, may_vote=may_vote)
+        if ballot != self.ballot:
+            self.ballot, self._is_changed = ballot, True
+
+    def take_part(self, me: DeviceId) -> None:
+        """Keep a ballot from now on: entries are shown when a majority has them.
+
+        A voter who has none of a mode that has had leaders was wiped. What it voted it
+        does not know any more, so it votes no more until it was no voter for a while.
+        """
+        terms = self._keeper.terms
+        top = terms.top
+        is_first = self.ballot.mode != self.current.mode or self.ballot.mode == NO_MODE
+        if is_first and top is not None and me in terms.voters:
+            self.set(may_vote=False)
+        self.set(number=max(self.current.number, top.number if top is not None else 0))
+
+    def forget_votes(self) -> None:
+        """It was restored from a backup: it may have voted since."""
+        if self.ballot.mode != NO_MODE:
+            self.set(may_vote=False)
+
+    def heed_terms(self, me: DeviceId, before: Mapping[ActorId, int]) -> None:
+        """Know of the highest term in the log, and show nothing of what is behind the
+        place where it left the log of before, whose cuts were these, until a majority
+        has it."""
+        keeper = self._keeper
+        top = keeper.terms.top
+        if self.ballot.mode == NO_MODE or top is None:
+            return
+        self.set(number=max(self.current.number, top.number))
+        if me not in top.record.voters:
+            self.set(may_vote=True)
+        common = (
+            min(before[actor], cut, keeper.last_index(actor))
+            for actor, cut in keeper.terms.cuts.items()
+            if actor in before
+        )
+        shown = self.current.shown
+        self.set(shown=min(shown, max(common, default=shown)))
+
+    # --- what counts ------------------------------------------------------------------
+
+    def is_held(self, header: Header) -> bool:
+        """Tell whether an entry waits until a majority is known to have it."""
+        terms, shown = self._keeper.terms, self.shown_max
+        return (
+            bool(header.term)
+            and shown is not None
+            and header.term_index > shown
+            and header.actor in terms.cuts
+            and terms.void_reason(header) is None
+        )
+
+    @property
+    def shown_max(self) -> int | None:
+        """Up to which index entries may show here; None: all may."""
+        if self.leading is not None or self.ballot.mode == NO_MODE:
+            return None
+        if not self._keeper.terms.voters:
+            return None  # there is no majority to wait for
+        return self.current.shown
+
+    def void_of_own(self, actor: ActorId) -> str | None:
+        """Return why what `actor`, of this replica, has not sealed yet has no
+        effect."""
+        terms = self._keeper.terms
+        term = terms.term_of(actor)
+        if term is not None:
+            return None if terms.cuts.get(actor) == OPEN else DEPOSED
+        return BESIDE if terms.has_leader else None
+
+    def sealing(self, actor: ActorId) -> Sealed | None:
+        """Return what the next batch of `actor` says, if it is a leader's."""
+        term = self._keeper.terms.term_of(actor)
+        if term is None:
+            return None
+        return Sealed(term.number, self._keeper.last_index(actor))
+
+    def verdicts(self, applied: Mapping[ActorId, int]) -> dict[ActorId, object]:
+        """Return, for actors applied up to a seq, what of that counts: to be compared
+        with what it is after entries came in."""
+        keeper = self._keeper
+        found: dict[ActorId, object] = {}
+        for actor, seq in applied.items():
+            if keeper.terms.term_of(actor) is None:
+                found[actor] = keeper.terms.spans_beside(actor, seq)
+                continue
+            batches = keeper.batches_at(actor, seq)
+            index = max((batch.header.term_index for batch in batches), default=0)
+            found[actor] = min(index, keeper.terms.cuts.get(actor, 0))
+        return found

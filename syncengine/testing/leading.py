@@ -1,0 +1,481 @@
+"""The story of a leader and its voters: who leads changes all the time, and nothing
+that a majority acknowledged is ever lost.
+
+Checked are L1 (one leader a term), L2 (one log), L3 and D1 (what was acknowledged is in
+every later log, at its place), L4 (strong reads are linearizable), L5 (what is in no
+log is void everywhere), O2 (sessions), B3 (what failed has no effect) and C1. `judge`
+knows nothing of the engine but the ids in the log.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from syncengine.errors import HistoryDiverged, SyncError
+from syncengine.replication import feed
+from syncengine.replication.leader_follower import LeaderFollowerManager
+from syncengine.testing.world import Invariant, Node, World, assert_converged
+from syncengine.trust.entry import Kind
+
+NAMES = ("ann", "bob", "cyd", "dee", "eve")
+CLIENTS = 4
+KEYS = ("x", "y", "z")
+
+SECONDS_MIN = 90.0
+ELECTIONS_MIN = 3
+WRITES_MIN = 30
+
+FAULTS = (
+    *("crash", "crash", "isolate", "isolate", "deaf", "pause", "bridge", "split"),
+    *("clock", "full", "cut", "hand over"),
+)
+
+# What is waited for until one leads who can.
+LEADER_SECONDS = 120.0
+
+
+@dataclass
+class Done:
+    """An operation of a client, as it saw it."""
+
+    client: int
+    kind: Literal["write", "strong", "session"]
+    key: str
+    began: float
+    ended: float
+    name: str = ""
+    """Of a write: its client operation id"""
+    status: str = "ok"
+    value: Any = None
+    sequence: int = 0
+    floor: int = 0
+    """What the client had seen before"""
+
+
+async def led(world: World) -> None:
+    """Three or five voters, each linked with each, and all that can go wrong."""
+    chance = world.random
+    names = NAMES[: chance.choice((3, 3, 5))]
+    story = _Story(world, names)
+    await story.found()
+    until = world.loop.now + chance.uniform(SECONDS_MIN, SECONDS_MIN + 30)
+    clients = [
+        asyncio.ensure_future(story.client(number, until)) for number in range(CLIENTS)
+    ]
+    trouble = asyncio.ensure_future(story.trouble(until))
+    watcher = asyncio.ensure_future(story.watch())
+    await asyncio.gather(trouble, *clients)
+    watcher.cancel()
+    await story.ended()
+    await story.heal()
+    await story.one_leads()
+    await assert_converged(world)
+    chain = story.chain()
+    judge(story.history, chain)
+    await story.check_logs(chain)
+    report = world.report
+    report.transactions = sum(done.status == "ok" for done in story.history)
+    report.elections = len(story.terms) - 1
+    if (
+        report.elections < ELECTIONS_MIN
+        or report.transactions < WRITES_MIN
+        or world.loop.now < SECONDS_MIN
+    ):
+        raise AssertionError(f"this seed proves too little: {report}")
+
+
+def judge(history: list[Done], chain: list[str | None]) -> None:
+    """Check what clients saw against the log that came of it: the client operation id
+    of each entry, from index 1 on. Raises `Invariant`."""
+    named = [name for name in chain if name is not None]
+    if len(set(named)) != len(named):
+        raise Invariant("D2", "a write is in the log twice")
+    writes = {done.name: done for done in history if done.kind == "write"}
+    for done in writes.values():
+        place = done.sequence - 1
+        if done.status == "ok" and (place >= len(chain) or chain[place] != done.name):
+            raise Invariant("L3", f"{done.name} was acknowledged and is not in the log")
+        if done.status == "failed" and done.name in named:
+            raise Invariant("B3", f"{done.name} failed and is in the log")
+    for done in history:
+        if done.kind == "write":
+            continue
+        if done.sequence > len(chain):
+            raise Invariant("L4", f"a read saw {done.sequence}, which is not there")
+        expected = None
+        for name in chain[: done.sequence]:
+            if name is not None and writes[name].key == done.key:
+                expected = writes[name].value
+        if done.value != expected:
+            raise Invariant(
+                "L4", f"a {done.kind} read of {done.key} at {done.sequence} saw "
+                f"{done.value!r}, and not {expected!r}"
+            )  # fmt: skip
+    _check_order([done for done in history if done.status == "ok"])
+    for done in history:
+        if done.status == "ok" and done.sequence < done.floor:
+            raise Invariant(
+                "O2", f"client {done.client} saw {done.sequence} after {done.floor}"
+            )
+
+
+def _check_order(history: list[Done]) -> None:
+    """What ended before another began has no higher place in the log."""
+    strong = [done for done in history if done.kind != "session"]
+    moments = sorted(
+        [(done.began, 0, done) for done in strong]
+        + [(done.ended, 1, done) for done in strong],
+        key=lambda moment: moment[:2],
+    )
+    newest = 0
+    least: dict[int, int] = {}
+    for _, is_end, done in moments:
+        if not is_end:
+            least[id(done)] = newest
+            continue
+        before = least[id(done)]
+        if done.sequence < before or (done.kind == "write" and done.sequence <= before):
+            raise Invariant(
+                "L4", f"{done.kind} at {done.sequence}, after one at {before} had ended"
+            )
+        newest = max(newest, done.sequence)
+
+
+@dataclass
+class _Session:
+    token: str | None = None
+    sequence: int = 0
+
+    def saw(self, token: str | None, sequence: int) -> None:
+        if token is not None and sequence >= self.sequence:
+            self.token, self.sequence = token, sequence
+
+
+class _Story:
+    def __init__(self, world: World, names: tuple[str, ...]):
+        self.world = world
+        self.names = names
+        self.managers: dict[str, LeaderFollowerManager] = {}
+        self.history: list[Done] = []
+        self.terms: dict[tuple[int, bytes], str] = {}
+        self.starting: set[str] = set()
+        self._tasks: list[asyncio.Future[None]] = []
+
+    # --- machines ---------------------------------------------------------------------
+
+    async def found(self) -> None:
+        world = self.world
+        founder = await world.replica(self.names[0])
+        assert founder.replica is not None
+        await founder.wait(founder.replica.namespace("home"))
+        invite = await founder.wait(founder.space.invite("lead", uses=len(self.names)))
+        voters = [founder.replica.id]
+        for name in self.names[1:]:
+            node = await world.replica(name)
+            assert node.replica is not None
+            await node.wait(node.replica.join(str(invite), name="home"))
+            voters.append(node.replica.id)
+        for name in self.names:
+            await self._link(world.nodes[name])
+        for name in self.names:
+            await self._manage(world.nodes[name], voters)
+        await self.one_leads()
+
+    async def _link(self, node: Node) -> None:
+        """Dial those who come before: so each pair has one link."""
+        for name in self.names[: self.names.index(node.name)]:
+            host = self.world.nodes[name]
+            if node.is_up and host.is_up:
+                await node.connect(host)
+        for name in self.names[self.names.index(node.name) + 1 :]:
+            other = self.world.nodes[name]
+            is_ready = other.is_up and other.replica is not None
+            if is_ready and node.is_up and not self._dials(other, node):
+                await other.connect(node)
+
+    def _dials(self, node: Node, host: Node) -> bool:
+        return any(link.address.url == f"ws://{host.name}" for link in node.links)
+
+    async def _manage(self, node: Node, voters: list[str]) -> None:
+        if not node.is_up:
+            return
+        manager = LeaderFollowerManager(
+            node.name,
+            "leader" if node.name == self.names[0] else "follower",
+            None,
+            node.space,
+            "home",
+            voters=voters,
+        )
+        self.managers[node.name] = manager
+        await node.wait(manager.start())
+
+    async def start(self, name: str) -> None:
+        node = self.world.nodes[name]
+        if node.is_up or name in self.starting:
+            return
+        self.starting.add(name)
+        try:
+            node.disk.full = False
+            await node.start()
+            await self._link(node)
+            await self._manage(node, [])
+        finally:
+            self.starting.discard(name)
+
+    def leader(self) -> str | None:
+        """Return who leads by his own word, in the highest term."""
+        found = [
+            (manager.term, name)
+            for name, manager in self.managers.items()
+            if self._works(name) and manager.get_role() == "leader"
+        ]
+        return max(found)[1] if found else None
+
+    def _works(self, name: str) -> bool:
+        node, manager = self.world.nodes[name], self.managers.get(name)
+        if manager is None or not node.is_up or node.life.paused:
+            return False
+        return (
+            manager._election_ is not None
+            and manager._space_ is not None
+            and (manager._space_._replica is node.replica)
+        )
+
+    async def one_leads(self) -> None:
+        deadline = self.world.loop.now + LEADER_SECONDS
+        while self.world.loop.now < deadline:
+            self.world.check_failures()
+            name = self.leader()
+            if name is not None:
+                done = await self._write(-1, name, self.world.random.choice(KEYS))
+                if done.status == "ok":
+                    return
+            await asyncio.sleep(1)
+        raise Invariant("B2", f"nobody leads within {LEADER_SECONDS:.0f} s")
+
+    # --- clients ----------------------------------------------------------------------
+
+    async def client(self, number: int, until: float) -> None:
+        world, chance = self.world, self.world.random
+        seen = _Session()
+        while world.loop.now < until:
+            await asyncio.sleep(chance.expovariate(0.8))
+            world.check_failures()
+            name = self.leader() if chance.random() < 0.8 else None
+            name = name or chance.choice(self.names)
+            if not self._works(name):
+                continue
+            key = chance.choice(KEYS)
+            roll = chance.random()
+            if roll < 0.5:
+                await self._write(number, name, key, seen)
+            elif roll < 0.75:
+                await self._read(number, name, key, "strong", seen)
+            else:
+                anywhere = chance.choice(self.names)
+                if self._works(anywhere):
+                    await self._read(number, anywhere, key, "session", seen)
+
+    _count = 0
+
+    async def _write(
+        self, client: int, name: str, key: str, seen: "_Session | None" = None
+    ) -> Done:
+        self._count += 1
+        node, manager = self.world.nodes[name], self.managers[name]
+        op = f"op{self._count}"
+        done = Done(client, "write", key, self.world.loop.now, 0, op, "unknown", op)
+        self.history.append(done)
+        try:
+            result = await node.wait(manager.write(key, op, client_op_id=op))
+        except SyncError:
+            result = None
+        done.ended = self.world.loop.now
+        if result is not None:  # else it crashed: nobody knows
+            done.status, done.sequence = result.status, result.sequence or 0
+            self.world.trace(op, result.status)
+            if seen is not None and result.status == "ok":
+                seen.saw(result.token, done.sequence)
+        return done
+
+    async def _read(
+        self,
+        client: int,
+        name: str,
+        key: str,
+        kind: Literal["strong", "session"],
+        seen: "_Session",
+    ) -> None:
+        node, manager = self.world.nodes[name], self.managers[name]
+        done = Done(client, kind, key, self.world.loop.now, 0, floor=seen.sequence)
+        token = seen.token or ""
+        strong = kind == "strong"
+        if not strong and manager.get_role() == "leader":
+            strong = True  # what a leader shows may be in no later log
+        try:
+            result = await node.wait(
+                manager.read_result(
+                    key, "strong" if strong else "any", token=token, timeout_ms=8_000
+                )
+            )
+        except HistoryDiverged:
+            raise Invariant("O2", "what a majority has was taken back") from None
+        except SyncError:  # stale, not the leader, closed
+            return
+        if result is None or (not strong and manager.get_role() == "leader"):
+            return
+        done.ended = self.world.loop.now
+        done.value, done.sequence = result.value, result.sequence
+        self.history.append(done)
+        seen.saw(result.token, done.sequence)
+
+    # --- trouble ----------------------------------------------------------------------
+
+    async def trouble(self, until: float) -> None:
+        world, chance = self.world, self.world.random
+        while world.loop.now < until or len(self.terms) - 1 < ELECTIONS_MIN:
+            await asyncio.sleep(chance.uniform(4, 16))
+            if world.loop.now > until + 240:
+                return
+            victim = self.leader() if chance.random() < 0.75 else None
+            victim = victim or chance.choice(self.names)
+            what = chance.choice(FAULTS)
+            world.trace(what, victim)
+            await self._strike(what, victim)
+
+    async def _strike(self, what: str, victim: str) -> None:
+        world, chance = self.world, self.world.random
+        node, network = world.nodes[victim], world.network
+        others = [name for name in self.names if name != victim]
+        later = chance.uniform(4, 25)
+        match what:
+            case "crash" if node.is_up and victim not in self.starting:
+                world.loop.resume(node.life)
+                node.crash()
+                self._begin(self._restart(victim, later))
+            case "isolate":
+                for other in others:
+                    network.part(victim, other)
+                world.loop.call_later(later, network.heal)
+            case "bridge" | "split":
+                side = others[: len(self.names) // 2]
+                rest = [name for name in others if name not in side]
+                if what == "split":
+                    side = [*side, victim] if chance.random() < 0.5 else side
+                    rest = [name for name in self.names if name not in side]
+                for one in side:
+                    for two in rest:
+                        network.part(one, two)
+                world.loop.call_later(later, network.heal)
+            case "deaf":
+                for other in others:
+                    network.deaf.add(
+                        (victim, other) if chance.random() < 0.7 else (other, victim)
+                    )
+                world.loop.call_later(later, network.heal)
+            case "pause" if node.is_up:
+                node.life.paused = True
+                life = node.life
+                world.loop.call_later(later, world.loop.resume, life)
+            case "clock":
+                node.clock.skew_ms += chance.choice((-3_600_000, 3_600_000, 50_000))
+            case "full" if victim not in self.starting:
+                node.disk.full = True
+                world.loop.call_later(chance.uniform(0.1, 6), _free, node.disk)
+            case "hand over" if self._works(victim):
+                self._begin(self._hand_over(victim))
+            case _:
+                network.cut_one()
+
+    def _begin(self, what: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.ensure_future(what))
+
+    async def ended(self) -> None:
+        """Wait for all that was begun, and raise what it raised."""
+        await asyncio.gather(*self._tasks)
+
+    async def _restart(self, name: str, later: float) -> None:
+        await asyncio.sleep(later)
+        await self.start(name)
+
+    async def _hand_over(self, name: str) -> None:
+        with contextlib.suppress(SyncError):  # nobody took over
+            await self.world.nodes[name].wait(self.managers[name].demote())
+
+    async def watch(self) -> None:
+        """L1 all the time."""
+        while True:
+            await asyncio.sleep(1.3)
+            self._check_terms()
+
+    def _check_terms(self) -> None:
+        numbers: dict[int, bytes] = {}
+        for node in self.world.replicas():
+            if node.replica is None or not node.replica.spaces():
+                continue
+            for name, record in node.space.engine.keeper.membership.terms.items():
+                if numbers.setdefault(record.number, name) != name:
+                    raise Invariant("L1", f"two lead in term {record.number}")
+                self.terms[record.number, name] = record.node
+
+    async def heal(self) -> None:
+        world = self.world
+        world.network.heal()
+        weather = world.network.weather
+        weather.drop = weather.duplicate = weather.reorder = weather.delay_tail = 0.0
+        for name in self.names:
+            node = world.nodes[name]
+            node.disk.full = False
+            node.clock.skew_ms, node.clock.rate = 0, 1.0
+            if node.is_up:
+                world.loop.resume(node.life)
+        for name in self.names:
+            await self.start(name)
+
+    # --- at the end -------------------------------------------------------------------
+
+    def chain(self) -> list[str | None]:
+        """Return the client operation ids of the log, as one node has it."""
+        engine = self.world.nodes[self.names[0]].space.engine
+        chain: list[str | None] = []
+        while found := engine.entries_from(len(chain) + 1, 100):
+            for position, batch in found:
+                changes = feed.told(engine.keeper, position - 1, position, batch)
+                chain += [change.operation_id for change in changes]
+        return chain
+
+    async def check_logs(self, chain: list[str | None]) -> None:
+        """L2, L5: everywhere the same entries count, and all others are void."""
+        self._check_terms()
+        for node in self.world.replicas():
+            engine = node.space.engine
+            await node.wait(engine.flush())  # the file is asked
+            if engine.applied_index != len(chain):
+                raise Invariant("L2", f"{node.name} shows {engine.applied_index}")
+            left = engine.keeper.store.read(
+                "SELECT count(*) FROM _sync_log l WHERE kind = 0 AND NOT EXISTS "
+                "(SELECT 1 FROM _sync_void v WHERE v.batch = l.id) AND ns = ? "
+                "AND actor IN (SELECT actor FROM _sync_actor)",
+                engine.ns,
+            )
+            counted = 0
+            index = 1
+            while found := engine.entries_from(index, 100):
+                counted += len(found)
+                index = found[-1][1].header.term_index + 1
+            if left[0][0] != counted:
+                raise Invariant(
+                    "L5",
+                    f"{node.name}: {left[0][0]} batches count, {counted} in the log",
+                )
+            if engine.keeper.store.read(
+                "SELECT 1 FROM _sync_log WHERE kind = ?", Kind.FORK
+            ):
+                raise Invariant("D1", "an honest leader was taken for a forger")
+
+
+def _free(disk: Any) -> None:
+    disk.full = False
