@@ -117,6 +117,7 @@ if TYPE_CHECKING:
     from syncengine.replication.past import Past
     from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
     from syncengine.replication.replica import Opening, Replica
+    from syncengine.replication.rescue import Rescue, Rescued
     from syncengine.replication.space import Found, Space
     from syncengine.replication.subscriber import EventSubscriber, SubscriberMetrics
     from syncengine.replication.transaction import Receipt, Transaction
@@ -208,6 +209,8 @@ _HOMES = {
     "Undoing": "syncengine.replication.undo",
     "Difference": "syncengine.documents.comparing",
     "Conflict": "syncengine.replication.history",
+    "Rescue": "syncengine.replication.rescue",
+    "Rescued": "syncengine.replication.rescue",
     "LostValue": "syncengine.replication.history",
     "Why": "syncengine.replication.history",
     "Passage": "syncengine.replication.history",
@@ -304,6 +307,8 @@ __all__ = [
     "Renamed",
     "Replica",
     "ReplicationRole",
+    "Rescue",
+    "Rescued",
     "Resolution",
     "Searchable",
     "Set",

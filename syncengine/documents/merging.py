@@ -33,6 +33,8 @@ class Three(NamedTuple):
     now: View
     is_own: Callable[[ActorId], bool]
     """Whether an actor is of the device that does this"""
+    is_over: bool = False
+    """Whether to write over what somebody wrote meanwhile"""
 
     def equal(self, was: Entry | None, is_: Entry | None) -> bool:
         """Whether the same shows, before and after, in an entry."""
@@ -41,14 +43,20 @@ class Three(NamedTuple):
 
 
 def merge(
-    before: View, after: View, now: View, is_own: Callable[[ActorId], bool]
+    before: View,
+    after: View,
+    now: View,
+    is_own: Callable[[ActorId], bool],
+    *,
+    is_over: bool = False,
 ) -> None:
-    """Do to `now` what makes `after` of `before`.
+    """Do to `now` what makes `after` of `before`; with `is_over` also where somebody
+    wrote over it meanwhile.
 
     What is to be taken out of a map, or deleted, stays where others than `is_own`
     edited inside.
     """
-    three = Three(before, after, now, is_own)
+    three = Three(before, after, now, is_own, is_over)
     if before.exists and not after.exists:
         if now.exists and all(map(is_own, now.document.touches)):
             now.emit(Action.DROP, None)
@@ -67,7 +75,7 @@ def _shown(view: View, entry: Entry) -> Any:
 
 def _map(three: Three, container: ContainerId, target: ContainerId) -> None:
     """Merge a map, which in `now` is `target`."""
-    before, after, now, is_own = three
+    before, after, now, is_own, is_over = three
     was, is_ = _slots(before, container), _slots(after, container)
     inside = bound(Map[str, Any](), now, target)
     # In the order in which they were written, as in `copy_of`.
@@ -83,9 +91,11 @@ def _map(three: Three, container: ContainerId, target: ContainerId) -> None:
             if here and here.type == old.type:
                 _container(three, old.container, old.type, here.container)
         elif three.equal(old, new) or (
-            exact_entry(now, here) != exact_entry(before, old)
+            not is_over and exact_entry(now, here) != exact_entry(before, old)
         ):
             continue  # nothing was done, or somebody wrote over it
+        elif exact_entry(now, here) == exact_entry(after, new):
+            continue  # it shows already
         elif new is None:
             if here and all(map(is_own, here.touches or ())):
                 del inside[key]
@@ -104,7 +114,7 @@ def _slots(view: View, container: ContainerId) -> dict[str, Entry]:
 def _container(
     three: Three, container: ContainerId, type_: int, target: ContainerId
 ) -> None:
-    before, after, now, _ = three
+    before, after, now = three[:3]
     match type_:
         case Type.MAP:
             _map(three, container, target)
@@ -116,7 +126,8 @@ def _container(
         case Type.MULTI:
             was, is_ = before.several(container), after.several(container)
             several = bound(MultiValue[Any](), now, target)
-            if rough(was) != rough(is_) and rough(list(several)) == rough(was):
+            is_there = three.is_over or rough(list(several)) == rough(was)
+            if rough(was) != rough(is_) and is_there:
                 several.set(*is_)
         case Type.TEXT:
             _text(three, container, target)
@@ -127,7 +138,7 @@ def _container(
 
 
 def _set(three: Three, container: ContainerId, target: ContainerId) -> None:
-    before, after, now, _ = three
+    before, after, now = three[:3]
     was, is_ = before.elements(container).keys(), after.elements(container).keys()
     inside = bound(Set[Any](), now, target)
     for element in sorted(was - is_):
@@ -137,7 +148,7 @@ def _set(three: Three, container: ContainerId, target: ContainerId) -> None:
 
 
 def _text(three: Three, container: ContainerId, target: ContainerId) -> None:
-    before, after, now, _ = three
+    before, after, now = three[:3]
     text = bound(Text(), now, target)
     was, is_ = before.text(container), after.text(container)
     for at, deleted, inserted in rebased(was, is_, str(text)):
@@ -214,7 +225,7 @@ def _kept(old: list[Any], new: list[Any]) -> dict[int, int]:
 
 def _list(three: Three, container: ContainerId, target: ContainerId) -> None:
     """Elements are known by name before and after; now, by what they show."""
-    before, after, now, _ = three
+    before, after, now = three[:3]
     was, is_ = _elements(before, container), _elements(after, container)
     inside = bound(List[Any](), now, target)
     shown = [_shown(now, entry) for entry in now.entries(target)]
@@ -273,7 +284,7 @@ def _behind(before: list[OpId], order: list[OpId | None]) -> int:
 
 def _tree(three: Three, container: ContainerId, target: ContainerId) -> None:
     """Nodes keep their names, deleted ones too."""
-    before, after, now, _ = three
+    before, after, now = three[:3]
     was, is_ = _nodes(before, container), _nodes(after, container)
     tree = bound(Tree[Any](), now, target)
     made: dict[OpId, OpId] = {}  # nodes that had to be made anew

@@ -19,6 +19,7 @@ from syncengine.trust.membership import Membership, Ops
 
 DEPOSED = "its leader was deposed: the log of the highest term goes on without it"
 BESIDE = "it was written beside the leader"
+FORKED = "its author wrote two histories from here on"
 
 NO_MODE = EntryId(bytes(32))
 

@@ -79,7 +79,7 @@ class Reported:
 
 
 @dataclass(slots=True)
-class _Race:
+class Race:
     """A candidacy."""
 
     number: int
@@ -93,8 +93,16 @@ class _Race:
     is_asking: bool
     is_wished: bool
     votes: dict[DeviceId, bytes] = field(default_factory=dict[DeviceId, bytes])
-    error: Exception | None = None
+    refusals: set[DeviceId] = field(default_factory=set[DeviceId])
+    error: PromotionFailed | None = None
     is_over: bool = False
+    then: "Race | None" = None
+    """The one in earnest, after asking"""
+
+    def fail(self, why: str) -> None:
+        """It is lost."""
+        if not self.is_over:
+            self.is_over, self.error = True, PromotionFailed(why)
 
 
 class Election:
@@ -138,7 +146,7 @@ class Election:
         self._led_since = 0.0
         self._lease_until = float("inf")
         self._told_commit = -1
-        self._race: _Race | None = None
+        self._race: Race | None = None
         self._reported: tuple[object, ...] | None = None
         self.deadline = 0.0
         self.wait_anew()
@@ -188,8 +196,10 @@ class Election:
         return self.leading is not None or self._now() - self.contact <= self.timeout
 
     def wait_anew(self) -> None:
-        """Give others an election time-out from now on."""
-        self.deadline = self._now() + self._drawn()
+        """Give others an election time-out from now on; who is to lead first asks again
+        soon, since others may have to be started yet."""
+        again = self.is_first and self.top is None
+        self.deadline = self._now() + (self.beat_seconds if again else self._drawn())
 
     def _drawn(self) -> float:
         draw = int.from_bytes(self.engine.entropy.bytes(4), "big") / 2**32
@@ -230,8 +240,12 @@ class Election:
                 await self._renew()
                 self.say_beat(asks=True)
         elif self._may_stand() and now >= self.deadline:
-            again = self.is_first and self.top is None
-            self.deadline = now + (self.beat_seconds if again else self._drawn())
+            race = self._race
+            if race is not None and race.is_wished and not race.is_over:
+                # Not at once: somebody wished it, and may be waiting for it.
+                race.is_wished = False
+                self.wait_anew()
+                return
             await self.stand("elected", is_asking=True)
 
     def _may_stand(self) -> bool:
@@ -396,13 +410,14 @@ class Election:
         is_wished: bool = False,
         voters: tuple[DeviceId, ...] | None = None,
         reason: str = "",
-    ) -> _Race:
+    ) -> Race:
         """Ask to be elected; `race.is_over` once it is known."""
+        self.wait_anew()
         await self._all_on_disk()
         engine, ballot, top = self.engine, self.ballot, self.top
         nonce = engine.entropy.bytes(NONCE_BYTES)
         number = max(ballot.number, top.number if top is not None else 0) + 1
-        race = self._race = _Race(
+        race = self._race = Race(
             number,
             nonce,
             actor_id(self.me, engine.keeper.namespace, nonce),
@@ -417,16 +432,25 @@ class Election:
         if how != "forced" and self.voters:
             if self.is_voter:
                 race.votes[self.me] = self._signed(race, self.me)
-            self.say(
-                Candidacy(
-                    *(self._mode(), number, self.node, is_asking, race.actor),
-                    *(race.previous, race.base),
-                    [*race.voters],
-                    is_wished,
-                )
-            )
+            self.ask(race)
         await self._count(race)
         return race
+
+    def ask(self, race: Race) -> bool:
+        """Ask all voters, once more where some were not reached; tell whether that
+        candidacy still counts."""
+        if race is not self._race:
+            return False
+        if not race.is_over:
+            self.say(
+                Candidacy(
+                    *(self._mode(), race.number, self.node, race.is_asking, race.actor),
+                    *(race.previous, race.base),
+                    [*race.voters],
+                    race.is_wished,
+                )
+            )
+        return True
 
     async def _all_on_disk(self) -> None:
         engine = self.engine
@@ -443,7 +467,7 @@ class Election:
             return top.record.base
         return keeper.last_index(top.record.actor), head.id
 
-    def _vote_bytes(self, race: _Race, candidate: DeviceId) -> bytes:
+    def _vote_bytes(self, race: Race, candidate: DeviceId) -> bytes:
         return vote_bytes(
             self.engine.keeper.namespace,
             mode=self._mode(),
@@ -455,22 +479,28 @@ class Election:
             voters=race.voters,
         )
 
-    def _signed(self, race: _Race, candidate: DeviceId) -> bytes:
+    def _signed(self, race: Race, candidate: DeviceId) -> bytes:
         return self.engine.key.sign(self._vote_bytes(race, candidate))
 
-    async def _count(self, race: _Race) -> None:
+    async def _count(self, race: Race) -> None:
         """Begin to lead, or to ask in earnest, once enough have voted."""
         if race.is_over or race is not self._race:
             return
         if race.how != "forced" and len(race.votes) < majority(self.voters):
             return
-        race.is_over = True
         if race.is_asking:
-            await self.stand(race.how, is_wished=race.is_wished)
+            race.is_over = True
+            race.then = await self.stand(
+                race.how,
+                is_wished=race.is_wished,
+                voters=race.voters,
+                reason=race.reason,
+            )
             return
         if self.ballot.number != race.number:
-            race.error = PromotionFailed("a higher term has begun meanwhile")
+            race.fail("a higher term has begun meanwhile")
             return
+        race.is_over = True
         record = TermRecord(
             self.me,
             self._mode(),
@@ -487,7 +517,7 @@ class Election:
         try:
             await self.engine.begin_term(race.nonce, record)
         except SyncError as error:
-            race.error = error
+            race.error = PromotionFailed(str(error))
             return
         self.begin_leading()
 
@@ -538,6 +568,8 @@ class Election:
         self._beat, self._beat_of = said.beat, top.id
         self.contact = now = self._now()
         self.wait_anew()
+        if self._race is not None and self._race.number <= said.term:
+            self._race.fail(f"{said.node} was elected meanwhile")
         await self.engine.show_until(said.commit)
         if len(self._beats) == BEATS_KEPT:
             self._beats.popleft()
@@ -593,7 +625,7 @@ class Election:
         self.engine.leadership.set(voted_for=author)
         await self.engine.flush()  # before anybody hears of it
         self.wait_anew()
-        race = _Race(
+        race = Race(
             said.term,
             b"",
             ActorId(said.actor),
@@ -636,21 +668,27 @@ class Election:
         if author not in self.voters:
             return
         race = self._race
+        if not said.is_granted and said.term > self.ballot.number:
+            await self.engine.end_term(said.term)
+            if race is not None:
+                race.fail(f"{said.node} knows a later term")
+        if race is None or race.is_over or said.is_asking != race.is_asking:
+            return
         if not said.is_granted:
-            if said.term > self.ballot.number:
-                await self.engine.end_term(said.term)
-                if race is not None and not race.is_over:
-                    race.is_over = True
-                    race.error = PromotionFailed(f"{said.node} knows a later term")
+            race.refusals.add(author)
+            if len(self.voters) - len(race.refusals) < majority(self.voters):
+                race.fail(
+                    "a majority of the voters did not vote for it: they know more of "
+                    "the log, or voted for another one"
+                )
             return
-        if race is None or race.is_over or said.term != race.number:
-            return
-        if said.is_asking != race.is_asking:
+        if said.term != race.number:
             return
         if not race.is_asking and not self.engine.keeper.scheme.verify(
             author, self._vote_bytes(race, self.me), said.signature
         ):
             return
+        race.refusals.discard(author)
         race.votes[author] = said.signature
         await self._count(race)
 
@@ -695,10 +733,9 @@ class Election:
             self.engine.leadership.set(number=number - 1)
         self._lease_until = asked + 0.8 * holds
 
-    def drop_race(self, race: _Race) -> None:
+    def drop_race(self) -> None:
         """It takes too long: votes that still come count no more."""
-        if self._race is race:
-            self._race = None
+        self._race = None
 
     @property
     def told_commit(self) -> int:

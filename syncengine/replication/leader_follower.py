@@ -27,6 +27,7 @@ from syncengine.errors import (
     SyncError,
 )
 from syncengine.ids import (
+    ActorId,
     DeviceId,
     DocumentId,
     EntryId,
@@ -34,11 +35,12 @@ from syncengine.ids import (
     parse_device_id,
     parse_document_id,
 )
+from syncengine.log.batch import Header
 from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Notice
 from syncengine.protocol.notices import Spoken, TakeOver, decode
 from syncengine.replication import feed
-from syncengine.replication.election import Election, Lease
+from syncengine.replication.election import Election, Lease, Race
 from syncengine.replication.feed import Change
 from syncengine.replication.host import Bell, sealed
 from syncengine.replication.notices import decode_notice, encode_notice
@@ -47,6 +49,7 @@ from syncengine.replication.pipeline import (
     PipelineEmitter,
     PipelineReceiver,
 )
+from syncengine.replication.rescue import RESCUED, Rescue
 from syncengine.replication.tokens import Token
 from syncengine.storage.pipeline.contract import Pipeline
 from syncengine.trust.entry import Entry
@@ -185,6 +188,8 @@ class ReplicationMetrics:
     writes_missing: int = 0
     """Writes of the former leader that were reported and are not here, at the last
     promotion"""
+    writes_rescued: int = 0
+    """Writes that do not count (any more), and wait in `rescue`"""
 
 
 @dataclass(frozen=True)
@@ -215,12 +220,14 @@ class EventApplied:
 
 @dataclass(frozen=True)
 class WritesRescued:
-    """Writes that are in the log of no leader any more: see `rescue`."""
+    """Writes that are not in the log of leaders (any more): see `manager.rescue`."""
 
     count: int
     first: int
+    """The least sequence that one of them had (in a batch: that of its last)"""
     last: int
     leader_id: str
+    """Who wrote them; empty: somebody beside the leaders"""
 
 
 @dataclass
@@ -399,6 +406,8 @@ class LeaderFollowerManager:
         self._told_failed = False
         self._known_top: EntryId | None = None
         self._applied = 0
+        self._rescued: set[tuple[ActorId, int]] = set()
+        self._rescued_new: list[tuple[int, str]] = []
         self._drains = False
         self._closed = False
 
@@ -440,6 +449,9 @@ class LeaderFollowerManager:
         if self._service is not None:
             engine.notices.carriers.append(self._carry)
             self._service.listen(self._heard_elsewhere)
+        voids = space.index.voids()
+        self._rescued = {name[:2] for name, why in voids.items() if why in RESCUED}
+        engine.on_void.append(self._note_void)
         engine.on_terms.append(self._bell.set)
         engine.log_grew.listen(self._bell.set)
         engine.on_stopped.append(self._bell.set)
@@ -523,6 +535,7 @@ class LeaderFollowerManager:
         engine.notices.listeners.remove(self._hear)
         if self._service is not None:
             engine.notices.carriers.remove(self._carry)
+        engine.on_void.remove(self._note_void)
         engine.on_terms.remove(self._bell.set)
         engine.log_grew.unlisten(self._bell.set)
         engine.on_stopped.remove(self._bell.set)
@@ -1070,6 +1083,11 @@ class LeaderFollowerManager:
         self._moved.clear()
         await self._moved.wait()
 
+    @property
+    def rescue(self) -> Rescue:
+        """What was written and does not count: listed, replayed, dismissed."""
+        return self._space.rescue
+
     # --- leading by hand ------------------------------------------------------------
 
     async def promote(
@@ -1096,42 +1114,60 @@ class LeaderFollowerManager:
             )
         if require == "i_accept_loss" and not reason:
             raise Invalid("who accepts loss says why: reason=...", path="reason")
-        async with self._turn:
-            if election.leading is not None:
-                return
-            election.check_may_lead()
-            before = election.top
-            end = election.end()[1]
-            told = election.told_commit
-            await election.take_lease()
-            self._metrics.elections_started += 1
-            if require == "i_accept_loss":
-                race = await election.stand("forced", reason=reason)
-            else:
-                if election.voters and not election.is_voter:
-                    raise PromotionFailed(
-                        f"{self._node} is no voter (any more): a leader makes it one "
-                        "by add_voter"
-                    )
-                race = await election.stand("manual", is_wished=True, reason=reason)
+        if election.leading is not None:
+            return
+        before, end, told = election.top, election.end()[1], election.told_commit
+        self._metrics.elections_started += 1
+        lost: PromotionFailed | None = None
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                while not race.is_over:
-                    await self._next()
+                while True:
+                    race = await self._decided(await self._stand(require, reason))
+                    lost = race.error
+                    if lost is None:
+                        break
+                    await asyncio.sleep(self._beat_seconds)
         except TimeoutError:
             async with self._turn:
-                election.drop_race(race)
-            raise PromotionFailed(
+                election.drop_race()
+            raise lost or PromotionFailed(
                 "no majority of the voters has answered; nothing changed. Where they "
                 'are lost for good: promote(require="i_accept_loss", reason=...)'
             ) from None
-        if race.error is not None:
-            raise PromotionFailed(str(race.error)) from race.error
         self._metrics.promotions += 1
         if before is not None:
             self._metrics.writes_missing = max(0, told - end)
         self._note_role()
         self._bell.set()
+
+    async def _stand(self, require: str, reason: str) -> Race:
+        election = self._election
+        async with self._turn:
+            election.check_may_lead()
+            if election.voters and require == "majority" and not election.is_voter:
+                raise PromotionFailed(
+                    f"{self._node} is no voter (any more): a leader makes it one by "
+                    "add_voter"
+                )
+            await election.take_lease()
+            if require == "i_accept_loss":
+                return await election.stand("forced", reason=reason)
+            asks = bool(election.voters)
+            return await election.stand(
+                "manual", is_asking=asks, is_wished=True, reason=reason
+            )
+
+    async def _decided(self, race: Race) -> Race:
+        """Wait until enough voters have answered; whoever was not reached is asked
+        again. Returns the race that was decided."""
+        while not race.is_over or race.then is not None:
+            race = race.then or race
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._beat_seconds):
+                    await self._next()
+            if race.then is None and not self._election.ask(race):
+                race.fail("another candidacy of this node has begun meanwhile")
+        return race
 
     async def demote(
         self,
@@ -1236,8 +1272,7 @@ class LeaderFollowerManager:
                 async with self._turn:
                     await election.engine.end_term()
                     race = await election.stand("voters", is_wished=True, voters=voters)
-                while not race.is_over:
-                    await self._next()
+                race = await self._decided(race)
         except TimeoutError:
             async with self._turn:
                 if election.leading is None:
@@ -1247,7 +1282,7 @@ class LeaderFollowerManager:
             self._drains = False
             self._bell.set()
         if race.error is not None:
-            raise PromotionFailed(str(race.error)) from race.error
+            raise race.error
 
     # --- what goes on ---------------------------------------------------------------
 
@@ -1305,6 +1340,7 @@ class LeaderFollowerManager:
             election.tell_commit()
         self._note_role()
         self._note_leader(election)
+        self._note_rescued()
         election.note_applied()
         self._note_applied(election)
         election.report()
@@ -1353,6 +1389,24 @@ class LeaderFollowerManager:
             self._told = applied  # some of it was taken back
         if applied > self._told:
             self._told_bell.set()
+
+    def _note_void(self, header: Header, seq: int, reason: str) -> None:
+        name = header.actor, seq
+        if reason not in RESCUED or name in self._rescued:
+            return  # of no use, or made anew
+        self._rescued.add(name)
+        term = self._space.engine.keeper.terms.term_of(header.actor)
+        node = "" if term is None else term.record.node
+        self._rescued_new.append((header.term_index, node))
+        self._bell.set()
+
+    def _note_rescued(self) -> None:
+        new, self._rescued_new = self._rescued_new, []
+        for node in dict.fromkeys(node for _, node in new):
+            indexes = [index for index, of in new if of == node]
+            self._metrics.writes_rescued += len(indexes)
+            what = WritesRescued(len(indexes), min(indexes), max(indexes), node)
+            self._queue_event("writesRescued", what)
 
     def _queue_event(self, event: str, what: Any) -> None:
         if self._handlers[event]:

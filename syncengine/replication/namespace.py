@@ -36,7 +36,14 @@ from syncengine.ids import (
     parse_document_id,
     short,
 )
-from syncengine.log.batch import SALT_BYTES, Batch, decode_spine, seal, split_payload
+from syncengine.log.batch import (
+    SALT_BYTES,
+    Batch,
+    Header,
+    decode_spine,
+    seal,
+    split_payload,
+)
 from syncengine.log.change import (
     Change,
     Dep,
@@ -46,7 +53,7 @@ from syncengine.log.change import (
 from syncengine.log.delivery import Applied, Delivery, Ready
 from syncengine.log.run import Row
 from syncengine.log.sealing import coalesce, cut
-from syncengine.log.terms import Term
+from syncengine.log.terms import FORKED, Term
 from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Notice, StateDigest
 from syncengine.replication.audit import Audit
@@ -204,6 +211,8 @@ class Namespace:
         self.edited: dict[DocumentId, int] = {}
         """Documents that editors show, and how many: they see each step at once."""
         self.on_changed: list[Callable[[Document], None]] = []
+        self.on_void: list[Callable[[Header, int, str], None]] = []
+        """A change has no effect, or none any more; why"""
         self.on_terms: list[Callable[[], None]] = []
         """Another mode, another term, or another part in it."""
         self.on_stopped: list[Callable[[], None]] = []
@@ -467,17 +476,29 @@ class Namespace:
             tell(document)
 
     def done_by(self, operation_id: str) -> tuple[ActorId, int] | None:
-        """Return the name of the own change with that client operation id, on disk or
-        on its way there."""
+        """Return the name of the change with that client operation id, on disk or on
+        its way there: an own one, or a leader's. What is off the log of leaders was not
+        done."""
+        made: tuple[ActorId, int] | None = None
         for known, actor, seq in (*self._operations_writing, *self._operations):
             if known == operation_id:
-                return actor, seq
-        rows = self.keeper.store.read(
-            "SELECT actor, seq FROM _sync_operation WHERE ns = ? AND operation = ?",
-            self.ns,
-            operation_id,
-        )
-        return (ActorId(rows[0][0]), rows[0][1]) if rows else None
+                made = actor, seq
+        if made is None:
+            rows = self.keeper.store.read(
+                "SELECT actor, seq FROM _sync_operation WHERE ns = ? AND operation = ?",
+                self.ns,
+                operation_id,
+            )
+            made = (ActorId(rows[0][0]), rows[0][1]) if rows else None
+        return None if made is None or self._is_off_the_log(*made) else made
+
+    def _is_off_the_log(self, actor: ActorId, seq: int) -> bool:
+        if not self.keeper.membership.modes:
+            return False
+        batches = self.keeper.batches_at(actor, seq)
+        if not batches:
+            return self.leadership.void_of_own(actor) is not None
+        return all(self.keeper.terms.void_reason(batch.header) for batch in batches)
 
     # --- others' changes ----------------------------------------------------------
 
@@ -904,9 +925,15 @@ class Namespace:
             reason, again = self._void_reason(ready, touches)
         if reason is None:
             reason = yield from self._give_effect(ready, touches)
+        if reason is None and header.term and head.meta.operation_id:
+            # Whoever leads next is asked for it, too.
+            made = (head.meta.operation_id, header.actor, head.seq)
+            self._operations.append(made)
         if reason is not None:
             log.info("void: %s of %s: %s", head.seq, short(header.actor), reason)
             self._voids.append((header.actor, head.seq, ready.batch.id, reason))
+            for tell in list(self.on_void):
+                tell(header, head.seq, reason)
             stamp = (head.hlc, actor, head.seq)
             yield from self._count_void(stamp, ready.seen, touches)
         again |= self._is_reseeded
@@ -923,7 +950,7 @@ class Namespace:
         header, head = ready.batch.header, ready.head
         fork = self.keeper.forks.get(header.actor)
         if fork is not None and head.end >= fork:
-            return "its author wrote two histories from here on", False
+            return FORKED, False
         beside = self.keeper.terms.void_reason(header)
         if beside is not None:
             return beside, False

@@ -96,6 +96,10 @@ class Origins:
         ]
         return writer != min(good, default=writer) or self._has_original(key)
 
+    def was_repeated(self, actor: ActorId, seq: int) -> bool:
+        """Tell whether a first writing was written again."""
+        return any(key.actor == actor and key.seq == seq for key in self._writers)
+
     def may_be_repeated(self, actor: ActorId, first: int, last: int) -> bool:
         """Tell whether one of these first writings was written again."""
         return actor in self._actors and any(
@@ -111,6 +115,8 @@ class Origins:
         if fork is not None and key.seq >= fork:
             return False
         for batch in self._keeper.batches_at(key.actor, key.seq):
+            if self._keeper.terms.void_reason(batch.header) is not None:
+                continue  # it was written beside a leader, or he was deposed
             try:
                 payload = split_payload(batch.payload)
                 parts = Parts(payload)

@@ -87,6 +87,7 @@ class Step:
     is_void: bool
     seen: dict[ActorId, int]
     """What its author had seen"""
+    author: ActorId
 
 
 class Index:
@@ -256,19 +257,24 @@ class Index:
                     touches = _touches(parts, head, name, until)
                     void = (row.header.actor, head.seq, row.id) in voids
                     if touches:
-                        step = Step(lane, head, touches, void, {})
+                        author = row.header.actor
+                        step = Step(lane, head, touches, void, {}, author)
                         lanes.setdefault(lane, []).append(step)
         for lane, steps in lanes.items():
             steps.sort(key=lambda step: step.head.seq)
             self._see(lane, authors[lane], steps)
         return _in_causal_order(lanes)
 
-    def voids(self) -> set[tuple[ActorId, int, BatchId]]:
-        """Return (author, seq, batch) of the changes without effect."""
+    def voids(self) -> dict[tuple[ActorId, int, BatchId], str]:
+        """Return (author, seq, batch) of the changes without effect, and why."""
         rows = self._engine.keeper.store.read(
-            "SELECT actor, seq, batch FROM _sync_void WHERE ns = ?", self._engine.ns
+            "SELECT actor, seq, batch, reason FROM _sync_void WHERE ns = ?",
+            self._engine.ns,
         )
-        return {(ActorId(actor), seq, BatchId(batch)) for actor, seq, batch in rows}
+        return {
+            (ActorId(actor), seq, BatchId(batch)): reason
+            for actor, seq, batch, reason in rows
+        }
 
     def _see(self, lane: ActorId, author: ActorId, steps: list[Step]) -> None:
         seen: dict[ActorId, int] = {}

@@ -57,6 +57,7 @@ from syncengine.replication.host import sealed
 from syncengine.replication.live import Live
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.past import Index, Past
+from syncengine.replication.rescue import Rescue
 from syncengine.replication.transaction import Transaction
 from syncengine.replication.undo import Undoing
 from syncengine.replication.watch import Subscription
@@ -128,6 +129,11 @@ class Space:
     def id(self) -> str:
         """The namespace's id: it commits to the owners' keys."""
         return base32(self.engine.keeper.namespace)
+
+    @property
+    def rescue(self) -> Rescue:
+        """What was written here and does not count, and somebody may still want."""
+        return Rescue(self)
 
     @property
     def recovery_key(self) -> str | None:

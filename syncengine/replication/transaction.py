@@ -494,14 +494,17 @@ class Transaction:
         """Whether anything was written in this block so far."""
         return self._draft is not None and bool(self._draft.touches)
 
-    def merge(self, before: View, after: View) -> None:
+    def merge(self, before: View, after: View, *, is_over: bool = False) -> None:
         """Do to a document what makes one of two snapshots of it of the other: see
         `documents.merging`."""
         actors = self._engine.keeper.membership.actors
         own = self._engine.key.public
         with self.whole():
             view = self._view(before.document.name)
-            merge(before, after, view, lambda actor: actors.get(actor) == own)
+            merge(
+                *(before, after, view, lambda actor: actors.get(actor) == own),
+                is_over=is_over,
+            )
 
     def delete(self, kind: Any, id: str | None = None) -> None:
         """Delete a document: `tx.delete(Note, "old")` or `tx.delete("notes/old")`.

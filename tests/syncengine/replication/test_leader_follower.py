@@ -11,9 +11,16 @@ import pytest
 
 import syncengine
 from syncengine import (
+    HistoryDiverged,
+    Invalid,
     LeaderFollowerManager,
+    MemoryPipeline,
     NotLeader,
+    PromotionFailed,
+    Refused,
     Replica,
+    StaleRead,
+    SyncError,
 )
 from syncengine.replication.link import Link
 from tests.wires import Wire
@@ -28,13 +35,12 @@ async def until(so: Callable[[], object], seconds: float = 20) -> None:
 
 
 class Cluster:
-    """Nodes of one namespace, all linked to the first one's replica or to a hub."""
+    """Nodes of one namespace, each linked with each."""
 
     def __init__(self, stack: contextlib.AsyncExitStack):
         self.stack = stack
         self.replicas: list[Replica] = []
-        self.wires: list[Wire] = []
-        self.links: list[Link] = []
+        self.wires: dict[tuple[int, int], Wire] = {}
         self.nodes: list[LeaderFollowerManager] = []
 
     async def join(self, count: int, ops: str = "lead") -> None:
@@ -47,13 +53,11 @@ class Cluster:
             await replica.join(invite, name="tenant-abc")
 
     async def mesh(self) -> None:
-        """Link each with each."""
         for index, host in enumerate(self.replicas):
-            for other in self.replicas[index + 1 :]:
-                wire = Wire(host)
-                self.wires.append(wire)
-                link = await self.stack.enter_async_context(wire.link(other))
-                self.links.append(link)
+            for other in range(index + 1, len(self.replicas)):
+                wire = self.wires[index, other] = Wire(host)
+                link: Link = wire.link(self.replicas[other])
+                await self.stack.enter_async_context(link)
 
     async def start(
         self, *, voters: int = 0, pipeline: Any = None, **options: Any
@@ -61,18 +65,36 @@ class Cluster:
         ids = [replica.id for replica in self.replicas[:voters]]
         for index, replica in enumerate(self.replicas):
             role = "follower" if index else "leader"
-            name = f"{role}-{index or 1}"
             node = LeaderFollowerManager(
-                name, role, pipeline, replica, "tenant-abc",  # type: ignore[arg-type]
-                voters=() if index else ids, **{**FAST, **options},
-            )  # fmt: skip
+                f"{role}-{index or 1}",
+                role,  # type: ignore[arg-type]
+                *(pipeline, replica, "tenant-abc"),
+                voters=() if index else ids,
+                **{**FAST, **options},
+            )
             await self.stack.enter_async_context(node)
             self.nodes.append(node)
+        if voters:
+            await until(lambda: self.leaders)
         return self.nodes
 
-    def cut(self, index: int) -> None:
-        """Let nobody reach a node any more."""
-        raise NotImplementedError
+    @property
+    def leaders(self) -> list[LeaderFollowerManager]:
+        return [node for node in self.nodes if node.get_role() == "leader"]
+
+    async def part(self, *apart: int) -> None:
+        """Let nobody reach these nodes, nor they anybody else."""
+        for pair, wire in self.wires.items():
+            if len({*pair} & {*apart}) == 1:
+                wire.plugged = False
+                await wire.cut()
+
+    def heal(self) -> None:
+        for wire in self.wires.values():
+            wire.plugged = True
+
+    def applied(self) -> list[int]:
+        return [node._space.engine.applied_index for node in self.nodes]
 
 
 @pytest.fixture
@@ -81,10 +103,33 @@ async def cluster() -> AsyncGenerator[Cluster]:
         yield Cluster(stack)
 
 
-async def test_a_leader_writes_and_followers_read(cluster: Cluster) -> None:
+@pytest.fixture
+async def pair(cluster: Cluster) -> Cluster:
+    """A leader and a follower, without voters."""
     await cluster.join(2)
     await cluster.mesh()
-    leader, follower = await cluster.start()
+    await cluster.start()
+    await until(lambda: cluster.nodes[1].leader_id)
+    return cluster
+
+
+@pytest.fixture
+async def three(cluster: Cluster) -> Cluster:
+    """Three voters; the first leads."""
+    await cluster.join(3)
+    await cluster.mesh()
+    await cluster.start(voters=3)
+    await until(lambda: cluster.nodes[0].get_role() == "leader")
+    return cluster
+
+
+# --- the guide's examples -------------------------------------------------------------
+
+
+async def test_a_leader_writes_and_followers_read(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    applied: list[int] = []
+    follower.on("eventApplied", lambda event: applied.append(event.sequence))
 
     one = await leader.write(
         "customer-123", {"name": "Alice", "email": "alice@example.com"}, "create"
@@ -93,18 +138,18 @@ async def test_a_leader_writes_and_followers_read(cluster: Cluster) -> None:
     gone = await leader.write("customer-456", operation="delete")
     assert one.success
     assert [one.sequence, two.sequence, gone.sequence] == [1, 2, 3]
-    await until(lambda: (s := follower.get_follower_state()) and s.applied_sequence > 2)
+    await until(lambda: applied == [1, 2, 3])
 
     value = await follower.read("customer-123")
     assert value == {"name": "Alice", "email": "alice@example.com"}
     assert await follower.read("customer-456") is None
+    await until(lambda: not follower.is_stale())
+    assert follower.get_metrics().events_applied == 3
+    assert leader.get_metrics().events_emitted == 3
 
 
-async def test_a_follower_refuses_writes_and_says_who_leads(cluster: Cluster) -> None:
-    await cluster.join(2)
-    await cluster.mesh()
-    _, follower = await cluster.start()
-    await until(lambda: follower.leader_id)
+async def test_a_follower_refuses_writes_and_says_who_leads(pair: Cluster) -> None:
+    follower = pair.nodes[1]
 
     result = await follower.write("customer-456", {"name": "Bob"}, "create")
 
@@ -112,24 +157,217 @@ async def test_a_follower_refuses_writes_and_says_who_leads(cluster: Cluster) ->
     assert result.error == "Follower is read-only. Redirect to leader."
     assert result.error_code == "FOLLOWER_READ_ONLY"
     assert result.leader_id == "leader-1"
-    space = await cluster.replicas[1].namespace("tenant-abc")
+    assert follower.get_metrics().writes_rejected == 1
+    space = await pair.replicas[1].namespace("tenant-abc")
     with pytest.raises(NotLeader) as refused:
         async with space.transaction() as tx:
             tx["note/1"]["title"] = "beside"
     assert refused.value.leader_id == "leader-1"
 
 
-async def test_three_voters_elect_another_when_the_leader_is_gone(
+async def test_a_leader_knows_how_far_followers_are(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    await leader.register_follower("follower-9")
+    for number in range(5):
+        await leader.write("k", number)
+    await until(lambda: leader.get_follower_lag("follower-1") == 0)
+
+    state = leader.get_leader_state()
+    assert state is not None
+    assert (state.current_sequence, state.follower_count) == (5, 2)
+    assert state.followers["follower-1"].last_reported_sequence == 5
+    assert state.followers["follower-1"].last_heartbeat > 0
+    assert leader.get_follower_lag("follower-9") == 5
+    assert leader.get_connected_followers() == ["follower-1"]
+    assert follower.get_leader_state() is None
+    await until(lambda: pair.applied() == [5, 5])
+    followed = follower.get_follower_state()
+    assert followed is not None
+    assert (followed.applied_sequence, followed.leader_id) == (5, "leader-1")
+    await leader.unregister_follower("follower-9")
+    assert leader.get_follower_lag("follower-9") is None
+
+
+async def test_a_leader_that_falls_silent_has_failed_once(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    failed: list[str] = []
+    follower.on("leaderFailed", lambda event: failed.append(event.leader_id))
+    await until(follower.is_leader_healthy)
+    assert follower.can_participate_in_election()
+
+    await pair.part(0)
+    await until(lambda: failed)
+    await asyncio.sleep(0.5)
+    assert failed == ["leader-1"]
+    assert not follower.is_leader_healthy()
+    pair.heal()
+    await until(follower.is_leader_healthy)
+    assert leader.get_role() == "leader"
+
+
+async def test_a_follower_is_promoted_and_goes_on_counting(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    await leader.write("k", 1)
+    await until(lambda: pair.applied() == [1, 1])
+
+    await follower.promote()
+    assert (follower.get_node_id(), follower.get_role()) == ("follower-1", "leader")
+    result = await follower.write("customer-789", {"name": "Charlie"}, "create")
+    assert (result.success, result.sequence) == (True, 2)
+    await until(lambda: leader.get_role() == "follower")
+    await until(lambda: pair.applied() == [2, 2])
+    refused = await leader.write("k", 2)
+    assert (refused.error_code, refused.leader_id) == ("NOT_LEADER", "follower-1")
+    assert await leader.read("customer-789") == {"name": "Charlie"}
+
+
+async def test_a_demoted_leader_catches_up_and_may_lead_again(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    await leader.write("k", 1)
+    await until(lambda: pair.applied() == [1, 1])
+
+    await leader.demote()
+    assert leader.get_role() == "follower"
+    assert (await leader.write("k", 2)).error_code == "NOT_LEADER"
+    await follower.promote()
+    assert (await follower.write("k", 3)).sequence == 2
+    await until(lambda: pair.applied() == [2, 2])
+    await follower.demote()
+    await leader.promote()
+    assert (await leader.write("k", 4)).sequence == 3
+    await until(lambda: pair.applied() == [3, 3])
+    assert await follower.read("k") == 4
+
+
+# --- writing and reading --------------------------------------------------------------
+
+
+async def test_creating_and_changing_may_be_strict(pair: Cluster) -> None:
+    leader = pair.nodes[0]
+
+    assert (await leader.write("k", 1, "create")).success
+    again = await leader.write("k", 2, "create", strict=True)
+    missing = await leader.write("none", 2, "update", strict=True)
+    gone = await leader.write("none", operation="delete", strict=True)
+    assert (again.error_code, again.status) == ("ALREADY_EXISTS", "failed")
+    assert missing.error_code == gone.error_code == "NOT_FOUND"
+    assert await leader.read("k") == 1
+    assert (await leader.write("k", 3, "create")).success
+
+
+async def test_a_write_is_done_once_whoever_leads_when_it_is_tried_again(
+    pair: Cluster,
+) -> None:
+    leader, follower = pair.nodes
+    one = await leader.write("k", 1, client_op_id="pay-1")
+    assert (await leader.write("k", 1, client_op_id="pay-1")).sequence == one.sequence
+    await until(lambda: pair.applied() == [1, 1])
+    await leader.demote()
+    await follower.promote()
+    await follower.write("k", 2)
+
+    again = await follower.write("k", 1, client_op_id="pay-1")
+    assert (again.success, again.sequence) == (True, 1)
+    assert await follower.read("k") == 2
+
+
+async def test_a_write_says_how_far_it_got(three: Cluster) -> None:
+    leader = three.nodes[0]
+
+    local = await leader.write("k", 1, level="local")
+    most = await leader.write("k", 2)
+    one = await leader.write("k", 3, level=1)
+    every = await leader.write("k", 4, level="all")
+    levels = [result.level for result in (local, most, one, every)]
+    assert levels == ["local", "majority", 1, "all"]
+    assert all(result.status == "ok" for result in (local, most, one, every))
+    await three.part(2)
+    late = await leader.write("k", 5, level="all", timeout_ms=50)
+    assert (late.success, late.status, late.error_code) == (False, "unknown", "TIMEOUT")
+    assert (await leader.write("k", 6)).success
+
+
+async def test_what_only_voters_can_acknowledge_is_refused_without(
+    pair: Cluster,
+) -> None:
+    leader = pair.nodes[0]
+    with pytest.raises(Invalid, match="no voters"):
+        await leader.write("k", 1, level="majority")
+    with pytest.raises(Invalid, match="no operation"):
+        await leader.write("k", 1, "upsert")  # type: ignore[arg-type]
+    with pytest.raises(Invalid):
+        await leader.write("a/b", 1)
+    with pytest.raises(Invalid):
+        await leader.write("k", object())
+    assert pair.applied()[0] == 0
+
+
+async def test_strong_reads_are_the_leaders(three: Cluster) -> None:
+    leader, follower, _ = three.nodes
+    await leader.write("k", 1)
+
+    read = await leader.read_result("k", "strong")
+    assert (read.value, read.sequence, read.served_by) == (1, 1, "leader-1")
+    assert read.staleness_ms == 0
+    with pytest.raises(NotLeader):
+        await follower.read("k", "strong")
+    await three.part(0)
+    with pytest.raises((StaleRead, NotLeader)):
+        await leader.read("k", "strong", timeout_ms=600)
+
+
+async def test_a_bounded_read_is_not_older(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    await leader.write("k", 1)
+    await until(lambda: pair.applied() == [1, 1])
+    await until(lambda: not follower.is_stale())
+    assert await follower.read("k", "bounded", max_staleness_ms=5_000) == 1
+
+    await pair.part(0)
+    await until(lambda: (follower.staleness_ms() or 0) > 100)
+    with pytest.raises(StaleRead) as stale:
+        await follower.read("k", "bounded", max_staleness_ms=100)
+    assert stale.value.have == 1
+    assert await follower.read("k") == 1
+
+
+async def test_a_follower_knows_of_no_staleness_before_it_heard_a_beat(
     cluster: Cluster,
 ) -> None:
-    await cluster.join(3)
-    await cluster.mesh()
-    nodes = await cluster.start(voters=3)
-    await until(lambda: nodes[0].get_role() == "leader")
+    await cluster.join(2)
+    _, follower = await cluster.start()
+
+    assert follower.staleness_ms() is None
+    assert follower.is_stale()
+    with pytest.raises(StaleRead):
+        await follower.read("k", "bounded")
+
+
+async def test_a_session_sees_what_it_wrote(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    written = await leader.write("k", 1)
+    assert await follower.read("k", token=written.token) == 1
+
+    await pair.part(0)
+    later = await leader.write("k", 2)
+    with pytest.raises(StaleRead):
+        await follower.read("k", token=later.token, timeout_ms=50)
+    waiting = asyncio.create_task(follower.read("k", token=later.token))
+    pair.heal()
+    assert await waiting == 2
+    with pytest.raises(Invalid, match="no session token"):
+        await follower.read("k", token="nonsense")
+
+
+# --- elections ------------------------------------------------------------------------
+
+
+async def test_three_voters_elect_another_when_the_leader_is_gone(
+    three: Cluster,
+) -> None:
+    nodes = three.nodes
     written = await nodes[0].write("k", 1)
     assert (written.success, written.level) == (True, "majority")
-    failed: list[Any] = []
-    nodes[1].on("leaderFailed", failed.append)
 
     await nodes[0].close()
     await until(lambda: any(n.get_role() == "leader" for n in nodes[1:]))
@@ -138,4 +376,419 @@ async def test_three_voters_elect_another_when_the_leader_is_gone(
     assert await leader.read("k", "strong") == 1
     again = await leader.write("k", 2)
     assert (again.success, again.sequence) == (True, 2)
-    assert [event.leader_id for event in failed] in (["leader-1"], [])
+
+
+async def test_a_leader_without_a_majority_stops_and_its_tail_is_rescued(
+    three: Cluster,
+) -> None:
+    old = three.nodes[0]
+    rescued: list[Any] = []
+    old.on("writesRescued", rescued.append)
+    await old.write("k", "kept")
+    await until(lambda: three.applied() == [1, 1, 1])
+    await three.part(0)
+    writing = [
+        asyncio.create_task(old.write(f"t{n}", n, client_op_id=f"op{n}"))
+        for n in range(3)
+    ]
+    results = await asyncio.gather(*writing)
+    assert {result.status for result in results} == {"unknown"}
+    await until(lambda: old.get_role() == "follower")
+    assert await old.read("t0") is None  # nobody is promised it
+    await until(lambda: any(n.get_role() == "leader" for n in three.nodes[1:]))
+    (leader,) = [n for n in three.nodes[1:] if n.get_role() == "leader"]
+    again = await leader.write("t1", 1, client_op_id="op1")
+    assert again.success
+
+    three.heal()
+    await until(lambda: rescued)
+    assert sum(event.count for event in rescued) == 3
+    assert {event.leader_id for event in rescued} == {"leader-1"}
+    await until(lambda: three.applied() == [2, 2, 2])
+    waiting = await leader.rescue.list()
+    assert [one.operation_id for one in waiting] == ["op0", "op2"]
+    assert {one.sequence for one in waiting} <= {2, 3, 4}
+    told = await leader.rescue.list(decided=True)
+    assert [one.decided for one in told] == [None, "committed", None]
+    (record, _) = await leader.rescue.export()
+    (document,) = record["documents"]
+    assert document["before"] is None
+    assert document["after"]["value"] == {"value": 0}
+    with pytest.raises(NotLeader):
+        await old.rescue.replay()
+    assert await leader.rescue.dismiss([waiting[1].id]) == 1
+    assert await leader.rescue.replay() == [waiting[0].id]
+    assert await leader.rescue.list() == []
+    await until(lambda: three.applied() == [3, 3, 3])
+    assert [await old.read(f"t{n}") for n in range(3)] == [0, 1, None]
+
+
+async def test_two_that_are_promoted_at_once_both_lead_until_they_meet(
+    pair: Cluster,
+) -> None:
+    one, two = pair.nodes
+    await one.write("k", "common")
+    await until(lambda: pair.applied() == [1, 1])
+    await pair.part(0)
+    await two.promote(require="i_accept_loss", reason="the other site burns")
+    await one.write("a", "of one")
+    await one.write("k", "of one")
+    written = await two.write("k", "of two")
+    lost = await one.write("c", 1)
+    assert len(pair.leaders) == 2
+
+    pair.heal()
+    await until(lambda: pair.leaders == [two])
+    await until(lambda: pair.applied() == [2, 2])
+    assert [await n.read("k") for n in pair.nodes] == ["of two"] * 2
+    assert [await n.read("a") for n in pair.nodes] == [None] * 2
+    top = one._election.top
+    assert top is not None
+    assert (top.record.how, top.record.reason) == ("forced", "the other site burns")
+    with pytest.raises(HistoryDiverged):
+        await one.read("k", token=lost.token)
+    assert await one.read("k", token=written.token) == "of two"
+    waiting = await two.rescue.list()
+    assert [one.documents for one in waiting] == [
+        ("entry/a",), ("entry/k",), ("entry/c",),
+    ]  # fmt: skip
+    wrote = await two.rescue.replay()
+    assert wrote == [waiting[0].id, waiting[2].id]  # somebody wrote k since
+    assert await two.read("k") == "of two"
+    assert await two.rescue.replay([waiting[0].id], "write") == []  # it is done
+    assert await two.read("a") == "of one"
+
+
+async def test_what_was_written_over_may_be_written_again(pair: Cluster) -> None:
+    one, two = pair.nodes
+    await one.write("k", "common")
+    await until(lambda: pair.applied() == [1, 1])
+    await pair.part(0)
+    await two.promote(require="i_accept_loss", reason="test")
+    await one.write("k", "of one")
+    await two.write("k", "of two")
+    pair.heal()
+    await until(lambda: pair.leaders == [two] and pair.applied() == [2, 2])
+    (waiting,) = await two.rescue.list()
+
+    assert await two.rescue.replay([waiting.id], "write") == [waiting.id]
+    assert await two.read("k") == "of one"
+    with pytest.raises(syncengine.NotFound):
+        await two.rescue.dismiss(["nobody"])
+    with pytest.raises(Invalid):
+        await two.rescue.replay(how="force")  # type: ignore[arg-type]
+
+
+async def test_texts_counters_and_sets_of_the_rescue_area_merge(pair: Cluster) -> None:
+    two = pair.nodes[1]
+    ours, theirs = [await r.namespace("tenant-abc") for r in pair.replicas]
+    async with ours.transaction() as tx:
+        tx["doc/1"].text("body").insert(0, "shared")
+        tx["doc/1"].counter("n").increment(1)
+    await until(lambda: pair.applied() == [1, 1])
+    await pair.part(0)
+    await two.promote(require="i_accept_loss", reason="test")
+    for word in ("<1>", "<2>"):
+        async with ours.transaction() as tx:
+            tx["doc/1"].text("body").append(word)
+            tx["doc/1"].counter("n").increment(10)
+            tx["doc/1"].set("tags").add(word)
+    async with theirs.transaction() as tx:
+        tx["doc/1"].text("body").insert(0, "their ")
+        tx["doc/1"].counter("n").increment(100)
+    pair.heal()
+    await until(lambda: pair.leaders == [two] and pair.applied() == [2, 2])
+
+    assert len(await two.rescue.replay()) == 2
+    document = await theirs.get("doc/1")
+    assert document["body"] == "their shared<1><2>"
+    assert document["n"] == 121
+    assert document["tags"] == {"<1>", "<2>"}
+    await until(lambda: pair.applied() == [4, 4])
+
+
+async def test_a_leader_hands_over_and_nothing_has_to_be_rescued(
+    three: Cluster,
+) -> None:
+    old = three.nodes[0]
+    counted = 0
+    ended = False
+
+    async def write_on() -> None:
+        nonlocal counted
+        while not ended:
+            for node in three.leaders:
+                result = await node.write(f"k{counted}", counted)
+                if result.success:
+                    counted += 1
+                assert result.status != "unknown"
+            await asyncio.sleep(0.001)
+
+    writer = asyncio.create_task(write_on())
+    await until(lambda: counted > 20)
+    await old.demote()
+    assert old.get_role() == "follower"
+    assert three.leaders
+    before = counted
+    await until(lambda: counted > before + 20)
+    ended = True
+    await writer
+    await until(lambda: len(set(three.applied())) == 1)
+    assert three.applied()[0] == counted
+    for node in three.nodes:
+        assert await node.rescue.list(decided=True) == []
+
+
+async def test_who_has_no_majority_is_not_promoted(three: Cluster) -> None:
+    await three.part(2)
+    with pytest.raises(PromotionFailed, match="no majority"):
+        await three.nodes[2].promote(timeout_ms=200)
+    assert three.nodes[2].get_role() == "follower"
+    three.heal()
+    await three.nodes[2].promote()
+    assert three.nodes[2].get_role() == "leader"
+    await until(lambda: len(three.leaders) == 1)
+    assert (await three.nodes[2].write("k", 1)).success
+
+
+async def test_who_may_not_lead_is_not_promoted(cluster: Cluster) -> None:
+    await cluster.join(2, ops="write")
+    await cluster.mesh()
+    leader, follower = await cluster.start()
+    await until(lambda: follower.leader_id)
+
+    assert not follower.can_participate_in_election()
+    with pytest.raises(PromotionFailed, match="no grant to lead"):
+        await follower.promote()
+    with pytest.raises(Invalid, match="says why"):
+        await leader.promote(require="i_accept_loss")
+    with pytest.raises(Invalid, match="majority"):
+        await leader.promote(require="force")  # type: ignore[arg-type]
+
+
+async def test_who_is_not_eligible_neither_stands_nor_is_promoted(
+    cluster: Cluster,
+) -> None:
+    await cluster.join(2)
+    await cluster.mesh()
+    await cluster.start()
+    other = LeaderFollowerManager(
+        *("late", "follower", None, cluster.replicas[1], "tenant-abc"),
+        promotion_eligible=False,
+    )
+    await cluster.nodes[1].close()
+    async with other:
+        await until(lambda: other.leader_id)
+        assert not other.can_participate_in_election()
+        with pytest.raises(PromotionFailed, match="not eligible"):
+            await other.promote()
+
+
+async def test_only_an_owner_gives_a_namespace_a_leader(cluster: Cluster) -> None:
+    await cluster.join(2)
+    stranger = LeaderFollowerManager(
+        *("x", "leader", None, cluster.replicas[1], "tenant-abc")
+    )
+    with pytest.raises(Refused, match="only an owner"):
+        await stranger.start()
+
+
+async def test_voters_come_and_go_one_at_a_time(cluster: Cluster) -> None:
+    await cluster.join(4)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    await nodes[0].write("k", 1)
+    fourth = cluster.replicas[3].id
+    await until(lambda: nodes[0].get_follower_lag("follower-3") == 0)
+
+    await nodes[0].add_voter(fourth)
+    assert nodes[0].get_role() == "leader"
+    assert set(nodes[0].get_voters()) == {replica.id for replica in cluster.replicas}
+    assert (await nodes[0].write("k", 2)).sequence == 2
+    await until(lambda: fourth in nodes[3].get_voters())
+    await nodes[0].remove_voter(cluster.replicas[2].id)
+    assert (await nodes[0].write("k", 3)).success
+    await until(lambda: len(nodes[2].get_voters()) == 3)
+    assert not nodes[2].can_participate_in_election()
+    with pytest.raises(PromotionFailed, match="follows first"):
+        await nodes[0].add_voter("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+
+
+async def test_an_outside_lease_decides_where_there_is_one(cluster: Cluster) -> None:
+    class Engine:
+        """Compare and swap, and a time."""
+
+        def __init__(self) -> None:
+            self.term = 0
+            self.holds = 0.2
+            self.away = False
+
+        async def acquire(self, expected_term: int) -> int:
+            if self.away or expected_term < self.term:
+                raise OSError("somebody else holds it")
+            self.term = expected_term + 1
+            return self.term
+
+        async def renew(self, term: int) -> float:
+            if self.away or term != self.term:
+                raise OSError("it is not yours")
+            return self.holds
+
+    engine = Engine()
+    await cluster.join(2)
+    await cluster.mesh()
+    leader, follower = await cluster.start(lease=engine)
+    assert leader.get_role() == "leader"
+    await asyncio.sleep(0.4)
+    assert leader.get_role() == "leader"
+    assert (await leader.write("k", 1)).term == engine.term
+    engine.away = True
+    await until(lambda: leader.get_role() == "follower")
+    with pytest.raises(PromotionFailed, match="lease is not ours"):
+        await follower.promote()
+    engine.away = False
+    await follower.promote()
+    assert (await follower.write("k", 2)).success
+
+
+# --- over a pipeline, and otherwise ---------------------------------------------------
+
+
+async def test_a_pipeline_carries_all_of_it(cluster: Cluster) -> None:
+    await cluster.join(3)
+    pipeline = MemoryPipeline(4)
+    nodes = await cluster.start(voters=3, pipeline=pipeline)
+    await until(lambda: nodes[0].get_role() == "leader")
+    result = await nodes[0].write("k", 1)
+    assert (result.success, result.level, result.queued) == (True, "majority", False)
+    await until(lambda: cluster.applied() == [1, 1, 1])
+
+    await nodes[0].close()
+    await until(lambda: any(n.get_role() == "leader" for n in nodes[1:]))
+    (leader,) = [n for n in nodes[1:] if n.get_role() == "leader"]
+    assert (await leader.write("k", 2)).sequence == 2
+
+
+async def test_a_write_while_nobody_is_there_is_queued_and_goes_out_later(
+    cluster: Cluster,
+) -> None:
+    await cluster.join(2)
+    await cluster.mesh()
+    await cluster.part(0)
+    leader, follower = await cluster.start()
+
+    result = await leader.write("k", 1)
+    assert (result.success, result.queued, result.sequence) == (True, True, 1)
+    cluster.heal()
+    await until(lambda: cluster.applied() == [1, 1])
+    assert await follower.read("k") == 1
+    assert not (await leader.write("k", 2)).queued
+
+
+async def test_a_heartbeat_service_carries_what_links_do_not(cluster: Cluster) -> None:
+    heard: list[Callable[[bytes], None]] = []
+
+    class Bus:
+        def send(self, raw: bytes) -> None:
+            for one in heard:
+                asyncio.get_running_loop().call_soon(one, raw)
+
+        def listen(self, one: Callable[[bytes], None]) -> None:
+            heard.append(one)
+
+    await cluster.join(2)
+    await cluster.mesh()
+    leader, follower = await cluster.start(heartbeat_service=Bus())
+    await leader.write("k", 1)
+    await until(lambda: cluster.applied() == [1, 1])
+    await cluster.part(0)
+    await asyncio.sleep(0.5)
+    assert follower.is_leader_healthy()
+    heard[0](b"garbage")
+
+
+async def test_a_new_follower_begins_from_the_beginning(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    for number in range(150):
+        await leader.write("k", number, level="local")
+    await until(lambda: pair.applied() == [150, 150])
+    await follower.close()
+    sequences: list[int] = []
+    again = LeaderFollowerManager(
+        *("follower-new", "follower", None, pair.replicas[1], "tenant-abc"),
+        "leader-1",
+        last_applied_sequence=0,
+    )
+    again.on("eventApplied", lambda event: sequences.append(event.sequence))
+    async with again:
+        await until(lambda: len(sequences) == 150)
+    assert sequences == list(range(1, 151))
+
+
+async def test_a_closed_manager_says_so(pair: Cluster) -> None:
+    leader = pair.nodes[0]
+    await leader.close()
+
+    result = await leader.write("k", 1)
+    assert (result.success, result.error_code) == (False, "MANAGER_CLOSED")
+    with pytest.raises(syncengine.Closed):
+        await leader.read("k")
+    with pytest.raises(syncengine.Closed):
+        await leader.promote()
+
+
+async def test_wrong_options_are_refused(pair: Cluster) -> None:
+    def made(**options: Any) -> LeaderFollowerManager:
+        given = {
+            "node_id": "n", "role": "leader", "pipeline": None,
+            "state_store": pair.replicas[0], "namespace": "tenant-abc", **options,
+        }  # fmt: skip
+        return LeaderFollowerManager(**given)
+
+    for wrong in (
+        {"node_id": ""},
+        {"role": "boss"},
+        {"heartbeat_interval_ms": 0},
+        {"heartbeat_timeout_ms": 1000},
+        {"max_staleness_ms": -1},
+        {"last_applied_sequence": -1},
+        {"voters": ["nobody"]},
+        {"collection": "Upper Case"},
+    ):
+        with pytest.raises(Invalid):
+            made(**wrong)
+    with pytest.raises(Invalid, match="no event"):
+        made().on("explosion", print)
+    with pytest.raises(Invalid, match="start the manager"):
+        made().is_stale()
+    with pytest.raises(syncengine.NotFound):
+        await made(namespace="other").start()
+
+
+async def test_a_handler_that_fails_holds_up_nobody(pair: Cluster) -> None:
+    leader, follower = pair.nodes
+    seen: list[int] = []
+
+    async def bad(_: Any) -> None:
+        raise RuntimeError("a bug of the application")
+
+    follower.on("eventApplied", bad)
+    follower.on("eventApplied", lambda event: seen.append(event.sequence))
+    await leader.write("k", 1)
+    await leader.write("k", 2)
+    await until(lambda: seen == [1, 2])
+
+
+async def test_a_manager_may_be_cancelled_while_it_writes(three: Cluster) -> None:
+    leader = three.nodes[0]
+    for number in range(20):
+        task = asyncio.create_task(leader.write("k", number, client_op_id=str(number)))
+        await asyncio.sleep(0.0005 * number)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, SyncError):
+            await task
+        again = await leader.write("k", number, client_op_id=str(number))
+        assert again.success
+    await until(lambda: len(set(three.applied())) == 1)
+    assert three.applied()[0] == 20
