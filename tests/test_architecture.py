@@ -112,6 +112,7 @@ UNTESTED = {
     "syncengine.replication.peer": "test_link.py and simulation",
     "syncengine.replication.live": "test_space.py",
     "syncengine.replication.reader": "test_cli.py",
+    "syncengine.replication.rescue": "test_leader_follower.py and test_modes.py",
     "syncengine.replication.rewriting": "simulation",
     "syncengine.replication.transaction": "test_space.py",
     "syncengine.storage.identity": "test_replica.py",

@@ -198,53 +198,72 @@ class Terms:
             if known is None or record.order < known.record.order:
                 self._by_actor[record.actor] = term
         period: _Period | None = None
+        good: dict[EntryId, Term] = {}
+        top: Term | None = None
+        last = 0
         for name, mode in self._modes():
+            closes = None if top is None else top.id
+            if mode.number <= last or (
+                # Elected after somebody was asked to end it: he did not know, and what
+                # he acknowledged stands.
+                (mode.closed[0] if mode.closed is not None else None) != closes
+            ):
+                continue
             if period is not None:
                 period.until = mode
-            period = _Period(name, mode) if mode.has_leader else None
-            if period is not None:
+                self._cut(period, top, good, verdict.cuts)
+            verdict.mode, last = (name, mode), mode.number
+            period, good, top = None, {}, None
+            if mode.has_leader:
+                period = _Period(name, mode)
                 verdict.periods.append(period)
-            verdict.mode = name, mode
-        for period in verdict.periods:
-            top = self._top(period, by_mode.get(period.id, []), verdict.cuts)
-            if period.until is None:
-                verdict.top = top
+                good = self._good(period, by_mode.get(name, []))
+                top = max(good.values(), key=lambda t: t.record.order, default=None)
+        if period is not None:
+            self._cut(period, top, good, verdict.cuts)
+        verdict.top = top
         return verdict
 
     def _modes(self) -> list[tuple[EntryId, ModeRecord]]:
-        """Return the switches that count, in order: one for each number."""
-        chosen: dict[int, EntryId] = {}
+        """Return the switches of those who may, in the order in which they count: by
+        number, then by id."""
         modes = self._membership.modes
         genesis = self._membership.genesis
         owners = genesis.owners if genesis is not None else ()
-        for name in sorted(modes):
-            mode = modes[name]
-            if mode.issuer in owners or self._membership.may(
-                mode.issuer, Ops.ADMIN | Ops.LEAD
-            ):
-                chosen.setdefault(mode.number, name)
-        return [(chosen[number], modes[chosen[number]]) for number in sorted(chosen)]
+        return sorted(
+            (
+                (name, mode)
+                for name, mode in modes.items()
+                if mode.issuer in owners
+                or self._membership.may(mode.issuer, Ops.ADMIN | Ops.LEAD)
+            ),
+            key=lambda one: (one[1].number, one[0]),
+        )
 
-    def _top(
-        self, period: _Period, terms: list[Term], cuts: dict[ActorId, int]
-    ) -> Term | None:
-        """Return the highest good term of a period; fill in what counts."""
+    def _good(self, period: _Period, terms: list[Term]) -> dict[EntryId, Term]:
+        """Return the terms of a period that began as they must."""
         good: dict[EntryId, Term] = {}
         for term in sorted(terms, key=lambda term: term.record.order):
             if self._is_good(term, period, good):
                 good[term.id] = term
-        top = max(good.values(), key=lambda term: term.record.order, default=None)
+        return good
+
+    def _cut(
+        self,
+        period: _Period,
+        top: Term | None,
+        good: Mapping[EntryId, Term],
+        cuts: dict[ActorId, int],
+    ) -> None:
+        """Note up to where the actors of a period count."""
         last, cut = top, OPEN
-        if period.until is not None:
-            closed = period.until.closed
-            last = good.get(closed[0]) if closed is not None else None
-            cut = closed[1] if closed is not None else 0
+        if period.until is not None and period.until.closed is not None:
+            cut = period.until.closed[1]
         while last is not None:
             cuts[last.record.actor] = cut
             cut = min(cut, last.record.index)
             before = last.record.previous
             last = good[before] if before is not None else None
-        return top
 
     def _is_good(
         self, term: Term, period: _Period, good: Mapping[EntryId, Term]

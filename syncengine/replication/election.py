@@ -147,6 +147,8 @@ class Election:
         self._lease_until = float("inf")
         self._told_commit = -1
         self._race: Race | None = None
+        self._modes: dict[DeviceId, EntryId] = {}
+        """Who said to know which mode"""
         self._reported: tuple[object, ...] | None = None
         self.deadline = 0.0
         self.wait_anew()
@@ -698,6 +700,26 @@ class Election:
             return
         if self.eligible and (self.is_voter or not self.voters) and not self.leading:
             await self.stand("handed over", is_wished=True)
+
+    # --- where all write ----
+
+    def say_mode(self) -> None:
+        """Tell all that this node knows the present mode, in which nobody leads."""
+        self.say(
+            Progress(
+                *(self._mode(), self.ballot.number, self.node, None, 0, 0, 0),
+                self.eligible,
+            )
+        )
+
+    def note_mode(self, author: DeviceId, said: Spoken) -> None:
+        self._modes[author] = EntryId(said.mode)
+
+    def count_of_mode(self, mode: EntryId, voters: tuple[DeviceId, ...]) -> int:
+        """Return how many of voters are known to know a mode, with this one."""
+        return sum(
+            voter == self.me or self._modes.get(voter) == mode for voter in voters
+        )
 
     # --- by hand ----------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from syncengine.errors import (
     HistoryDiverged,
     Invalid,
     NotLeader,
+    OutcomeUnknown,
     PromotionFailed,
     Refused,
     StaleRead,
@@ -36,13 +37,13 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.log.batch import Header
-from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Notice
 from syncengine.protocol.notices import Spoken, TakeOver, decode
 from syncengine.replication import feed
 from syncengine.replication.election import Election, Lease, Race
 from syncengine.replication.feed import Change
-from syncengine.replication.host import Bell, sealed
+from syncengine.replication.host import Bell
+from syncengine.replication.modes import LEADER_FOLLOWER, MULTI_MASTER, switch
 from syncengine.replication.notices import decode_notice, encode_notice
 from syncengine.replication.pipeline import (
     NoticeCarrier,
@@ -52,8 +53,7 @@ from syncengine.replication.pipeline import (
 from syncengine.replication.rescue import RESCUED, Rescue
 from syncengine.replication.tokens import Token
 from syncengine.storage.pipeline.contract import Pipeline
-from syncengine.trust.entry import Entry
-from syncengine.trust.leadership import ModeRecord, majority, make_mode
+from syncengine.trust.leadership import majority
 from syncengine.trust.membership import Ops
 
 if TYPE_CHECKING:
@@ -254,44 +254,6 @@ class HeartbeatService(Protocol):
         ...
 
 
-async def switch(
-    space: "Space", *, has_leader: bool, voters: Sequence[DeviceId] = ()
-) -> None:
-    """Make of a namespace one that has a leader, or one that all write, from what is
-    here on. Where there is a leader, what others wrote and is not here yet has no
-    effect, and is in the rescue area. Raises `Refused` for one who is no owner."""
-    engine = space.engine
-    keeper, terms = engine.keeper, engine.keeper.terms
-    me = DeviceId(engine.key.public)
-    genesis = keeper.membership.genesis
-    if (genesis is None or me not in genesis.owners) and not keeper.membership.may(
-        me, Ops.ADMIN | Ops.LEAD
-    ):
-        raise Refused(
-            Code.NOT_GRANTED,
-            "only an owner says whether a namespace has a leader; its first leader is "
-            "started there",
-            retry="after_action",
-        )
-    await sealed(engine)
-
-    def made(heads: list[EntryId]) -> Entry:
-        mode, top = terms.mode, terms.top
-        frontier = {
-            actor: (head.seq, head.id)
-            for actor, head in keeper.heads.items()
-            if terms.term_of(actor) is None
-        }
-        closed = None
-        if top is not None:
-            closed = top.id, keeper.last_index(top.record.actor)
-        number = 1 if mode is None else mode[1].number + 1
-        record = ModeRecord(me, number, has_leader, tuple(voters), frontier, closed)
-        return make_mode(engine.key, keeper.namespace, heads, record)
-
-    await engine.switch(made)
-
-
 class LeaderFollowerManager:
     """A node of a namespace that one writes and all read.
 
@@ -408,6 +370,7 @@ class LeaderFollowerManager:
         self._applied = 0
         self._rescued: set[tuple[ActorId, int]] = set()
         self._rescued_new: list[tuple[int, str]] = []
+        self._told_mode: EntryId | None = None
         self._drains = False
         self._closed = False
 
@@ -426,7 +389,7 @@ class LeaderFollowerManager:
         engine = space.engine
         terms = engine.keeper.terms
         if self._wished is ReplicationRole.LEADER and not terms.has_leader:
-            await switch(space, has_leader=True, voters=self._first_voters)
+            await switch(space, LEADER_FOLLOWER, self._first_voters)
         election = self._election_ = Election(
             engine,
             self._node,
@@ -1056,6 +1019,21 @@ class LeaderFollowerManager:
             raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
         return replace(result, token=self._token_of_entry(result.sequence))
 
+    async def caught_up_to(self, token: str, *, timeout_ms: int = 5_000) -> None:
+        """Wait until what a session has seen shows here. Raises `StaleRead`,
+        `HistoryDiverged`, `Invalid`, `Closed`. Safe to cancel."""
+        self._check_open()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._reach(Token.parse(token))
+        except TimeoutError:
+            raise StaleRead(
+                f"what this session has seen did not come within {timeout_ms} ms; read "
+                "from the leader, or wait longer",
+                have=self._space.engine.applied_index,
+                staleness_ms=self.staleness_ms(),
+            ) from None
+
     async def _reach(self, token: Token) -> None:
         """Wait until what a session has seen shows here."""
         engine = self._space.engine
@@ -1224,6 +1202,51 @@ class LeaderFollowerManager:
         finally:
             self._drains = False
 
+    # --- the mode -----
+
+    async def switch_to_masters(self, *, timeout_ms: int = 10_000) -> None:
+        """Let all write from now on: this leader's log ends with what it has written.
+
+        Returns when a majority of the voters knows, so that nobody else is elected.
+        Raises `NotLeader`; `Refused` for one who is no owner; `OutcomeUnknown` where no
+        majority was reached in time: it is switched here, and counts unless they elect
+        another leader before they hear of it.
+        """
+        self._check_open()
+        election = self._election
+        self._space.check_outside()
+        term = election.leading
+        if term is None:
+            raise NotLeader(leader_id=self.leader_id)
+        engine, voters = election.engine, election.voters
+        self._drains = True
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await engine.flush()
+                index = engine.newest_index
+                if voters and not await self._until(
+                    index, term.id, "majority", election.say_beat(asks=True)
+                ):
+                    raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
+                async with self._turn:
+                    await switch(self._space, MULTI_MASTER)
+                mode = engine.keeper.terms.mode_id
+                while election.count_of_mode(mode, voters) < majority(voters):
+                    await self._next()
+        except TimeoutError:
+            if engine.keeper.terms.has_leader:
+                raise StaleRead(
+                    "no majority of the voters has answered; nothing was switched",
+                    have=engine.applied_index,
+                    staleness_ms=0,
+                ) from None
+            raise OutcomeUnknown(
+                "it is switched here; no majority of the voters knows of it yet"
+            ) from None
+        finally:
+            self._drains = False
+            self._bell.set()
+
     # --- voters ---------------------------------------------------------------------
 
     def get_voters(self) -> list[str]:
@@ -1322,7 +1345,7 @@ class LeaderFollowerManager:
         engine = election.engine
         if engine.leadership.ballot.mode != engine.keeper.terms.mode_id:
             if not engine.keeper.terms.has_leader:
-                self._inbox.clear()
+                await self._step_as_master(election)
                 return
             engine.leadership.take_part(election.me)
             election.wait_anew()
@@ -1344,6 +1367,20 @@ class LeaderFollowerManager:
         election.note_applied()
         self._note_applied(election)
         election.report()
+        self._settle_waiting()
+
+    async def _step_as_master(self, election: Election) -> None:
+        """All write: tell, once, that this is known, and count who knows it."""
+        mode = election.engine.keeper.terms.mode_id
+        while self._inbox:
+            author, body = self._inbox.popleft()
+            with contextlib.suppress(ValueError):
+                election.note_mode(author, decode(body))
+        if self._told_mode != mode:
+            self._told_mode = mode
+            election.say_mode()
+        self._note_role()
+        self._note_rescued()
         self._settle_waiting()
 
     def _note_role(self) -> None:

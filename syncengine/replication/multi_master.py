@@ -34,7 +34,7 @@ from syncengine.conflicts.tagging import from_plain, to_plain
 from syncengine.conflicts.vector_clock import VectorClock
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.operation import ContainerId, Type
-from syncengine.errors import Closed, Invalid, NotFound, StoreError
+from syncengine.errors import Closed, Invalid, NotFound, NotLeader, StoreError
 from syncengine.ids import DocumentId, parse_document_id, parse_node_id
 from syncengine.log.batch import Batch, split_payload
 from syncengine.replication import feed
@@ -389,6 +389,11 @@ class MultiMasterManager:
     def get_master_id(self) -> str:
         return self._master
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._closed
+
     def get_conflict_strategy(self) -> ConflictStrategy:
         return self._strategy
 
@@ -411,6 +416,16 @@ class MultiMasterManager:
         if event not in EVENTS:
             raise Invalid(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
         self._handlers[event].append(handler)
+
+    def session_token(self) -> str:
+        """Return what names all that shows here now, for a session."""
+        return self._space.token()
+
+    async def caught_up_to(self, token: str, *, timeout_ms: int = 5_000) -> None:
+        """Wait until what a session has seen shows here. Raises `StaleRead`,
+        `HistoryDiverged`, `Invalid`. Safe to cancel."""
+        self._check_open()
+        await self._space.reached(token, timeout_ms=timeout_ms)
 
     # --- writing --------------------------------------------------------------------
 
@@ -456,6 +471,16 @@ class MultiMasterManager:
                 entity_id,
                 error="this master was closed",
                 error_code=MANAGER_CLOSED,
+            )
+        try:
+            self._space.engine.check_leads()
+        except NotLeader as error:
+            return MasterWriteResult(
+                False,
+                self._master,
+                entity_id,
+                error=str(error),
+                error_code=error.error_code,
             )
         async with self._space.transaction() as tx:
             versions = _read(tx[name].multi(_VERSIONS))

@@ -790,12 +790,17 @@ class Namespace:
         delay = min(max(0.0, delay) + 0.001, limits.DUE_SECONDS_MAX)
         self._due_timer = loop.call_later(delay, self._due)
 
-    def apply_soon(self) -> None:
+    def apply_soon(self, delay: float = 0.0) -> None:
         """Look at what was stored and not applied when the state was read."""
         if self.delivery.waiting_count:
             if self._due_timer is not None:
                 self._due_timer.cancel()
-            self._due()
+                self._due_timer = None
+            if delay:
+                loop = asyncio.get_running_loop()
+                self._due_timer = loop.call_later(delay, self._due)
+            else:
+                self._due()
 
     def _due(self) -> None:
         self._due_timer = None
@@ -1446,7 +1451,8 @@ class Namespace:
             if (view := shown()) is not None:
                 view.close()
         self.load()
-        self.apply_soon()
+        # Not at once: a disk that is full now will be in a moment.
+        self.apply_soon(limits.STORE_RETRY_SECONDS)
         for tell in self.on_reloaded:
             tell()
         if self.channels and self.outbox:

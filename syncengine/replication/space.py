@@ -13,6 +13,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -48,13 +49,14 @@ from syncengine.ids import (
     parse_document_id,
 )
 from syncengine.protocol.codes import Code
-from syncengine.replication import archive, branches, feed, history, watch
+from syncengine.replication import archive, branches, feed, history, sessions, watch
 from syncengine.replication.address import parse_address
 from syncengine.replication.branches import Branch, Trunk
 from syncengine.replication.feed import Change
 from syncengine.replication.history import Conflict, LostValue, Passage, Why
 from syncengine.replication.host import sealed
 from syncengine.replication.live import Live
+from syncengine.replication.modes import Mode, mode_of, switch
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.past import Index, Past
 from syncengine.replication.rescue import Rescue
@@ -129,6 +131,25 @@ class Space:
     def id(self) -> str:
         """The namespace's id: it commits to the owners' keys."""
         return base32(self.engine.keeper.namespace)
+
+    @property
+    def mode(self) -> Mode:
+        """Who may write here: all ("multi-master"), or the leader of the present term
+        ("leader-follower")."""
+        return mode_of(self)
+
+    async def switch_mode(self, mode: Mode, *, voters: Sequence[str] = ()) -> None:
+        """Let all write from now on, or the leader alone, while everybody is at work.
+
+        `voters` are the devices whose majority decides about leaders (none: they are
+        promoted by hand). With a leader, what others wrote and is not here yet has no
+        effect, and is in `rescue`; with all, what a leader wrote and is not here yet.
+        Raises `Refused` for one who is no owner, or where voters have a leader and this
+        is not it (see `LeaderFollowerManager.switch_to_masters`), `Invalid`.
+        """
+        self.check_usable()
+        self.check_outside()
+        await switch(self, mode, [parse_device_id(voter) for voter in voters])
 
     @property
     def rescue(self) -> Rescue:
@@ -385,6 +406,18 @@ class Space:
         """What this shows now, for `at`: the changes that it knows."""
         self.check_usable()
         return encode_version(self.engine.version)
+
+    def token(self) -> str:
+        """Return what names all that shows here now, for a session: another replica
+        that has `reached` it shows no less. Short, whatever the history."""
+        self.check_usable()
+        return sessions.token_of(self)
+
+    async def reached(self, token: str, *, timeout_ms: int = 5_000) -> None:
+        """Wait until all that a session has seen shows here. Raises `StaleRead` when it
+        does not in time, `HistoryDiverged` when it never will, `Invalid`. Safe to
+        cancel."""
+        await sessions.reach(self, token, timeout_ms)
 
     async def at(self, when: str | datetime | Change) -> Past:
         """Return this namespace as it was: at a version (`space.version`,

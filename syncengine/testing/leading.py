@@ -10,7 +10,7 @@ knows nothing of the engine but the ids in the log.
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from syncengine.errors import HistoryDiverged, SyncError
@@ -147,6 +147,8 @@ def _check_order(history: list[Done]) -> None:
 class _Session:
     token: str | None = None
     sequence: int = 0
+    unknown: list[Done] = field(default_factory=list[Done])
+    """Writes of which nobody knows what became"""
 
     def saw(self, token: str | None, sequence: int) -> None:
         if token is not None and sequence >= self.sequence:
@@ -270,7 +272,9 @@ class _Story:
                 continue
             key = chance.choice(KEYS)
             roll = chance.random()
-            if roll < 0.5:
+            if seen.unknown and roll < 0.3:
+                await self._write_again(name, seen)
+            elif roll < 0.5:
                 await self._write(number, name, key, seen)
             elif roll < 0.75:
                 await self._read(number, name, key, "strong", seen)
@@ -280,6 +284,7 @@ class _Story:
                     await self._read(number, anywhere, key, "session", seen)
 
     _count = 0
+    retried = 0
 
     async def _write(
         self, client: int, name: str, key: str, seen: "_Session | None" = None
@@ -299,7 +304,26 @@ class _Story:
             self.world.trace(op, result.status)
             if seen is not None and result.status == "ok":
                 seen.saw(result.token, done.sequence)
+        if seen is not None and done.status == "unknown":
+            seen.unknown.append(done)
         return done
+
+    async def _write_again(self, name: str, seen: "_Session") -> None:
+        """Try a write again, under its operation id: it happens once."""
+        node, manager = self.world.nodes[name], self.managers[name]
+        done = seen.unknown[-1]
+        try:
+            result = await node.wait(
+                manager.write(done.key, done.value, client_op_id=done.name)
+            )
+        except SyncError:
+            return
+        if result is not None and result.status == "ok":
+            done.status, done.sequence = "ok", result.sequence
+            done.ended = self.world.loop.now
+            self.retried += 1
+            seen.unknown.remove(done)
+            seen.saw(result.token, done.sequence)
 
     async def _read(
         self,

@@ -14,6 +14,7 @@ from syncengine.log.terms import BESIDE, DEPOSED, Terms
 from syncengine.trust.entry import Entry, entry_id
 from syncengine.trust.keys import StandIn
 from syncengine.trust.leadership import (
+    How,
     ModeRecord,
     TermRecord,
     make_mode,
@@ -244,3 +245,28 @@ def test_of_two_switches_with_one_number_one_counts_everywhere() -> None:
 
     for order in (made, made[::-1]):
         assert known(*order).mode_id == expected
+
+
+def test_a_switch_ends_the_log_of_the_highest_term_or_nothing() -> None:
+    me = DeviceId(OWNER.public)
+    led = make_mode(OWNER, NS, [], ModeRecord(me, 1, True, (), {}, None))
+
+    def term(number: int, how: How) -> tuple[Entry, Entry]:
+        nonce = bytes([number]) * 16
+        actor = make_actor(OWNER, NS, [], nonce)
+        record = TermRecord(
+            me, entry_id(led), number, actor_id(me, NS, nonce), "n", None, None, (),
+            how, "", {},
+        )  # fmt: skip
+        return actor, make_term(OWNER, NS, [], record)
+
+    first, second = term(1, "manual"), term(2, "manual")
+    ends = ModeRecord(me, 2, False, (), {}, (entry_id(first[1]), 0))
+    switch = make_mode(OWNER, NS, [], ends)
+
+    assert not known(led, *first, switch).has_leader
+    assert known(led, *first, switch, *second).has_leader
+    assert known(led, *second, *first, switch).mode_id == entry_id(led)
+    blind = make_mode(OWNER, NS, [], replace(ends, closed=None))
+    assert known(led, *first, blind).has_leader
+    assert not known(led, blind).has_leader
