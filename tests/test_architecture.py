@@ -123,6 +123,7 @@ UNTESTED = {
     "syncengine.system": "two calls of the system",
     "syncengine.trust.entry": "test_membership.py and test_leadership.py",
     "syncengine.testing.leading": "simulation: test_led.py",
+    "syncengine.testing.mastering": "simulation: test_mastered.py",
     "syncengine.testing.__main__": "make simulate",
     "syncengine.testing.campaign": "make simulate",
     "syncengine.testing.disk": "test_world.py",

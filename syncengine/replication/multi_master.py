@@ -304,6 +304,7 @@ class MultiMasterManager:
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
         self._clock: VectorClock | None = None
+        self._clock_of = 0
 
     # --- life -----------------------------------------------------------------------
 
@@ -553,8 +554,11 @@ class MultiMasterManager:
         return parse_document_id(f"{self._clocks}/{self._master}")
 
     def _known_clock(self) -> VectorClock:
-        """Return the clock: from the file the first time, also after a restart."""
-        if self._clock is None:
+        """Return the clock: from the file the first time, also after a restart, and
+        after a commit that failed: what was known by then is not known any more."""
+        generation = self._space.engine.generation
+        if self._clock is None or self._clock_of != generation:
+            self._clock_of = generation
             self._clock = VectorClock()
             for name in list(self._space.engine.documents.names(self._clocks, "")):
                 self._learn(name)

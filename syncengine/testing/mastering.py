@@ -1,0 +1,345 @@
+"""The story of masters: three to seven write a few hot entities while all goes wrong.
+
+Checked are C1 (all show the same, by one strategy of all that there are), C2, D1 and D2
+(each write is there, or one that knew of it is; nothing else is), that conflicts are
+complete and real, and that after all is quiet nobody writes any more: what a strategy
+decides is decided by each alone, and written by none. Who knew of what is judged by the
+vector clocks that writers were told, not by the engine.
+"""
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from syncengine.conflicts.crdts import GCounter
+from syncengine.conflicts.vector_clock import VectorClock
+from syncengine.errors import NotFound, SyncError
+from syncengine.ids import DocumentId
+from syncengine.replication.multi_master import (
+    STRATEGIES,
+    Entity,
+    MultiMasterManager,
+)
+from syncengine.testing.world import Invariant, Node, World, assert_converged
+
+NAMES = ("ann", "bob", "cyd", "dee", "eve", "fay", "gus")
+ENTITIES = ("hot", "warm", "cold")
+
+SECONDS_MIN = 60.0
+WRITES_MIN = 60
+CONFLICTS_MIN = 5
+CUTS_MIN = 3
+
+# By all of them together.
+WRITES_A_SECOND = 2.5
+
+# As long as somebody who answers every change with a write would need to show it.
+QUIET_SECONDS = 30.0
+
+
+@dataclass
+class Write:
+    """What a writer did, as he saw it."""
+
+    entity: str
+    op: str
+    clock: VectorClock | None
+    """None: it crashed, or the disk said no; nobody knows"""
+
+
+@dataclass
+class _Masters:
+    world: World
+    names: tuple[str, ...]
+    strategy: Any
+    managers: dict[str, MultiMasterManager] = field(
+        default_factory=dict[str, MultiMasterManager]
+    )
+    writes: dict[str, Write] = field(default_factory=dict[str, Write])
+    detected: int = 0
+    count: int = 0
+
+
+async def mastered(world: World) -> None:
+    """Masters of one namespace, each linked to a hub, or each with each."""
+    chance = world.random
+    names = NAMES[: chance.randint(3, 7)]
+    story = _Story(_Masters(world, names, chance.choice(STRATEGIES)))
+    await story.found()
+    until = world.loop.now + chance.uniform(SECONDS_MIN, SECONDS_MIN + 20)
+    writers = [asyncio.ensure_future(story.write_on(name, until)) for name in names]
+    trouble = asyncio.ensure_future(story.trouble(until))
+    await asyncio.gather(trouble, *writers)
+    await story.heal()
+    await assert_converged(world)
+    await story.check()
+    report = world.report
+    report.transactions = sum(w.clock is not None for w in story.of.writes.values())
+    if (
+        report.transactions < WRITES_MIN
+        or story.of.detected < CONFLICTS_MIN
+        or world.network.cut_count < CUTS_MIN
+        or world.loop.now < SECONDS_MIN
+    ):
+        raise AssertionError(f"this seed proves too little: {report}")
+
+
+def union(one: Entity, other: Entity) -> Entity:
+    """What both have: a merge that is a function of its input."""
+    ops = sorted({*one.data["ops"], *other.data["ops"]})
+    return dataclasses.replace(other, data={**one.data, **other.data, "ops": ops})
+
+
+class _Story:
+    def __init__(self, of: _Masters):
+        self.of = of
+        self.world = of.world
+        self.has_hub = of.world.random.random() < 0.6
+
+    # --- machines ---------------------------------------------------------------------
+
+    async def found(self) -> None:
+        world, names = self.world, self.of.names
+        if self.has_hub:
+            await world.hub()
+        founder = await world.replica(names[0])
+        assert founder.replica is not None
+        await founder.wait(founder.replica.namespace("home"))
+        invite = await founder.wait(founder.space.invite("write", uses=len(names)))
+        for name in names[1:]:
+            node = await world.replica(name)
+            assert node.replica is not None
+            await node.wait(node.replica.join(str(invite), name="home"))
+        for name in names:
+            await self._begin(world.nodes[name])
+
+    async def _begin(self, node: Node) -> None:
+        world = self.world
+        if self.has_hub:
+            await node.connect(world.nodes["hub"].address)
+        else:
+            before = self.of.names[: self.of.names.index(node.name)]
+            for name in before:
+                await node.connect(world.nodes[name])
+        if not node.is_up:
+            return
+        manager = MultiMasterManager(
+            *(node.name, None, node.space),
+            self.of.strategy,
+            union if self.of.strategy == "custom" else None,
+        )
+        self.of.managers[node.name] = manager
+        await node.wait(manager.subscribe())
+
+    def works(self, name: str) -> bool:
+        node, manager = self.world.nodes[name], self.of.managers.get(name)
+        return (
+            node.is_up
+            and manager is not None
+            and manager._space._replica is node.replica
+        )
+
+    # --- writing ----------------------------------------------------------------------
+
+    async def write_on(self, name: str, until: float) -> None:
+        world, chance = self.world, self.world.random
+        while world.loop.now < until:
+            await asyncio.sleep(
+                chance.expovariate(WRITES_A_SECOND / len(self.of.names))
+            )
+            world.check_failures()
+            if self.works(name):
+                entity = chance.choices(ENTITIES, (6, 3, 1))[0]
+                await self._write(name, entity)
+
+    async def _write(self, name: str, entity: str) -> None:
+        of, chance = self.of, self.world.random
+        node, manager = self.world.nodes[name], of.managers[name]
+        of.count += 1
+        op = f"op{of.count}"
+        write = of.writes[op] = Write(entity, op, None)
+        try:
+            shown = await node.wait(manager.get_entity(entity))
+            data: dict[str, Any] = {"op": op, "ops": [op], f"f{of.count % 3}": op}
+            if shown is not None and isinstance(shown.data, dict):
+                data = {**shown.data, **data, "ops": [*shown.data["ops"], op]}
+            if of.strategy == "crdt":
+                views = data.get("views")
+                counter = GCounter(name)
+                if views is not None:
+                    counter.merge(views)
+                counter.increment(1)
+                data["views"] = counter
+            if of.strategy == "manual" and chance.random() < 0.3:
+                asked: Any = manager.resolve_conflict(entity, data)
+            else:
+                asked = manager.write(entity, data)
+            result = await node.wait(asked)
+        except NotFound:
+            del of.writes[op]  # there was nothing to resolve
+            return
+        except SyncError:
+            return
+        if result is not None and result.success:
+            write.clock = VectorClock(result.vector_clock)
+            self.world.trace(op)
+
+    # --- trouble ----------------------------------------------------------------------
+
+    async def trouble(self, until: float) -> None:
+        world, chance = self.world, self.world.random
+        while world.loop.now < until or world.network.cut_count < CUTS_MIN:
+            await asyncio.sleep(chance.expovariate(0.25))
+            victim = chance.choice(self.of.names)
+            node, roll = world.nodes[victim], chance.random()
+            others = [name for name in world.nodes if name != victim]
+            if roll < 0.12 and node.is_up:
+                await self._crash(node)
+            elif roll < 0.35:
+                for other in chance.sample(others, chance.randint(1, len(others))):
+                    world.network.part(victim, other)
+            elif roll < 0.42:
+                for other in others:
+                    world.network.deaf.add((victim, other))
+            elif roll < 0.6:
+                world.network.heal()
+            elif roll < 0.66:
+                node.clock.skew_ms += chance.choice((-3_600_000, 50_000, -20_000))
+            elif roll < 0.72:
+                node.disk.full = True
+                world.loop.call_later(chance.uniform(0.1, 3), _free, node.disk)
+            else:
+                world.network.cut_one()
+
+    async def _crash(self, node: Node) -> None:
+        node.disk.full = False
+        node.crash()
+        await asyncio.sleep(self.world.random.choice((0.1, 2.0, 8.0)))
+        node.disk.full = False
+        await node.start()
+        await self._begin(node)
+
+    async def heal(self) -> None:
+        world = self.world
+        world.network.heal()
+        weather = world.network.weather
+        weather.drop = weather.duplicate = weather.reorder = weather.delay_tail = 0.0
+        for node in world.nodes.values():
+            node.disk.full = False
+            node.clock.skew_ms, node.clock.rate = 0, 1.0
+
+    # --- what must hold ---------------------------------------------------------------
+
+    async def check(self) -> None:
+        world, of = self.world, self.of
+        for name in of.names:
+            await world.nodes[name].wait(of.managers[name].caught_up())
+        for entity in ENTITIES:
+            await self._check_shown(entity)
+            for name in of.names:
+                self._check_versions(name, entity)
+        for name in of.names:
+            await self._check_conflicts(name)
+        await self._check_quiet()
+
+    async def _check_shown(self, entity: str) -> None:
+        """C1: by all masters the same, and nothing that nobody wrote."""
+        of = self.of
+        shown: list[Any] = []
+        for name in of.names:
+            found = await self.world.nodes[name].wait(
+                of.managers[name].get_entity(entity)
+            )
+            shown.append(found)
+            if found is not None and found.data["op"] not in of.writes:
+                raise Invariant("D2", f"{name} shows {found.data['op']}")
+        if any(_plain(one) != _plain(shown[0]) for one in shown):
+            raise Invariant("C1", f"masters differ in {entity}: {shown}")
+        if shown[0] is None:
+            return
+        known = [w for w in of.writes.values() if w.entity == entity]
+        if of.strategy in ("custom", "crdt"):
+            # Writers keep what they were shown: nothing was ever dropped.
+            ops = set(shown[0].data["ops"])
+            if of.strategy == "custom":
+                lost = {w.op for w in known if w.clock is not None} - ops
+                if lost:
+                    raise Invariant("D1", f"{entity} lost {sorted(lost)[:5]}")
+            else:
+                views = shown[0].data["views"].value()
+                least = sum(w.clock is not None for w in known)
+                if not least <= views <= len(known):
+                    raise Invariant(
+                        "D2", f"{entity} counts {views} of {least}..{len(known)}"
+                    )
+
+    def _check_versions(self, name: str, entity: str) -> None:
+        """D1: each write is there, or one that knew of it."""
+        manager = self.of.managers[name]
+        versions = manager._versions(DocumentId(f"entity/{entity}"))
+        there = [(one.data["op"], one.clock) for one in versions if one.data]
+        for write in self.of.writes.values():
+            if write.entity != entity or write.clock is None:
+                continue
+            if not any(
+                op == write.op
+                or VectorClock.compare(write.clock, clock) in ("before", "equal")
+                for op, clock in there
+            ):
+                raise Invariant("D1", f"{name} lost {write.op}, and nothing knew of it")
+        for op, clock in there:
+            for other, over in there:
+                if op != other and VectorClock.compare(clock, over) == "before":
+                    if self.of.strategy == "manual":
+                        continue  # he left it for somebody who decides
+                    raise Invariant("D2", f"{name} keeps {op} beside {other}")
+
+    async def _check_conflicts(self, name: str) -> None:
+        """What was detected is real, and what stands side by side was detected."""
+        of, manager = self.of, self.of.managers[name]
+        node = self.world.nodes[name]
+        found = await node.wait(manager.get_conflicts())
+        of.detected += len(found)
+        for conflict in found:
+            clocks = [VectorClock(v.vector_clock) for v in conflict.versions]
+            apart = any(
+                VectorClock.compare(one, other) == "concurrent"
+                for index, one in enumerate(clocks)
+                for other in clocks[index + 1 :]
+            )
+            if not apart and of.strategy != "manual":  # or he left it for somebody
+                raise Invariant("conflicts", f"{name}: {conflict} is none")
+        for entity in ENTITIES:
+            versions = manager._versions(DocumentId(f"entity/{entity}"))
+            ops = {one.data["op"] for one in versions if one.data}
+            told = [
+                {v.data["op"] for v in conflict.versions if v.data}
+                for conflict in found
+                if conflict.entity_id == entity
+            ]
+            if len(ops) > 1 and ops not in told:
+                raise Invariant("conflicts", f"{name} did not tell of {ops}")
+
+    async def _check_quiet(self) -> None:
+        """Nobody writes because of what came in: no ping-pong."""
+        replicas = self.world.replicas()
+        before = {node.name: dict(node.space.engine.version) for node in replicas}
+        await asyncio.sleep(QUIET_SECONDS)
+        for node in replicas:
+            if dict(node.space.engine.version) != before[node.name]:
+                raise Invariant("ping-pong", f"{node.name} saw writes in quiet times")
+
+
+def _plain(shown: Any) -> Any:
+    if shown is None:
+        return None
+    data = {
+        key: value.to_json() if isinstance(value, GCounter) else value
+        for key, value in shown.data.items()
+    }
+    return data, shown.version, shown.updated_at, shown.conflicted
+
+
+def _free(disk: Any) -> None:
+    disk.full = False
