@@ -79,9 +79,18 @@ MODE_BYTES_MAX = 64 * ACTORS_MAX + ENTRY_BYTES_MAX
 # their votes stand in the entry that begins a term. Raft clusters have 3 to 7.
 VOTERS_MAX = 15
 
+# How far ahead of now a leader's change may be stamped and take effect: a leader whose
+# clock is set to another time zone stops nobody; one that is set to another year does.
+LEADER_AHEAD_MS_MAX = 24 * 3_600_000
+
+# How far ahead of the highest term in the log somebody may speak of one: elections that
+# fail take a number each, and whoever takes more shall not use up what a term may skip.
+BALLOT_AHEAD_MAX = 2**31
+
 # How far a term's number may be ahead of the one before: each failed election takes
 # one, and nobody shall take the last there is.
 TERM_STEP_MAX = 2**32
+assert BALLOT_AHEAD_MAX < TERM_STEP_MAX, "whom one may hear of may be elected"
 
 # How many heads of the membership log one entry names.
 HEADS_MAX = 16

@@ -88,6 +88,9 @@ class Delivery:
         self.hold: Callable[[Batch, int], bool] | None = None
         """Whether to keep back a batch's change that ends at a seq, though its time
         has come: an entry that the next leader may not know of, say."""
+        self.is_ordered: Callable[[Batch], bool] = lambda _: False
+        """Whether a batch waits for no clock, within a day: its log has one order, and
+        would stand still for all."""
         self.applied: dict[ActorId, Applied] = {}
         self._queues: dict[ActorId, deque[_Queued]] = {}
         self._candidates: deque[ActorId] = deque()
@@ -172,10 +175,9 @@ class Delivery:
         problem = None
         if head.hlc <= state.hlc:
             problem = "its stamp does not follow its author's last one"
-        elif (
-            ms_from_hlc(head.hlc) > now_ms + limits.CLOCK_AHEAD_MS_MAX
-            # A leader's log has one order, and would stand still for all.
-            and not queued.batch.header.term
+        elif ms_from_hlc(head.hlc) > now_ms + limits.CLOCK_AHEAD_MS_MAX and (
+            ms_from_hlc(head.hlc) > now_ms + limits.LEADER_AHEAD_MS_MAX
+            or not self.is_ordered(queued.batch)
         ):
             self._until[actor] = ms_from_hlc(head.hlc)
             return None

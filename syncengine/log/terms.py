@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from syncengine import limits
 from syncengine.ids import ActorId, BatchId, DeviceId, EntryId, NamespaceId
-from syncengine.log.batch import Header
+from syncengine.log.batch import NO_BATCH, Header
 from syncengine.trust.keys import Scheme
 from syncengine.trust.leadership import ModeRecord, TermRecord, majority, vote_bytes
 from syncengine.trust.membership import Membership, Ops
@@ -78,6 +78,8 @@ class Terms:
         self._scheme = scheme
         self._header_of = header_of
         self._good_votes: dict[EntryId, bool] = {}
+        self._bases: dict[BatchId, Header] = {}
+        self._may: dict[tuple[DeviceId, int], bool] = {}
         self._by_actor: dict[ActorId, Term] = {}
         self._awaited: set[BatchId] = set()
         self._verdict = _Verdict()
@@ -125,6 +127,11 @@ class Terms:
         """Up to which index the batches of each leader's actor count."""
         return self._judged().cuts
 
+    def cuts_of(self, verdict: object) -> Mapping[ActorId, int]:
+        """Return the cuts of an earlier `verdict`."""
+        assert isinstance(verdict, _Verdict), "it was `verdict` before"
+        return verdict.cuts
+
     @property
     def voters(self) -> tuple[DeviceId, ...]:
         """Who decides about the next leader."""
@@ -147,8 +154,7 @@ class Terms:
         """Return why a stored batch has no effect; None when it has."""
         verdict = self._judged()
         if header.term:
-            cut = verdict.cuts.get(header.actor)
-            return DEPOSED if cut is None or header.term_index > cut else None
+            return None if self._is_in_the_log(header, verdict) else DEPOSED
         for period in verdict.periods:
             began = period.mode.frontier.get(header.actor)
             if began is not None and header.end <= began[0]:
@@ -160,18 +166,47 @@ class Terms:
                 return BESIDE
         return None
 
+    def _is_in_the_log(self, header: Header, verdict: _Verdict) -> bool:
+        cut = verdict.cuts.get(header.actor)
+        term = self._by_actor.get(header.actor)
+        if cut is None or term is None or header.term_index > cut:
+            return False
+        if header.first_seq == 1:
+            # It goes on where its term says so.
+            base = term.record.base
+            if header.prev != (NO_BATCH if base is None else base[1]):
+                return False
+        return header.term == term.number and header.term_index > term.record.index
+
     def spans_beside(self, actor: ActorId, seq: int) -> list[tuple[int, int]]:
         """Return which of the seqs of an actor, who is no leader's, up to `seq` were
         written beside a leader: (first, last)."""
-        spans: list[tuple[int, int]] = []
-        for period in self._judged().periods:
-            first = period.mode.frontier.get(actor, (0,))[0] + 1
-            last = seq
-            if period.until is not None:
-                last = min(seq, period.until.frontier.get(actor, (0,))[0])
-            if first <= last:
-                spans.append((first, last))
-        return spans
+        return _spans(self._judged(), actor, seq)
+
+    def differs(
+        self,
+        before: object,
+        applied: Mapping[ActorId, int],
+        index_at: Callable[[ActorId, int], int],
+    ) -> bool:
+        """Tell whether of what is applied something counts now that did not by an
+        earlier `verdict`, or the reverse; `index_at` is that of a seq of a leader's
+        actor."""
+        assert isinstance(before, _Verdict), "it was `verdict` before"
+        now = self._judged()
+        for actor in before.cuts.keys() | now.cuts.keys():
+            one, other = before.cuts.get(actor, 0), now.cuts.get(actor, 0)
+            if one != other and actor in applied:
+                index = index_at(actor, applied[actor])
+                if min(index, one) != min(index, other):
+                    return True
+        return [(p.id, p.until) for p in before.periods] != [
+            (p.id, p.until) for p in now.periods
+        ] and any(
+            _spans(before, actor, seq) != _spans(now, actor, seq)
+            for actor, seq in applied.items()
+            if actor not in self._by_actor
+        )
 
     @property
     def verdict(self) -> object:
@@ -189,10 +224,15 @@ class Terms:
     def _judge(self) -> _Verdict:
         verdict = _Verdict()
         self._awaited = set()
+        self._may = {}
         by_mode: dict[EntryId, list[Term]] = {}
         self._by_actor = {}
         for name, record in self._membership.terms.items():
             term = Term(name, record)
+            if self._membership.actors.get(record.actor) != record.issuer:
+                continue  # of another one's actor nobody says anything
+            if not self._allows(record.issuer, Ops.LEAD):
+                continue
             by_mode.setdefault(record.mode, []).append(term)
             known = self._by_actor.get(record.actor)
             if known is None or record.order < known.record.order:
@@ -202,16 +242,14 @@ class Terms:
         top: Term | None = None
         last = 0
         for name, mode in self._modes():
-            closes = None if top is None else top.id
-            if mode.number <= last or (
-                # Elected after somebody was asked to end it: he did not know, and what
-                # he acknowledged stands.
-                (mode.closed[0] if mode.closed is not None else None) != closes
-            ):
+            if mode.number <= last:
                 continue
             if period is not None:
+                closes = good.get(mode.closed[0]) if mode.closed is not None else None
+                if not self._may_close(mode, closes, period, good):
+                    continue
                 period.until = mode
-                self._cut(period, top, good, verdict.cuts)
+                self._cut(period, closes, good, verdict.cuts)
             verdict.mode, last = (name, mode), mode.number
             period, good, top = None, {}, None
             if mode.has_leader:
@@ -224,6 +262,31 @@ class Terms:
         verdict.top = top
         return verdict
 
+    def _may_close(
+        self,
+        mode: ModeRecord,
+        closes: Term | None,
+        period: _Period,
+        good: Mapping[EntryId, Term],
+    ) -> bool:
+        """Tell whether a switch ends a period: not where a majority elected somebody
+        after the leader whom it knew of, since what he acknowledged stands. Whoever was
+        forced, or had no voters, had asked nobody."""
+        if closes is None:
+            return mode.closed is None and not good
+        return not any(
+            term.record.order > closes.record.order
+            and term.record.how != "forced"
+            and (term.record.voters or period.mode.voters)
+            for term in good.values()
+        )
+
+    def _allows(self, device: DeviceId, ops: int) -> bool:
+        known = self._may.get((device, ops))
+        if known is None:
+            known = self._may[device, ops] = self._membership.may(device, ops)
+        return known
+
     def _modes(self) -> list[tuple[EntryId, ModeRecord]]:
         """Return the switches of those who may, in the order in which they count: by
         number, then by id."""
@@ -235,7 +298,7 @@ class Terms:
                 (name, mode)
                 for name, mode in modes.items()
                 if mode.issuer in owners
-                or self._membership.may(mode.issuer, Ops.ADMIN | Ops.LEAD)
+                or self._allows(mode.issuer, Ops.ADMIN | Ops.LEAD)
             ),
             key=lambda one: (one[1].number, one[0]),
         )
@@ -273,17 +336,20 @@ class Terms:
         before = good.get(record.previous) if record.previous is not None else None
         if record.previous is not None and before is None:
             return False
+        is_asked = record.how != "forced" and bool(period.mode.voters)
+        if before is None and good and not is_asked:
+            return False  # nobody takes all away who has asked nobody
         last = before.number if before is not None else 0
         if not last < record.number <= last + limits.TERM_STEP_MAX:
             return False
         voters = period.mode.voters if before is None else before.record.voters
-        return (
-            self._membership.actors.get(record.actor) == record.issuer
-            and self._by_actor[record.actor] is term
-            and self._membership.may(record.issuer, Ops.LEAD)
-            and self._follows(record, before, good)
-            and (record.how == "forced" or self._is_elected(term, voters, before))
-        )
+        if self._by_actor[record.actor] is not term:
+            return False
+        if not self._follows(record, before, good):
+            return False
+        if record.how == "forced":  # who decides about the next one stays as it was
+            return set(record.voters) == set(voters)
+        return self._is_elected(term, voters, before)
 
     def _follows(
         self, record: TermRecord, before: Term | None, good: Mapping[EntryId, Term]
@@ -294,10 +360,11 @@ class Terms:
         if record.base is None:
             return before.record.base is None
         index, batch = record.base
-        header = self._header_of(batch)
+        header = self._bases.get(batch) or self._header_of(batch)
         if header is None:
             self._awaited.add(batch)
             return False
+        self._bases[batch] = header
         at: Term | None = before
         while at is not None:
             if at.record.actor == header.actor:
@@ -345,3 +412,15 @@ class Terms:
             if voter in voters
         )
         return good >= majority(voters)
+
+
+def _spans(verdict: _Verdict, actor: ActorId, seq: int) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    for period in verdict.periods:
+        first = period.mode.frontier.get(actor, (0,))[0] + 1
+        last = seq
+        if period.until is not None:
+            last = min(seq, period.until.frontier.get(actor, (0,))[0])
+        if first <= last:
+            spans.append((first, last))
+    return spans

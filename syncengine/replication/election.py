@@ -11,6 +11,7 @@ Everything here runs in one task of `LeaderFollowerManager`, or under its lock.
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -144,7 +145,7 @@ class Election:
         self._beat_of: EntryId | None = None
         self._next_beat = 0.0
         self._led_since = 0.0
-        self._lease_until = float("inf")
+        self._lease_until = float("inf") if lease is None else float("-inf")
         self._told_commit = -1
         self._race: Race | None = None
         self._modes: dict[DeviceId, EntryId] = {}
@@ -175,6 +176,20 @@ class Election:
     def is_voter(self) -> bool:
         """Whether this node may vote now."""
         return self.me in self.voters and self.ballot.may_vote
+
+    @property
+    def heard(self) -> int:
+        """The number below which nobody leads, as far as this node may say: one that
+        may not vote follows whoever is in the log."""
+        if self.voters and self.is_voter:
+            return self.ballot.number
+        return 0 if self.top is None else self.top.number
+
+    @property
+    def may_lead(self) -> bool:
+        """Whether this node may be elected, or promoted by hand."""
+        may = self.engine.keeper.membership.may(self.me, Ops.LEAD)
+        return self.eligible and may and (self.is_voter or not self.voters)
 
     @property
     def elects(self) -> bool:
@@ -346,6 +361,15 @@ class Election:
             return 0
         return sum(self._stored_at(other, term) >= index for other in self.followers)
 
+    def have_all_stored(self, index: int) -> bool:
+        """Tell whether every voter has the leader's log up to `index` on disk."""
+        term = self.leading
+        return term is not None and all(
+            self._stored_at(voter, term) >= index
+            for voter in term.record.voters
+            if voter != self.me
+        )
+
     def tell_commit(self) -> None:
         """Tell followers that more may take effect."""
         if self.leading is not None and self.voters and self.commit > self._told_commit:
@@ -397,7 +421,7 @@ class Election:
                 self._beat if self._beat_of == top.id else 0,
                 max(0, at),
                 state[3],
-                self.eligible and (self.is_voter or not self.voters),
+                self.may_lead,
             ),
             top.leader,
         )
@@ -415,6 +439,8 @@ class Election:
     ) -> Race:
         """Ask to be elected; `race.is_over` once it is known."""
         self.wait_anew()
+        if not is_asking:
+            await self._take_lease()
         await self._all_on_disk()
         engine, ballot, top = self.engine, self.ballot, self.top
         nonce = engine.entropy.bytes(NONCE_BYTES)
@@ -429,7 +455,8 @@ class Election:
             *(how, reason, is_asking, is_wished),
         )
         if not is_asking:
-            engine.leadership.set(number=number, voted_for=self.me)
+            vote = _hashed(self._vote_bytes(race, self.me))
+            engine.leadership.set(number=number, voted_for=self.me, vote=vote)
             await engine.flush()
         if how != "forced" and self.voters:
             if self.is_voter:
@@ -521,9 +548,9 @@ class Election:
         except SyncError as error:
             race.error = PromotionFailed(str(error))
             return
-        self.begin_leading()
+        self._begin_leading()
 
-    def begin_leading(self) -> None:
+    def _begin_leading(self) -> None:
         """It leads from now on: nothing is known of the followers in this term."""
         self.commit = self._told_commit = -1
         self._beat, self._beat_of = 0, None
@@ -540,7 +567,8 @@ class Election:
         means nothing."""
         if said.mode != self._mode() or author == self.me:
             return
-        if said.term > self.ballot.number + limits.TERM_STEP_MAX:
+        known = 0 if self.top is None else self.top.number
+        if said.term > known + limits.BALLOT_AHEAD_MAX:
             log.warning("%s speaks of a term far ahead: it is not heard", said.node)
             return
         match said:
@@ -557,7 +585,7 @@ class Election:
 
     async def _hear_beat(self, author: DeviceId, said: Beat) -> None:
         top = self.top
-        if said.term < self.ballot.number:
+        if said.term < self.heard:
             # A leader of a term that is over learns it.
             self._tell_number(author)
             return
@@ -572,7 +600,7 @@ class Election:
         self.wait_anew()
         if self._race is not None and self._race.number <= said.term:
             self._race.fail(f"{said.node} was elected meanwhile")
-        await self.engine.show_until(said.commit)
+        self.engine.show_until(said.commit)
         if len(self._beats) == BEATS_KEPT:
             self._beats.popleft()
         self._beats.append((said.commit, now))
@@ -620,13 +648,6 @@ class Election:
             return
         if said.term > self.ballot.number:
             await self.engine.end_term(said.term)
-        ballot = self.ballot
-        if said.term < ballot.number or ballot.voted_for not in (None, author):
-            self._answer(author, said, b"", is_granted=False)
-            return
-        self.engine.leadership.set(voted_for=author)
-        await self.engine.flush()  # before anybody hears of it
-        self.wait_anew()
         race = Race(
             said.term,
             b"",
@@ -636,6 +657,17 @@ class Election:
             tuple(map(DeviceId, said.voters)),
             *("elected", "", False, False),
         )
+        ballot, vote = self.ballot, _hashed(self._vote_bytes(race, author))
+        if (
+            said.term < ballot.number
+            or ballot.voted_for not in (None, author)
+            or ballot.vote not in (None, vote)
+        ):
+            self._answer(author, said, b"", is_granted=False)
+            return
+        self.engine.leadership.set(voted_for=author, vote=vote)
+        await self.engine.flush()  # before anybody hears of it
+        self.wait_anew()
         self._answer(author, said, self._signed(race, author), is_granted=True)
 
     def _is_up_to_date(self, said: Candidacy) -> bool:
@@ -698,8 +730,9 @@ class Election:
         top = self.top
         if top is None or author != top.leader or said.term != top.number:
             return
-        if self.eligible and (self.is_voter or not self.voters) and not self.leading:
-            await self.stand("handed over", is_wished=True)
+        if self.may_lead and not self.leading and not self._is_standing():
+            with contextlib.suppress(PromotionFailed):  # the lease is not ours
+                await self.stand("handed over", is_wished=True)
 
     # --- where all write ----
 
@@ -739,7 +772,10 @@ class Election:
                 "space.grant_device(device, 'lead')"
             )
 
-    async def take_lease(self) -> None:
+    def _is_standing(self) -> bool:
+        return self._race is not None and not self._race.is_over
+
+    async def _take_lease(self) -> None:
         """Get the lease, where there is one; raises `PromotionFailed`."""
         if self.lease is None:
             return
@@ -770,9 +806,24 @@ class Election:
         able = [
             (known.stored, device)
             for device, known in self.followers.items()
-            if known.eligible and now - known.heard_at <= self.timeout
+            if known.eligible
+            and now - known.heard_at <= self.timeout
+            and self._may_succeed(device)
         ]
         if not able:
             return None
         _, device = max(able)
         return device, replace(self.followers[device])
+
+    def _may_succeed(self, device: DeviceId) -> bool:
+        """Tell whether somebody may lead, whatever he says of himself, and has no more
+        than there is."""
+        if self.voters:
+            may = device in self.voters
+        else:
+            may = self.engine.keeper.membership.may(device, Ops.LEAD)
+        return may and self.followers[device].stored <= self.engine.newest_index
+
+
+def _hashed(said: bytes) -> bytes:
+    return hashlib.sha256(said).digest()[:16]

@@ -133,7 +133,8 @@ class Keeper:
         self.branches: dict[ActorId, dict[BatchId, Head]] = {}
         self.membership = Membership(self.namespace, self.scheme)
         self.terms = Terms(self.namespace, self.membership, self.scheme, self.header_of)
-        self._indexes: dict[ActorId, int] = {}  # of the last entry of leaders' actors
+        # (term, index) of actors' heads; (0, 0): no leader's. Read when asked for.
+        self._places: dict[ActorId, tuple[int, int]] = {}
         self.forks: dict[ActorId, int] = {}  # actor -> first seq that is void
         self._untold: list[ForkProof] = []
         self._recent: list[tuple[int, Row]] = []
@@ -288,9 +289,6 @@ class Keeper:
             return f"a batch of {short(header.actor)} under somebody else's grant"
         if not grant.ops & Ops.WRITE:
             return f"a batch of {short(header.actor)}, who may only read"
-        term = self.terms.term_of(header.actor)
-        if header.term != (term.number if term is not None else 0):
-            return "a batch of a leader whose term is not known"
         if bool(header.term) != bool(header.term_index):
             return "a batch of a leader has an index, and no other one has"
         return None
@@ -310,17 +308,19 @@ class Keeper:
         actor = header.actor
         head = self.heads.get(actor, NO_HEAD)
         before = head.id
-        if header.term:
-            if header.term_index <= self.last_index(actor):
-                if header.first_seq > head.seq:
-                    admission.refused.append("a leader's entries are counted up")
-                    return False
-            elif head is NO_HEAD and header.first_seq == 1:
-                before = self.base_of(actor)
-        if header.prev == before and header.first_seq == head.seq + 1:
-            if before != head.id and not self.has(before):
+        if header.first_seq == 1 and header.term and header.prev != NO_BATCH:
+            # It goes on from another one's: whether from the right one, its term says.
+            if not self.has(header.prev):
                 admission.missing.append((actor, 1))
                 return False
+            if head is NO_HEAD:
+                before = header.prev
+        elif header.first_seq > 1:
+            place = self._place_of(actor, head, header.prev)
+            if place is not None and not _goes_on(place, header):
+                admission.refused.append("a leader's entries are not counted up")
+                return False
+        if header.prev == before and header.first_seq == head.seq + 1:
             self._set_head(actor, head, batch)
             return True
         known = header.prev == NO_BATCH or self.has(header.prev)
@@ -358,15 +358,26 @@ class Keeper:
     def last_index(self, actor: ActorId) -> int:
         """Return the index of the last stored entry of a leader's actor; where there is
         none, that of the entry behind which it begins."""
-        known = self._indexes.get(actor)
-        if known is None:
-            head = self.heads.get(actor)
-            header = self.header_of(head.id) if head is not None else None
-            if header is None:
-                term = self.terms.term_of(actor)
-                return term.record.index if term is not None else 0
-            known = self._indexes[actor] = header.term_index
-        return known
+        head = self.heads.get(actor, NO_HEAD)
+        place = self._place_of(actor, head, head.id)
+        if place is None:
+            term = self.terms.term_of(actor)
+            return term.record.index if term is not None else 0
+        return place[1]
+
+    def _place_of(
+        self, actor: ActorId, head: Head, name: BatchId
+    ) -> tuple[int, int] | None:
+        """Return (term, index) of an actor's stored batch; None: it is not stored."""
+        if name == head.id and actor in self._places:
+            return self._places[actor]
+        header = self.header_of(name)
+        if header is None:
+            return None
+        place = header.term, header.term_index
+        if name == head.id:
+            self._places[actor] = place
+        return place
 
     def header_beginning(self, hash16: bytes) -> Header | None:
         """Return the header of the stored batch whose id begins so."""
@@ -445,9 +456,9 @@ class Keeper:
         if isinstance(row, Batch):
             header = row.header
             self._remember(header.actor, header.end, row.id)
+            if self.heads.get(header.actor, NO_HEAD).id == row.id:
+                self._places[header.actor] = header.term, header.term_index
             if header.term:
-                last = self._indexes.get(header.actor, 0)
-                self._indexes[header.actor] = max(last, header.term_index)
                 self.terms.stored(row.id)
         admission.stored.append((self.position, row))
 
@@ -621,7 +632,9 @@ class Keeper:
             if chain:
                 if batch.header.prev != chain[-1].id:
                     continue
-            elif batch.header.first_seq != seq or batch.header.prev != prev:
+            elif batch.header.first_seq != seq or (
+                batch.header.prev != prev and seq > 1  # which goes on from anything
+            ):
                 continue
             chain.append(batch)
             if batch.signature:
@@ -775,3 +788,10 @@ def _row(
         return Entry(kind, body, signature)
     assert head is not None
     return Batch(decode_header(head), BatchId(name), signature, body)
+
+
+def _goes_on(before: tuple[int, int], header: Header) -> bool:
+    """Tell whether an actor's batch has the term of the one before it, and an index
+    behind that one's: which does not depend on what else is known."""
+    term, index = before
+    return header.term == term and (not term or header.term_index > index)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from syncengine import values
@@ -35,6 +36,7 @@ from syncengine.ids import (
     base32,
     parse_device_id,
     parse_document_id,
+    short,
 )
 from syncengine.log.batch import Header
 from syncengine.protocol.messages import Notice
@@ -54,9 +56,9 @@ from syncengine.replication.rescue import RESCUED, Rescue
 from syncengine.replication.tokens import Token
 from syncengine.storage.pipeline.contract import Pipeline
 from syncengine.trust.leadership import majority
-from syncengine.trust.membership import Ops
 
 if TYPE_CHECKING:
+    from syncengine.replication.namespace import Namespace
     from syncengine.replication.replica import Replica
     from syncengine.replication.space import Space
 
@@ -88,6 +90,9 @@ STORE_FAILED = "STORE_FAILED"
 NO_VOTERS = "NO_VOTERS"
 
 _VALUE = "value"
+
+# Writes that somebody who is to vote may be behind: he has them in a moment.
+VOTER_BEHIND_MAX = 1_000
 
 # Batches read at once to tell of what took effect: a follower that catches up has many.
 ENTRIES_A_TURN = 64
@@ -254,6 +259,10 @@ class HeartbeatService(Protocol):
         ...
 
 
+def _is_over(race: Race) -> bool:
+    return race.is_over
+
+
 class LeaderFollowerManager:
     """A node of a namespace that one writes and all read.
 
@@ -357,8 +366,10 @@ class LeaderFollowerManager:
         self._bell = Bell()
         self._inbox: deque[tuple[DeviceId, bytes]] = deque()
         self._turn = asyncio.Lock()
+        self._starting = asyncio.Lock()
+        self._takes_part = False
         self._moved = asyncio.Event()
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[int, _Waiting] = {}
         self._queue: deque[tuple[str, Any]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -383,8 +394,18 @@ class LeaderFollowerManager:
         an owner may. Raises `NotFound` for a namespace that is not here, `Refused`.
         """
         self._check_open()
-        if self._task is not None:
-            return
+        async with self._starting:
+            if self._task is not None:
+                return
+            try:
+                await self._start()
+            except BaseException:
+                await self._leave()
+                raise
+        if self._closed:  # meanwhile
+            await self._end()
+
+    async def _start(self) -> None:
         space = self._space_ = await self._found()
         engine = space.engine
         terms = engine.keeper.terms
@@ -405,26 +426,48 @@ class LeaderFollowerManager:
         self._applied = engine.applied_index
         if self._told is None:
             self._told = self._applied
-        for worker in self._carriers(space):
-            await worker.start()
-            self._workers.append(worker)
-        engine.notices.listeners.append(self._hear)
-        if self._service is not None:
-            engine.notices.carriers.append(self._carry)
-            self._service.listen(self._heard_elsewhere)
         voids = space.index.voids()
         self._rescued = {name[:2] for name, why in voids.items() if why in RESCUED}
-        engine.on_void.append(self._note_void)
-        engine.on_terms.append(self._bell.set)
-        engine.log_grew.listen(self._bell.set)
-        engine.on_stopped.append(self._bell.set)
-        engine.feeds += 1  # what is written comes into the log with its commit
+        self._take_part(engine)
+        for worker in self._carriers(space):
+            self._workers.append(worker)
+            await worker.start()
         if self._wished is ReplicationRole.LEADER:
             async with self._turn:
                 await self._lead_at_first(election)
         self._task = asyncio.create_task(self._run(election))
         self._telling = asyncio.create_task(self._tell_all())
         self._bell.set()
+
+    def _take_part(self, engine: "Namespace") -> None:
+        self._takes_part = True
+        engine.notices.listeners.append(self._hear)
+        if self._service is not None:
+            engine.notices.carriers.append(self._carry)
+            self._service.listen(self._heard_elsewhere)
+        engine.on_void.append(self._note_void)
+        engine.on_terms.append(self._bell.set)
+        engine.log_grew.listen(self._bell.set)
+        engine.on_stopped.append(self._bell.set)
+        engine.feeds += 1  # what is written comes into the log with its commit
+
+    async def _leave(self) -> None:
+        """Undo what `_take_part` and the carriers began."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            await worker.stop()
+        if not self._takes_part:
+            return
+        self._takes_part = False
+        engine = self._space.engine
+        engine.notices.listeners.remove(self._hear)
+        if self._service is not None:
+            engine.notices.carriers.remove(self._carry)
+        engine.on_void.remove(self._note_void)
+        engine.on_terms.remove(self._bell.set)
+        engine.log_grew.unlisten(self._bell.set)
+        engine.on_stopped.remove(self._bell.set)
+        engine.feeds -= 1
 
     async def _found(self) -> "Space":
         store: Any = self.state_store
@@ -452,21 +495,16 @@ class LeaderFollowerManager:
 
     async def _lead_at_first(self, election: Election) -> None:
         """Lead as far as that is this node's to say, and nobody else does."""
-        top, engine = election.top, self._space.engine
+        top = election.top
         if election.voters:
             election.deadline = asyncio.get_running_loop().time()
             if top is None and election.is_voter and self._eligible:
                 await election.stand("elected", is_asking=True)
             return
-        if top is None:
+        if top is None or top.leader == election.me:
+            # Also where it led before: whoever knows that term has heard its beats.
             election.check_may_lead()
-            await election.take_lease()
             await election.stand("manual")
-            self._note_role()
-        elif top.leader == election.me and top.record.actor == engine.actor:
-            await election.take_lease()
-            engine.resume_term(top)
-            election.begin_leading()
             self._note_role()
         else:
             log.warning(
@@ -481,30 +519,23 @@ class LeaderFollowerManager:
         if self._closed:
             return
         self._closed = True
-        for waiting in self._waiting:
+        for waiting in self._waiting.values():
             if not waiting.done.done():
                 waiting.done.set_result(False)
-        if self._task is None:
-            return
-        engine = self._space.engine
+        if not self._starting.locked():  # else it ends when it has started
+            await self._end()
+
+    async def _end(self) -> None:
         for task in (self._task, self._telling):
-            assert task is not None
-            if task is not asyncio.current_task():
+            if task is not None and task is not asyncio.current_task():
                 task.cancel()
                 await asyncio.wait([task])
-        with contextlib.suppress(SyncError):
-            if engine.leadership.leading is not None:
-                await engine.end_term()
-        engine.notices.listeners.remove(self._hear)
-        if self._service is not None:
-            engine.notices.carriers.remove(self._carry)
-        engine.on_void.remove(self._note_void)
-        engine.on_terms.remove(self._bell.set)
-        engine.log_grew.unlisten(self._bell.set)
-        engine.on_stopped.remove(self._bell.set)
-        engine.feeds -= 1
-        for worker in self._workers:
-            await worker.stop()
+        if self._takes_part:
+            engine = self._space.engine
+            with contextlib.suppress(SyncError):
+                if engine.leadership.leading is not None:
+                    await engine.end_term()
+            await self._leave()
         self._moved.set()
 
     async def __aenter__(self) -> "LeaderFollowerManager":
@@ -569,9 +600,7 @@ class LeaderFollowerManager:
 
     def can_participate_in_election(self) -> bool:
         """Whether this node may be elected, or promoted by hand."""
-        election = self._election
-        may = election.engine.keeper.membership.may(election.me, Ops.LEAD)
-        return self._eligible and may and (election.is_voter or not election.voters)
+        return self._election.may_lead
 
     def get_leader_state(self) -> LeaderState | None:
         """Return what a leader knows of its followers; None on a follower."""
@@ -581,8 +610,12 @@ class LeaderFollowerManager:
             return None
         followers = {name: FollowerInfo(0, 0) for name in self._registered}
         now = asyncio.get_running_loop().time()
+        names = [known.node for known in election.followers.values()]
         for device, known in election.followers.items():
-            followers[known.node] = FollowerInfo(
+            name = known.node
+            if names.count(name) > 1:  # two call themselves so
+                name = f"{name} {short(device)}"
+            followers[name] = FollowerInfo(
                 known.heard_ms,
                 known.stored,
                 known.applied,
@@ -799,28 +832,27 @@ class LeaderFollowerManager:
         whether this led all the time."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(index, term, level, done, beat)
-        self._waiting.append(waiting)
-        self._settle_waiting()
+        leading = self._election.leading
+        if leading is None or leading.id != term:
+            return False
+        if self._is_reached(self._election, waiting):
+            return True
+        self._waiting[id(waiting)] = waiting
         try:
             return await done
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            self._waiting.pop(id(waiting), None)
 
     def _settle_waiting(self) -> None:
         election = self._election
         leading = election.leading
-        left: list[_Waiting] = []
-        for waiting in self._waiting:
+        for waiting in list(self._waiting.values()):
             if waiting.done.done():
                 continue
             if leading is None or leading.id != waiting.term:
                 waiting.done.set_result(False)
             elif self._is_reached(election, waiting):
                 waiting.done.set_result(True)
-            else:
-                left.append(waiting)
-        self._waiting = left
 
     def _is_reached(self, election: Election, waiting: _Waiting) -> bool:
         if waiting.beat is not None and election.count_heard(waiting.beat) < majority(
@@ -830,9 +862,8 @@ class LeaderFollowerManager:
         if waiting.level == "majority":
             return election.commit >= waiting.index
         if waiting.level == "all":
-            others = [voter for voter in election.voters if voter != election.me]
-            stored = election.count_stored(waiting.index)
-            return stored >= len(others) and election.commit >= waiting.index
+            stored = election.have_all_stored(waiting.index)
+            return stored and election.commit >= waiting.index
         assert isinstance(waiting.level, int), "local waits for nobody"
         return election.count_stored(waiting.index) >= waiting.level
 
@@ -1038,10 +1069,13 @@ class LeaderFollowerManager:
         """Wait until what a session has seen shows here."""
         engine = self._space.engine
         while True:
-            if token.mode != engine.keeper.terms.mode_id:
-                raise HistoryDiverged("the session's token is of another log")
+            mode = engine.keeper.terms.mode_id
+            if token.mode != mode and token.mode in engine.keeper.membership.modes:
+                raise HistoryDiverged(
+                    "the session's token is of a log of leaders that was ended"
+                )
             # Before, this node may know less of who leads than the session does.
-            if self.term >= token.term:
+            if token.mode == mode and self.term >= token.term:
                 header = engine.keeper.header_beginning(token.hash16)
                 counts = header is not None and not engine.keeper.terms.void_reason(
                     header
@@ -1100,7 +1134,13 @@ class LeaderFollowerManager:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
-                    race = await self._decided(await self._stand(require, reason))
+                    standing = asyncio.ensure_future(self._stand(require, reason))
+                    try:
+                        race = await asyncio.shield(standing)
+                    except asyncio.CancelledError:
+                        await asyncio.wait([standing])  # not in the middle of it
+                        raise
+                    race = await self._decided(race)
                     lost = race.error
                     if lost is None:
                         break
@@ -1108,10 +1148,12 @@ class LeaderFollowerManager:
         except TimeoutError:
             async with self._turn:
                 election.drop_race()
-            raise lost or PromotionFailed(
-                "no majority of the voters has answered; nothing changed. Where they "
-                'are lost for good: promote(require="i_accept_loss", reason=...)'
-            ) from None
+            if election.leading is None:
+                raise lost or PromotionFailed(
+                    "no majority of the voters has answered; nothing changed. Where "
+                    'they are lost for good: promote(require="i_accept_loss", '
+                    "reason=...)"
+                ) from None
         self._metrics.promotions += 1
         if before is not None:
             self._metrics.writes_missing = max(0, told - end)
@@ -1127,7 +1169,6 @@ class LeaderFollowerManager:
                     f"{self._node} is no voter (any more): a leader makes it one by "
                     "add_voter"
                 )
-            await election.take_lease()
             if require == "i_accept_loss":
                 return await election.stand("forced", reason=reason)
             asks = bool(election.voters)
@@ -1138,14 +1179,27 @@ class LeaderFollowerManager:
     async def _decided(self, race: Race) -> Race:
         """Wait until enough voters have answered; whoever was not reached is asked
         again. Returns the race that was decided."""
+
+        def ask(race: Race) -> None:
+            if not self._election.ask(race):
+                race.fail("another candidacy of this node has begun meanwhile")
+
         while not race.is_over or race.then is not None:
             race = race.then or race
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._beat_seconds):
-                    await self._next()
-            if race.then is None and not self._election.ask(race):
-                race.fail("another candidacy of this node has begun meanwhile")
+            await self._asking(partial(_is_over, race), partial(ask, race))
         return race
+
+    async def _asking(self, so: Callable[[], bool], ask: Callable[[], Any]) -> None:
+        """Wait until it is so, and ask again with each beat: a notice may be lost."""
+        now = asyncio.get_running_loop().time
+        due = now() + self._beat_seconds
+        while not so():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._next()
+            if now() >= due and not so():
+                ask()
+                due = now() + self._beat_seconds
 
     async def demote(
         self,
@@ -1192,13 +1246,15 @@ class LeaderFollowerManager:
                     await self._next()
                 mode = engine.keeper.terms.mode_id
                 device = found[0]
-                election.say(TakeOver(mode, term.number, self._node), device)
-                while election.top is None or election.top.id == term.id:
-                    await self._next()
+                said = TakeOver(mode, term.number, self._node)
+                election.say(said, device)
+                await self._asking(
+                    lambda: election.top is not None and election.top.id != term.id,
+                    lambda: election.say(said, device),
+                )
         except TimeoutError:
-            raise PromotionFailed(
-                "nobody took over in time; this node leads on"
-            ) from None
+            leads = "this node leads on" if election.leading else "nobody leads now"
+            raise PromotionFailed(f"nobody took over in time; {leads}") from None
         finally:
             self._drains = False
 
@@ -1257,15 +1313,20 @@ class LeaderFollowerManager:
         """Let a device vote from now on: a follower that has nearly all, one at a time.
 
         Raises `PromotionFailed` where the voters before do not agree, `NotLeader`."""
-        added = parse_device_id(device)
-        known = self._election.followers.get(added)
-        if known is None or self._election.engine.newest_index - known.stored > 1_000:
+        self._check_open()
+        election, added = self._election, parse_device_id(device)
+        known, newest = election.followers.get(added), election.engine.newest_index
+        if added != election.me and (
+            known is None or newest - known.stored > VOTER_BEHIND_MAX
+        ):
             raise PromotionFailed(
                 "a new voter follows first, until it has nearly all of the log"
             )
-        voters = self._election.voters
-        if added not in voters:
-            await self._change_voters((*voters, added), timeout_ms)
+        if not election.voters and added != election.me:
+            # Or somebody else would decide alone.
+            await self._change_voters((election.me,), timeout_ms)
+        if added not in election.voters:
+            await self._change_voters((*election.voters, added), timeout_ms)
 
     async def remove_voter(self, device: str, *, timeout_ms: int = 10_000) -> None:
         """Let a device vote no more; raises as `add_voter` does."""
@@ -1350,7 +1411,7 @@ class LeaderFollowerManager:
             engine.leadership.take_part(election.me)
             election.wait_anew()
             await engine.flush()
-        await engine.hide_undecided()
+        await engine.settle_terms()
         while self._inbox:
             author, body = self._inbox.popleft()
             try:

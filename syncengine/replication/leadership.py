@@ -6,7 +6,7 @@ leader take effect here once a majority of the voters has them, so that nobody i
 what the next leader may not know of; where there are no voters, as they come.
 """
 
-from collections.abc import Mapping
+import logging
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from syncengine.log.terms import BESIDE, DEPOSED, NO_MODE, OPEN, Term
 from syncengine.replication.keeper import Keeper
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
+
+log = logging.getLogger("syncengine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Ballot:
     number: int = 0
     """The highest term that this device has heard of from one it trusts"""
     voted_for: DeviceId | None = None
+    vote: bytes | None = None
+    """The hash of what was signed for him: nothing else is, in that number"""
     shown: int = 0
     """Up to which index entries may take effect here"""
     may_vote: bool = True
@@ -55,14 +59,19 @@ class Leadership:
         """The highest term, and the index of its last entry, on this disk"""
         self._writing: tuple[Term, int] | None = None
         self._is_changed = False
+        self._is_rolled_back = False
 
     def load(self) -> None:
         """Read the ballot; whoever led asks again whether he does."""
         rows = self._keeper.store.read(sql.BALLOT, self._keeper.ns)
         self.ballot = Ballot()
         if rows:
-            mode, number, voted_for, shown, may_vote = rows[0]
-            self.ballot = Ballot(mode, number, voted_for, shown, bool(may_vote))
+            mode, number, voted_for, vote, shown, may_vote = rows[0]
+            self.ballot = Ballot(mode, number, voted_for, vote, shown, bool(may_vote))
+        rolled = self._keeper.store.read(
+            "SELECT 1 FROM _sync_meta WHERE key = 'rolled_back'"
+        )
+        self._is_rolled_back = bool(rolled)
         self.leading = None
         self._is_changed = False
         self.durable = self._writing = self._end()
@@ -83,8 +92,8 @@ class Leadership:
             writes.add(
                 sql.PUT_BALLOT,
                 self._keeper.ns,
-                *(ballot.mode, ballot.number, ballot.voted_for, ballot.shown),
-                ballot.may_vote,
+                *(ballot.mode, ballot.number, ballot.voted_for, ballot.vote),
+                *(ballot.shown, ballot.may_vote),
             )
 
     def fence(self, writes: Writes) -> None:
@@ -102,13 +111,14 @@ class Leadership:
         mode = self._keeper.terms.mode
         if mode is None or self.ballot.mode == mode[0]:
             return self.ballot
-        return Ballot(mode[0])
+        return Ballot(mode[0], may_vote=self.ballot.may_vote)
 
     def set(
         self,
         *,
         number: int | None = None,
         voted_for: DeviceId | None = None,
+        vote: bytes | None = None,
         shown: int | None = None,
         may_vote: bool | None = None,
     ) -> None:
@@ -116,10 +126,11 @@ class Leadership:
         ballot = self.current
         if number is not None and number != ballot.number:
             assert number > ballot.number, "a term never comes back"
-            ballot = replace(ballot, number=number, voted_for=None)
+            ballot = replace(ballot, number=number, voted_for=None, vote=None)
         if voted_for is not None:
             assert ballot.voted_for in (None, voted_for), "one vote in a term"
-            ballot = replace(ballot, voted_for=voted_for)
+            assert ballot.vote in (None, vote), "and for one log"
+            ballot = replace(ballot, voted_for=voted_for, vote=vote)
         if shown is not None:
             ballot = replace(ballot, shown=shown)
         if may_vote is not None:
@@ -130,14 +141,20 @@ class Leadership:
     def take_part(self, me: DeviceId) -> None:
         """Keep a ballot from now on: entries are shown when a majority has them.
 
-        A voter who has none of a mode that has had leaders was wiped. What it voted it
-        does not know any more, so it votes no more until it was no voter for a while.
+        A voter who has none of a mode that has had leaders was wiped, and so was one
+        whose file is new or older than the folder with its key. What it voted it does
+        not know any more, so it votes no more until it was no voter for a while.
         """
         terms = self._keeper.terms
         top = terms.top
         is_first = self.ballot.mode != self.current.mode or self.ballot.mode == NO_MODE
-        if is_first and top is not None and me in terms.voters:
+        has_forgotten = top is not None or self._is_rolled_back
+        if is_first and me in terms.voters and has_forgotten:
             self.set(may_vote=False)
+            log.warning(
+                "this voter may have voted and not know it any more: it votes no more "
+                "until a leader removes it from the voters and adds it again"
+            )
         self.set(number=max(self.current.number, top.number if top is not None else 0))
 
     def forget_votes(self) -> None:
@@ -145,11 +162,11 @@ class Leadership:
         if self.ballot.mode != NO_MODE:
             self.set(may_vote=False)
 
-    def heed_terms(self, me: DeviceId, before: Mapping[ActorId, int]) -> None:
+    def heed_terms(self, me: DeviceId, before: object) -> None:
         """Know of the highest term in the log, and show nothing of what is behind the
-        place where it left the log of before, whose cuts were these, until a majority
-        has it."""
+        place where it left the log of a verdict before, until a majority has it."""
         keeper = self._keeper
+        cuts = keeper.terms.cuts_of(before)
         top = keeper.terms.top
         if self.ballot.mode == NO_MODE or top is None:
             return
@@ -157,9 +174,9 @@ class Leadership:
         if me not in top.record.voters:
             self.set(may_vote=True)
         common = (
-            min(before[actor], cut, keeper.last_index(actor))
+            min(cuts[actor], cut, keeper.last_index(actor))
             for actor, cut in keeper.terms.cuts.items()
-            if actor in before
+            if actor in cuts
         )
         shown = self.current.shown
         self.set(shown=min(shown, max(common, default=shown)))
@@ -169,10 +186,12 @@ class Leadership:
     def is_held(self, header: Header) -> bool:
         """Tell whether an entry waits until a majority is known to have it."""
         terms, shown = self._keeper.terms, self.shown_max
+        if not header.term or shown is None or header.term_index <= shown:
+            return False
+        term = terms.term_of(header.actor)
         return (
-            bool(header.term)
-            and shown is not None
-            and header.term_index > shown
+            term is not None
+            and term.record.mode == terms.mode_id  # not of one that was ended
             and header.actor in terms.cuts
             and terms.void_reason(header) is None
         )
@@ -202,16 +221,10 @@ class Leadership:
             return None
         return Sealed(term.number, self._keeper.last_index(actor))
 
-    def verdicts(self, applied: Mapping[ActorId, int]) -> dict[ActorId, object]:
-        """Return, for actors applied up to a seq, what of that counts: to be compared
-        with what it is after entries came in."""
-        keeper = self._keeper
-        found: dict[ActorId, object] = {}
-        for actor, seq in applied.items():
-            if keeper.terms.term_of(actor) is None:
-                found[actor] = keeper.terms.spans_beside(actor, seq)
-                continue
-            batches = keeper.batches_at(actor, seq)
-            index = max((batch.header.term_index for batch in batches), default=0)
-            found[actor] = min(index, keeper.terms.cuts.get(actor, 0))
-        return found
+    def index_at(self, actor: ActorId, seq: int) -> int:
+        """Return the index of a leader's change, at least: of one that is in no batch
+        yet, one behind all."""
+        batches = self._keeper.batches_at(actor, seq)
+        if not batches:
+            return self._keeper.last_index(actor) + 1
+        return max(batch.header.term_index for batch in batches)

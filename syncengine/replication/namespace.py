@@ -124,16 +124,6 @@ class _Group:
     position: int
 
 
-@dataclass(slots=True)
-class _Judged:
-    """What counted before entries came in, of what was applied then."""
-
-    verdict: object
-    cuts: dict[ActorId, int]
-    applied: dict[ActorId, int]
-    counted: dict[ActorId, object]
-
-
 class _Turn(asyncio.Lock):
     """The lock under which changes are made, one after the other. Whoever takes it
     finds nothing half typed."""
@@ -225,6 +215,7 @@ class Namespace:
     def _reset(self) -> None:
         self.delivery = Delivery(self.keeper)
         self.delivery.hold = self._is_held
+        self.delivery.is_ordered = self._is_ordered
         self._version: dict[ActorId, int] | None = None
         self._grown: set[ActorId] = set()
         self._changed_actors: set[ActorId] = set()
@@ -512,11 +503,11 @@ class Namespace:
             generation = self.generation
             admission = Admission()
             rows = list(rows)
-            judged = self._judged_by(rows)
+            before = self.keeper.terms.verdict
             for _ in self.keeper.admitting(rows, admission):
                 await pace.pause()
                 self._check_generation(generation)
-            again = self._heed_terms(judged)
+            again = await self._heed_terms(before, generation)
             if admission.forks:
                 self.keeper.tell_forks(self.key)
                 log.warning(
@@ -549,35 +540,37 @@ class Namespace:
 
     # --- leaders ------------------------------------------------------------------
 
-    def _judged_by(self, rows: Iterable[Row] | None) -> "_Judged | None":
-        """Note what counts of what is applied, where `rows` may change it (None: an
-        entry of our own may)."""
+    async def _heed_terms(self, before: object, generation: int) -> bool:
+        """Do as the entries that came in say, where they are judged otherwise than
+        `before`; tell whether something that is applied has no effect any more, or has
+        it again. The caller holds the turn."""
         terms = self.keeper.terms
-        if (
-            rows is not None
-            and not terms.is_waiting
-            and not any(isinstance(row, Entry) for row in rows)
-        ):
-            return None
-        applied = self.delivery.version()
-        counted = self.leadership.verdicts(applied)
-        return _Judged(terms.verdict, dict(terms.cuts), applied, counted)
-
-    def _heed_terms(self, judged: "_Judged | None") -> bool:
-        """Do as the entries that came in say; tell whether something that is applied
-        has no effect any more, or has it again."""
-        if judged is None or self.keeper.terms.verdict is judged.verdict:
+        if terms.verdict is before:
             return False
-        top = self.keeper.terms.top
-        leading = self.leadership.leading
+        # What is being written is in the outbox of the file and in memory: see there.
+        await self._settle()
+        self._check_generation(generation)
+        leading, top = self.leadership.leading, terms.top
         if leading is not None and (top is None or top.id != leading.id):
             log.warning("this replica leads no more: a higher term has begun")
             self._stop_leading()
-        self.leadership.heed_terms(DeviceId(self.key.public), judged.cuts)
+        self.leadership.heed_terms(DeviceId(self.key.public), before)
+        self._leave_term()
         self.delivery.look_again()
         self._tell_terms()
-        counts = self.leadership.verdicts(judged.applied)
-        return counts != judged.counted or self.shows_too_much
+        index_at = self.leadership.index_at
+        applied = self.delivery.version()
+        return terms.differs(before, applied, index_at) or self.shows_too_much
+
+    def _leave_term(self) -> None:
+        """Where all write, write on as somebody who is in no term. The caller holds the
+        turn, and no commit is under way."""
+        actor = self.actor
+        if actor is None or self.keeper.terms.has_leader:
+            return
+        if self.keeper.terms.term_of(actor) is not None and self._sealing_grant:
+            self._seal_rest()
+            self.new_actor()
 
     async def begin_term(self, nonce: bytes, record: TermRecord) -> Term:
         """Lead from now on, in a term whose actor was drawn with `nonce`; on disk when
@@ -586,7 +579,7 @@ class Namespace:
         async with self.turn:
             await self._settle()
             self._seal_rest()
-            self.leadership.set(number=record.number, voted_for=record.issuer)
+            self.leadership.set(number=record.number)
             self.new_actor(nonce)
             assert self.actor == record.actor, "the actor is the nonce's"
             heads = self.keeper.membership.recent_heads()
@@ -609,24 +602,18 @@ class Namespace:
             top = self.keeper.terms.top
             raise NotLeader(leader_id=None if top is None else top.record.node)
 
-    def resume_term(self, term: Term) -> None:
-        """Lead on, after a restart, in a term of this replica that nobody has ended."""
-        assert term.record.actor == self.actor, "it is this replica's"
-        self.leadership.leading = term
-        self.delivery.look_again()
-        self.apply_soon()
-
     async def end_term(self, number: int | None = None) -> None:
         """Lead no more, if it does, and know of a higher term from now on; on disk when
         this returns."""
-        async with self.turn:
-            await self._settle()
-            self._stop_leading()
-            if number is not None and number > self.leadership.current.number:
-                self.leadership.set(number=number)
-            if self.shows_too_much:
-                await self.rebuild()
-        self._tell_terms()
+        if number is not None and number > self.leadership.current.number:
+            self.leadership.set(number=number)
+        if self.leadership.leading is not None:
+            async with self.turn:
+                await self._settle()
+                self._stop_leading()
+                if self.shows_too_much:
+                    await self.rebuild()
+            self._tell_terms()
         await self.flush()
 
     def _stop_leading(self) -> None:
@@ -641,21 +628,44 @@ class Namespace:
         shown = self.leadership.shown_max
         return shown is not None and self.applied_index > shown
 
-    async def hide_undecided(self) -> None:
-        """Show no more than what a majority is known to have."""
-        async with self.turn:
-            if self.shows_too_much:
-                await self.rebuild()
+    async def settle_terms(self) -> None:
+        """Show no more than what a majority is known to have, and write as nobody who
+        led once: what a crash has left undone."""
+        if not self.keeper.membership.modes:
+            return
+        term = self.keeper.terms.term_of(self.actor) if self.actor else None
+        leaves = term is not None and not self.keeper.terms.has_leader
+        if leaves or self.shows_too_much:
+            async with self.turn:
+                await self._settle()
+                self._leave_term()
+                if self.shows_too_much:
+                    await self.rebuild()
 
     def _tell_terms(self) -> None:
         for tell in list(self.on_terms):
             tell()
 
-    async def show_until(self, index: int) -> None:
-        """Let entries up to an index take effect: a majority has them."""
+    def show_until(self, index: int) -> None:
+        """Let entries up to an index take effect, soon: a majority has them."""
         if index > self.leadership.current.shown:
             self.leadership.set(shown=index)
-            await self.apply_held()
+            if self._showing is None or self._showing.done():
+                self._showing = asyncio.ensure_future(self._show())
+            else:
+                self._shows_again = True
+
+    async def _show(self) -> None:
+        while True:
+            self._shows_again = False
+            with contextlib.suppress(SyncError):  # then it is looked at after the load
+                await self.apply_held()
+            self._tell_terms()
+            if not self._shows_again:
+                return
+
+    _showing: "asyncio.Future[None] | None" = None
+    _shows_again = False
 
     async def switch(self, make: Callable[[list[EntryId]], Entry]) -> None:
         """Put a mode that `make` says into the log, given the heads that it names."""
@@ -663,11 +673,9 @@ class Namespace:
             await self._settle()
             self._stop_leading()
             self._seal_rest()
-            judged = self._judged_by(None)
+            before = self.keeper.terms.verdict
             self.keeper.append_own(make(self.keeper.membership.recent_heads()))
-            if self.actor and self.keeper.terms.term_of(self.actor):
-                self.new_actor()
-            if self._heed_terms(judged):
+            if await self._heed_terms(before, self.generation):
                 await self.rebuild()
         await self.flush()
 
@@ -829,8 +837,9 @@ class Namespace:
         for timer in (self._due_timer, self._seal_timer):
             if timer is not None:
                 timer.cancel()
-        if self._due_task is not None:
-            self._due_task.cancel()
+        for task in (self._due_task, self._showing):
+            if task is not None:
+                task.cancel()
         self.body.stop()
         self.audit.stop()
 
@@ -907,10 +916,14 @@ class Namespace:
         """Give a change its effect, or none, in steps; tell whether to rebuild."""
         actor, head = ready.actor, ready.head
         self._version = None
-        self.clock.observe(head.hlc)
         ms = ms_from_hlc(head.hlc)
+        counts = not self._is_ordered(ready.batch) or (
+            self.keeper.terms.void_reason(ready.batch.header) is None
+        )
+        if counts:  # else it may be ahead of all clocks, and is nobody's
+            self.clock.observe(head.hlc)
         author = self.keeper.membership.actors[ready.batch.header.actor]
-        if ms > self._seen_ms and author != self.key.public:
+        if ms > self._seen_ms and author != self.key.public and counts:
             self._seen_ms = ms  # an older one says nothing new
             self.clock.saw(ms)
         self._grown.add(actor)
@@ -947,6 +960,10 @@ class Namespace:
 
     def _is_held(self, batch: Batch, end: int) -> bool:
         return self.leadership.is_held(batch.header)
+
+    def _is_ordered(self, batch: Batch) -> bool:
+        header = batch.header
+        return bool(header.term) and self.keeper.terms.term_of(header.actor) is not None
 
     def _void_reason(
         self, ready: Ready, touches: list[Touch]

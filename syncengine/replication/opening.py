@@ -56,6 +56,9 @@ async def take_over(
     restored = "lineage" in meta and (token is None or token not in tokens)
     lineage = meta.get("lineage")
     writes = Writes()
+    if restored or (lineage is None and tokens):
+        # What it has promised since, to voters say, it does not know any more.
+        writes.add(sql.PUT_META, "rolled_back", 1)
     if lineage is None or restored:
         lineage = entropy.bytes(LINEAGE_BYTES)
         writes.add(sql.PUT_META, "lineage", lineage)

@@ -108,7 +108,7 @@ class Replica:
             space = self.add_space(ns, NamespaceId(name), called)
             space.engine.load()
             space.engine.committed_position = space.engine.keeper.position
-            await space.engine.hide_undecided()
+            await space.engine.settle_terms()
             space.engine.apply_soon()
             if self._opened.restored and space.engine.actor is not None:
                 log.warning(

@@ -65,6 +65,7 @@ async def test_who_was_promoted_is_the_leader(cluster: Cluster) -> None:
     router = ReadRouter(leader, [one, two])
     await one.promote()
     await until(lambda: leader.get_role() == "follower")
+    await until(lambda: not any(node.is_stale() for node in cluster.nodes))
 
     assert router.present_leader is one
     assert router.next_node(prefer_fresh=True) is one

@@ -198,6 +198,7 @@ CREATE TABLE _sync_ballot (
     mode      BLOB NOT NULL,         -- the entry that began the mode
     number    INTEGER NOT NULL,      -- the highest term heard of
     voted_for BLOB,                  -- in that term
+    vote      BLOB,                  -- the hash of what was signed for him
     shown     INTEGER NOT NULL,      -- up to which index entries take effect
     may_vote  INTEGER NOT NULL,      -- 0: it has forgotten what it voted before
     fence     INTEGER NOT NULL       -- counts a leader's commits; each checks the term

@@ -63,7 +63,8 @@ class Made:
     record: TermRecord
     entry: Entry
     actor: Entry
-    is_good: bool
+    is_sound: bool
+    """Whether it is good, given that the one before it is"""
     batches: list[Header] = field(default_factory=list[Header])
 
 
@@ -100,8 +101,7 @@ class History:
         log = self.log_of(previous)
         cut = chance.randint(0, len(log)) if chance.random() < 0.3 else len(log)
         base = (log[cut - 1].term_index, name_of(log[cut - 1])) if cut else None
-        is_good = previous is None or previous.is_good
-        is_good &= node is not WRITER
+        is_good = node is not WRITER
         if base is None and previous is not None and previous.record.base is not None:
             is_good = False  # it says that nothing was kept
         if base is not None and chance.random() < 0.1:
@@ -153,8 +153,16 @@ class History:
 
     @property
     def top(self) -> Made | None:
-        good = [term for term in self.terms if term.is_good]
-        return max(good, key=lambda term: term.record.order, default=None)
+        good: dict[EntryId | None, Made] = {}
+        for term in sorted(self.terms, key=lambda term: term.record.order):
+            record = term.record
+            if record.previous is None:
+                follows = not (good and record.how == "forced")
+            else:
+                follows = record.previous in good
+            if term.is_sound and follows:
+                good[term.id] = term
+        return max(good.values(), key=lambda term: term.record.order, default=None)
 
 
 def told(history: History, chance: random.Random) -> tuple[Terms, Membership]:
@@ -249,24 +257,71 @@ def test_of_two_switches_with_one_number_one_counts_everywhere() -> None:
 
 def test_a_switch_ends_the_log_of_the_highest_term_or_nothing() -> None:
     me = DeviceId(OWNER.public)
-    led = make_mode(OWNER, NS, [], ModeRecord(me, 1, True, (), {}, None))
+    led = make_mode(OWNER, NS, [], ModeRecord(me, 1, True, (me,), {}, None))
 
     def term(number: int, how: How) -> tuple[Entry, Entry]:
         nonce = bytes([number]) * 16
         actor = make_actor(OWNER, NS, [], nonce)
         record = TermRecord(
-            me, entry_id(led), number, actor_id(me, NS, nonce), "n", None, None, (),
+            me, entry_id(led), number, actor_id(me, NS, nonce), "n", None, None, (me,),
             how, "", {},
         )  # fmt: skip
+        said = vote_bytes(
+            NS, mode=record.mode, number=number, candidate=me, actor=record.actor,
+            previous=None, base=None, voters=(me,),
+        )  # fmt: skip
+        record.votes[me] = OWNER.sign(said)
         return actor, make_term(OWNER, NS, [], record)
 
-    first, second = term(1, "manual"), term(2, "manual")
+    first, second = term(1, "elected"), term(2, "elected")
     ends = ModeRecord(me, 2, False, (), {}, (entry_id(first[1]), 0))
     switch = make_mode(OWNER, NS, [], ends)
 
     assert not known(led, *first, switch).has_leader
     assert known(led, *first, switch, *second).has_leader
     assert known(led, *second, *first, switch).mode_id == entry_id(led)
+    assert not known(led, *first, switch, *term(3, "forced")).has_leader
     blind = make_mode(OWNER, NS, [], replace(ends, closed=None))
     assert known(led, *first, blind).has_leader
     assert not known(led, blind).has_leader
+
+
+def test_nobody_speaks_for_anothers_actor() -> None:
+    me, nonce = DeviceId(OWNER.public), b"a" * 16
+    led = make_mode(OWNER, NS, [], ModeRecord(me, 1, True, (), {}, None))
+    actor = make_actor(OWNER, NS, [], nonce)
+    record = TermRecord(
+        me, entry_id(led), 2, actor_id(me, NS, nonce), "n", None, None, (), "manual",
+        "", {},
+    )  # fmt: skip
+    good = make_term(OWNER, NS, [], record)
+    for key in (WRITER, NODES[0]):
+        forged = replace(record, issuer=DeviceId(key.public), number=1, how="forced")
+        terms = known(led, actor, good, make_term(key, NS, [], forced(forged)))
+        assert terms.top is not None
+        assert terms.top.id == entry_id(good)
+
+
+def forced(record: TermRecord) -> TermRecord:
+    return replace(record, how="forced", reason="because I say so")
+
+
+def test_who_is_forced_neither_empties_the_log_nor_chooses_the_voters() -> None:
+    history = History(random.Random(1))
+    node, me = NODES[0], DeviceId(NODES[0].public)
+    while history.top is None or not history.top.batches:
+        history.elect()
+    nonce = b"f" * 16
+    actor = make_actor(node, NS, [], nonce)
+    record = TermRecord(
+        me, entry_id(history.mode), 2**32, actor_id(me, NS, nonce), "n", None, None,
+        VOTERS, "forced", "", {},
+    )  # fmt: skip
+    top = history.top
+    for bad in (record, replace(record, previous=top.id, voters=(me,))):
+        terms, membership = told(history, random.Random(2))
+        membership.add(actor)
+        membership.add(make_term(node, NS, [], bad))
+        terms.changed()
+        assert terms.top is not None
+        assert terms.top.id == top.id
