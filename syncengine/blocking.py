@@ -26,6 +26,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -43,6 +44,7 @@ from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
 from syncengine.replication import branches as _branches
 from syncengine.replication import past as _past
 from syncengine.replication import replica as _replica
+from syncengine.replication import rescue as _rescue
 from syncengine.replication import space as _space
 from syncengine.replication import transaction as _transaction
 from syncengine.replication import undo as _undo
@@ -50,6 +52,7 @@ from syncengine.replication.feed import Change
 from syncengine.replication.history import Conflict, LostValue, Passage, Why
 from syncengine.replication.hub import Admit
 from syncengine.replication.hub import Hub as _AsyncHub
+from syncengine.replication.modes import Mode
 from syncengine.replication.space import PeerStatus
 from syncengine.storage.store import SqlRow, StorePath
 from syncengine.system import process
@@ -263,6 +266,32 @@ class Replica(Closing):
         self._loop.run(self.inner.backup(path))
 
 
+class Rescue:
+    """`syncengine.Rescue` without async."""
+
+    def __init__(self, loop: Loop, inner: _space.Space):
+        self._loop = loop
+        self._inner = inner.rescue
+
+    def list(self, *, decided: bool = False) -> _rescue.Changes:
+        """Return what waits for a decision, in the order in which it was written."""
+        return self._loop.run(self._inner.list(decided=decided))
+
+    def export(self, ids: Iterable[str] | None = None) -> _rescue.Records:
+        """Return records, as JSON has them, of what changes would have done."""
+        return self._loop.run(self._inner.export(ids))
+
+    def replay(
+        self, ids: Iterable[str] | None = None, how: _rescue.How = "merge"
+    ) -> _rescue.Ids:
+        """Write changes again; return the ids of those that wrote something."""
+        return self._loop.run(self._inner.replay(ids, how))
+
+    def dismiss(self, ids: Iterable[str]) -> int:
+        """Decide, on this device, that changes are not wanted; return how many."""
+        return self._loop.run(self._inner.dismiss(ids))
+
+
 class Space:
     """`syncengine.Space` without async."""
 
@@ -289,6 +318,33 @@ class Space:
     def pending(self) -> int:
         """How many own changes no peer has been sent yet."""
         return self.inner.pending
+
+    @property
+    def mode(self) -> Mode:
+        """Who may write here: all, or the leader of the present term."""
+        return self.inner.mode
+
+    def switch_mode(self, mode: Mode, *, voters: Sequence[str] = ()) -> None:
+        """Let all write from now on, or the leader alone. See `syncengine.Space`."""
+        self._loop.run(self.inner.switch_mode(mode, voters=voters))
+
+    @property
+    def rescue(self) -> "Rescue":
+        """What was written here and does not count, and somebody may still want."""
+        return Rescue(self._loop, self.inner)
+
+    def token(self) -> str:
+        """Return what names all that shows here now, for a session."""
+
+        async def token() -> str:
+            return self.inner.token()
+
+        return self._loop.run(token())
+
+    def reached(self, token: str, *, timeout_ms: int = 5_000) -> None:
+        """Wait until all that a session has seen shows here. Raises `StaleRead`,
+        `HistoryDiverged`, `Invalid`."""
+        self._loop.run(self.inner.reached(token, timeout_ms=timeout_ms))
 
     def transaction(
         self, operation_id: str | None = None, *, wait: bool = True

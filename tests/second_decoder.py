@@ -260,7 +260,7 @@ def shortest(value: Any) -> bytes:
     """Return a list of bytes, small numbers, None and lists, as what is signed is."""
     if isinstance(value, bytes):
         return b"\xc4" + bytes([len(value)]) + value
-    if isinstance(value, list):
+    if value.__class__ is list:
         return bytes([0x90 + len(value)]) + b"".join(map(shortest, value))
     return pack(value)
 

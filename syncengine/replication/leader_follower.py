@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("syncengine")
 
-Handler = Callable[..., Any]
+Handler = Callable[[Any], Any]
 Operation = Literal["create", "update", "delete"]
 Level = Literal["local", "majority", "all"] | int
 Consistency = Literal["strong", "bounded", "any"]
@@ -374,7 +374,7 @@ class LeaderFollowerManager:
         self._task: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._told_bell = Bell()
-        self._role = ReplicationRole.FOLLOWER
+        self._role: ReplicationRole = ReplicationRole.FOLLOWER
         self._has_led = False
         self._told_failed = False
         self._known_top: EntryId | None = None
@@ -570,6 +570,11 @@ class LeaderFollowerManager:
         """Return "leader" or "follower", as of now."""
         leads = self._election_ is not None and self._election_.leading is not None
         return ReplicationRole.LEADER if leads else ReplicationRole.FOLLOWER
+
+    def is_of(self, space: "Space") -> bool:
+        """Whether it was started, and serves that space: after a restart of the replica
+        it serves nobody."""
+        return self._election_ is not None and self._space_ is space
 
     @property
     def leader_id(self) -> str | None:
@@ -780,9 +785,9 @@ class LeaderFollowerManager:
         if level == "local":
             return result
         if term is None or (repeated and term.record.actor != actor):
-            term = election.leading
-        if term is None:
-            return self._unknown(result, STALE_LEADER, "another leader goes on")
+            term = engine.leadership.leading
+            if term is None:
+                return self._unknown(result, STALE_LEADER, "another leader goes on")
         return await self._acknowledged(result, term.id, index, level, timeout_ms)
 
     def _checked(self, level: Level | None) -> Level:

@@ -54,7 +54,7 @@ ConflictStrategy = Literal["lww", "custom", "manual", "detect", "field", "crdt"]
 STRATEGIES = ("lww", "custom", "manual", "detect", "field", "crdt")
 
 MergeFn = Callable[["Entity", "Entity"], Any]
-Handler = Callable[..., Any]
+Handler = Callable[[Any], Any]
 
 EVENTS = ("conflictDetected", "eventApplied")
 
@@ -417,6 +417,24 @@ class MultiMasterManager:
         if event not in EVENTS:
             raise Invalid(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
         self._handlers[event].append(handler)
+
+    def is_of(self, space: "Space") -> bool:
+        """Whether it serves that space: after a restart of the replica it serves
+        nobody."""
+        return self._space is space
+
+    def versions(self, entity_id: str) -> list[ConflictVersion]:
+        """Return the versions of an entity that stand beside each other, the one that
+        shows last; of one without conflict there is one."""
+        return [
+            ConflictVersion(
+                one.master,
+                None if one.deleted else one.live_data(self._master),
+                one.clock.to_json(),
+                one.timestamp,
+            )
+            for one in sorted(self._versions(self._name(entity_id)), key=_order)
+        ]
 
     def session_token(self) -> str:
         """Return what names all that shows here now, for a session."""

@@ -499,12 +499,13 @@ class Transaction:
         `documents.merging`."""
         actors = self._engine.keeper.membership.actors
         own = self._engine.key.public
+
+        def is_own(actor: ActorId) -> bool:
+            return actors.get(actor) == own
+
         with self.whole():
             view = self._view(before.document.name)
-            merge(
-                *(before, after, view, lambda actor: actors.get(actor) == own),
-                is_over=is_over,
-            )
+            merge(before, after, view, is_own, is_over=is_over)
 
     def delete(self, kind: Any, id: str | None = None) -> None:
         """Delete a document: `tx.delete(Note, "old")` or `tx.delete("notes/old")`.

@@ -240,10 +240,8 @@ class _Story:
         node, manager = self.world.nodes[name], self.managers.get(name)
         if manager is None or not node.is_up or node.life.paused:
             return False
-        return (
-            manager._election_ is not None
-            and manager._space_ is not None
-            and (manager._space_._replica is node.replica)
+        return bool(node.replica and node.replica.spaces()) and manager.is_of(
+            node.space
         )
 
     async def one_leads(self) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 from syncengine.conflicts.crdts import GCounter
 from syncengine.conflicts.vector_clock import VectorClock
 from syncengine.errors import NotFound, SyncError
-from syncengine.ids import DocumentId
 from syncengine.replication.multi_master import (
     STRATEGIES,
     Entity,
@@ -137,7 +136,9 @@ class _Story:
         return (
             node.is_up
             and manager is not None
-            and manager._space._replica is node.replica
+            and node.replica is not None
+            and bool(node.replica.spaces())
+            and manager.is_of(node.space)
         )
 
     # --- writing ----------------------------------------------------------------------
@@ -162,7 +163,7 @@ class _Story:
         try:
             shown = await node.wait(manager.get_entity(entity))
             data: dict[str, Any] = {"op": op, "ops": [op], f"f{of.count % 3}": op}
-            if shown is not None and isinstance(shown.data, dict):
+            if shown is not None:
                 data = {**shown.data, **data, "ops": [*shown.data["ops"], op]}
             if of.strategy == "crdt":
                 views = data.get("views")
@@ -277,8 +278,12 @@ class _Story:
     def _check_versions(self, name: str, entity: str) -> None:
         """D1: each write is there, or one that knew of it."""
         manager = self.of.managers[name]
-        versions = manager._versions(DocumentId(f"entity/{entity}"))
-        there = [(one.data["op"], one.clock) for one in versions if one.data]
+        versions = manager.versions(entity)
+        there = [
+            (one.data["op"], VectorClock(one.vector_clock))
+            for one in versions
+            if one.data
+        ]
         for write in self.of.writes.values():
             if write.entity != entity or write.clock is None:
                 continue
@@ -311,7 +316,7 @@ class _Story:
             if not apart and of.strategy != "manual":  # or he left it for somebody
                 raise Invariant("conflicts", f"{name}: {conflict} is none")
         for entity in ENTITIES:
-            versions = manager._versions(DocumentId(f"entity/{entity}"))
+            versions = manager.versions(entity)
             ops = {one.data["op"] for one in versions if one.data}
             told = [
                 {v.data["op"] for v in conflict.versions if v.data}

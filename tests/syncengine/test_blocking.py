@@ -358,3 +358,18 @@ def test_a_forked_child_opens_its_own(space: Space) -> None:
     assert ours.poll(20)
     assert ours.recv() == "opened"
     child.join(20)
+
+
+def test_the_mode_and_what_was_rescued_are_here_too(space: Space) -> None:
+    assert space.mode == "multi-master"
+    with space.transaction() as tx:
+        tx["note/1"]["title"] = "x"
+    space.reached(space.token())
+    assert space.rescue.list() == []
+    assert space.rescue.export() == []
+    assert space.rescue.replay() == []
+    assert space.rescue.dismiss([]) == 0
+    space.switch_mode("leader-follower")
+    assert str(space.mode) == "leader-follower"
+    with pytest.raises(syncengine.NotLeader), space.transaction() as tx:
+        tx["note/1"]["title"] = "y"

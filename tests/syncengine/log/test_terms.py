@@ -42,7 +42,7 @@ NO_GRANT = EntryId(bytes(32))
 
 def granted(subject: Any, ops: int) -> Entry:
     return make_grant(
-        *(OWNER, NS, []),
+        OWNER, NS, [],
         parent=None, subject=DeviceId(subject.public), ops=ops, depth=3, nonce=b"n" * 16,
     )  # fmt: skip
 

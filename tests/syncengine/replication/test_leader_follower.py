@@ -740,7 +740,7 @@ async def test_a_closed_manager_says_so(pair: Cluster) -> None:
 
 async def test_wrong_options_are_refused(pair: Cluster) -> None:
     def made(**options: Any) -> LeaderFollowerManager:
-        given = {
+        given: dict[str, Any] = {
             "node_id": "n", "role": "leader", "pipeline": None,
             "state_store": pair.replicas[0], "namespace": "tenant-abc", **options,
         }  # fmt: skip
