@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import json
 import logging
@@ -11,8 +10,7 @@ import re
 import signal
 import ssl
 import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +22,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import syncengine
 import transport
-from clients.cli import settings as configuration
+from clients.cli import control, node
+from clients.cli.context import Context, command
 from clients.cli.output import (
     INTERRUPTED,
     NO,
@@ -34,7 +33,7 @@ from clients.cli.output import (
     stderr,
     table,
 )
-from syncengine.errors import Invalid, NotFound, StoreLocked, SyncError
+from syncengine.errors import Invalid, NotFound, SyncError
 from syncengine.ids import base32, document_id, parse_document_id
 from syncengine.system import SystemEntropy
 from syncengine.trust.invite import parse as parse_invite
@@ -44,92 +43,8 @@ from transport.guard import is_loopback
 # How long a one-time command waits for the hub before it gives up.
 CONNECT_SECONDS = 15.0
 
-# How long a command waits for another one that has the file open.
-LOCK_SECONDS = 2.0
-
 # Documents that are imported in one transaction.
 IMPORT_DOCUMENTS = 200
-
-
-class Context:
-    """What every command is handed."""
-
-    def __init__(self, as_json: bool, db: str | None, namespace: str | None):
-        self.out = Output(as_json)
-        self._db = db
-        self._namespace = namespace
-
-    @functools.cached_property
-    def settings(self) -> configuration.Settings:
-        return configuration.load(self._db, self._namespace)
-
-    async def space(self, replica: "syncengine.Replica") -> "syncengine.Space":
-        """Return the namespace meant: the one named, or the only one."""
-        name = self.settings.namespace
-        if name is not None:
-            return await replica.namespace(name, create=False)
-        spaces = replica.spaces()
-        if len(spaces) == 1:
-            return spaces[0]
-        names = ", ".join(str(space.name) for space in spaces) or "none"
-        raise NotFound(f"say which namespace (--namespace); there are: {names}")
-
-    @contextlib.asynccontextmanager
-    async def open(
-        self, *, create: bool = False
-    ) -> AsyncGenerator["syncengine.Replica", None]:
-        """Open the replica; a command that ends soon is waited for."""
-        path = self.settings.db
-        if not create and not Path(path).exists():
-            raise NotFound(f"there is no {path}; `syncengine init` or `join` makes it")
-        async with await _patiently(path) as replica:
-            yield replica
-
-    def note_outsider(self, space: "syncengine.Space") -> None:
-        """Say so when this file is not let in (any more): its key is another one."""
-        if not space.is_member and not space.is_new:
-            self.out.note(
-                "This device has no right to the namespace yet (a restored or copied "
-                "file has a new key): what is written stays here until you `join` "
-                "with a fresh invite, or `recover` with the recovery key."
-            )
-
-
-async def _patiently(path: str) -> "syncengine.Replica":
-    give_up = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return await syncengine.open(path)
-        except StoreLocked:
-            if time.monotonic() > give_up:
-                raise
-            await asyncio.sleep(0.05)
-
-
-Command = Callable[..., Coroutine[Any, Any, int | None]]
-
-
-def command(function: Command) -> Callable[..., None]:
-    """Make a click command of an async function: errors become exit codes."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-    @click.pass_obj
-    @functools.wraps(function)
-    def run(context: Context, /, *args: Any, **kwargs: Any) -> None:
-        context.out.as_json |= kwargs.pop("as_json")
-        try:
-            code = asyncio.run(function(context, *args, **kwargs))
-        except TimeoutError as error:
-            context.out.error(TimeoutError(str(error) or "no answer in time"))
-            sys.exit(exit_code(error))
-        except (SyncError, OSError, UnicodeDecodeError) as error:
-            context.out.error(error)
-            sys.exit(exit_code(error))
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            sys.exit(INTERRUPTED)
-        sys.exit(code or 0)
-
-    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -255,7 +170,11 @@ async def hub(
 
 @cli.command()
 @click.option(
-    "--ops", type=click.Choice(["read", "write"]), default="write", show_default=True
+    "--ops",
+    type=click.Choice(["read", "write", "lead"]),
+    default="write",
+    show_default=True,
+    help="lead: vote, and be elected.",
 )
 @click.option("--expires", default="24h", show_default=True, help="30m, 24h, 7d.")
 @click.option("--uses", default=1, show_default=True)
@@ -282,6 +201,15 @@ async def invite(
 ) -> int:
     """Invite a device into the namespace."""
     _check_seconds(seconds)
+    if control.is_there(context.settings.db):
+        seconds_left = _duration(expires).total_seconds()
+        asked = {"ops": ops, "uses": uses, "expires": seconds_left}
+        text = await control.ask(
+            context.settings.db, {"do": "invite", "hub": address or "", **asked}
+        )
+        if text is not None:  # a node has the file
+            context.out.result({"invite": text, "uses": uses, "ops": ops}, text)
+            return 0
     async with context.open() as replica:
         space = await context.space(replica)
         known = replica.invited_addresses()
@@ -975,9 +903,19 @@ async def status(context: Context) -> None:
                     "documents": documents,
                     "pending": pending,
                     "peers": peers,
+                    **reader.leadership(ns),
                 }
             )
             title = (called or base32(name)[:8], str(documents), str(pending))
+            led = spaces[-1]
+            if led["mode"] == "leader-follower":
+                leader = led["leader_id"] or "nobody"
+                context.out.note(f"{title[0]}: {leader} leads, in term {led['term']}.")
+            if led["not_counted"]:
+                context.out.note(
+                    f"{title[0]}: {led['not_counted']} changes do not count; see "
+                    "`syncengine rescue list`."
+                )
             if not peers:
                 shown.add_row(*title, "-", "-", "never")
             for peer in peers:
@@ -1087,6 +1025,10 @@ def _duration(text: str) -> timedelta:
         return timedelta(**{unit: int(match[1])})
     except OverflowError:
         raise Invalid(f"{text} is longer than anything lasts") from None
+
+
+for _command in node.COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

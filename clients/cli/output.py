@@ -6,8 +6,9 @@ ours), 6 no connection in time, 130 interrupted.
 """
 
 import json
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -55,7 +56,7 @@ class Output:
     def result(self, data: dict[str, Any], text: str | Table | None = None) -> None:
         """Print one result: `data` for programs, `text` for people."""
         if self.as_json:
-            print(json.dumps(data, default=_plain, ensure_ascii=False), flush=True)
+            print(json.dumps(data, default=plain, ensure_ascii=False), flush=True)
         elif text is not None:
             if isinstance(text, str):
                 print(text, flush=True)
@@ -87,9 +88,14 @@ def table(*columns: str) -> Table:
     return made
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it; raises `TypeError`."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, Mapping):
+        return dict(cast(Mapping[str, Any], value))
+    if isinstance(value, Sequence | Set):
+        return list(cast(Sequence[Any], value))
     raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -948,10 +948,7 @@ class Namespace:
             made = (head.meta.operation_id, header.actor, head.seq)
             self._operations.append(made)
         if reason is not None:
-            log.info("void: %s of %s: %s", head.seq, short(header.actor), reason)
-            self._voids.append((header.actor, head.seq, ready.batch.id, reason))
-            for tell in list(self.on_void):
-                tell(header, head.seq, reason)
+            self._note_void(ready.batch, head.seq, reason)
             stamp = (head.hlc, actor, head.seq)
             yield from self._count_void(stamp, ready.seen, touches)
         again |= self._is_reseeded
@@ -1287,7 +1284,17 @@ class Namespace:
         )
         keeper.append_own(batch)
         self.own.heads[author] = batch.id
+        reason = keeper.terms.void_reason(batch.header)
+        if reason is not None:
+            for change in changes:
+                self._note_void(batch, change.seq, reason)
         return batch
+
+    def _note_void(self, batch: Batch, seq: int, reason: str) -> None:
+        log.info("void: %s of %s: %s", seq, short(batch.header.actor), reason)
+        self._voids.append((batch.header.actor, seq, batch.id, reason))
+        for tell in list(self.on_void):
+            tell(batch.header, seq, reason)
 
     async def also(self, drop: tuple[tuple[str, ...], tuple[Any, ...]]) -> None:
         """Run statements, each with the same parameters, in the next commit."""

@@ -7,6 +7,7 @@ from syncengine.crdt.document import Document
 from syncengine.errors import NotFound, NotOurs
 from syncengine.ids import ActorId, DocumentId, Lineage, NamespaceId, parse_document_id
 from syncengine.log.change import Change as LogChange
+from syncengine.log.terms import BESIDE, DEPOSED
 from syncengine.replication import feed, history, multi_master
 from syncengine.replication.documents import Documents
 from syncengine.replication.feed import Change
@@ -121,6 +122,22 @@ class Reader:
         if version < 6:
             return []
         return multi_master.stored(self.store, ns, "*", pending=pending)
+
+    def leadership(self, ns: int) -> dict[str, Any]:
+        """Return the mode of a namespace, who leads, in which term, and how many
+        changes wait in the rescue area."""
+        terms = self._keeper(ns).terms
+        top = terms.top
+        ((waiting,),) = self.store.read(
+            "SELECT count(*) FROM _sync_void v WHERE ns = ? AND reason IN (?, ?)",
+            *(ns, DEPOSED, BESIDE),
+        )
+        return {
+            "mode": "leader-follower" if terms.has_leader else "multi-master",
+            "leader_id": None if top is None else top.record.node,
+            "term": 0 if top is None else top.number,
+            "not_counted": waiting,
+        }
 
     def _keeper(self, ns: int) -> Keeper:
         ((name,),) = self.store.read("SELECT id FROM _sync_namespace WHERE ns = ?", ns)

@@ -515,3 +515,88 @@ def test_conflicts_are_listed_shown_and_decided(shell: Shell) -> None:
     shell.run("conflicts", "resolve", "cart", '{"n": 2}', "--master", "usa")
     assert shell.json("conflicts", "list")["pending"] == []
     shell.run("conflicts", "resolve", "cart", "1", "--master", "usa", code=3)
+
+
+@pytest.fixture
+def node(shell: Shell) -> Iterator[str]:
+    """A leader in a.db; gives where others reach it."""
+    shell.run("init", "shop")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "syncengine", "--db", "a.db", "--json", "node", "n1",
+         "--role", "leader", "--listen", "127.0.0.1:0", "--heartbeat-timeout", "500"],
+        cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while (line := json.loads(process.stdout.readline())).get("event") != "started":
+        pass
+    yield line["address"]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+
+
+def test_a_node_is_told_what_to_do_while_it_runs(shell: Shell, node: str) -> None:
+    assert shell.run("write", "customer-1", '{"name": "Alice"}').startswith(
+        "written as 1, acknowledged by local"
+    )
+    assert shell.run("write", "note", "plain text", "--operation", "create")
+    assert json.loads(shell.run("read", "customer-1")) == {"name": "Alice"}
+    assert shell.json("read", "note", "--strong")["value"] == "plain text"
+    told = shell.json("peers")
+    assert (told["node"], told["role"], told["term"]) == ("n1", "leader", 1)
+    assert "follower" in shell.run("peers")
+    assert "n1 is the leader of term 1" in shell.stderr
+    assert shell.run("voters", "add", "n1") == "1 vote now.\n"
+    assert shell.json("promote")["role"] == "leader"
+    (space,) = shell.json("status")["namespaces"]
+    assert (space["mode"], space["leader_id"]) == ("leader-follower", "n1")
+    shell.run("status")
+    assert "n1 leads" in shell.stderr
+    assert shell.run("demote").startswith("n1 follows")
+    refused = shell.json("write", "k", "1", code=1)
+    assert refused["error_code"] == "NOT_LEADER"
+    assert shell.run("promote", "--force", "--reason", "test").startswith("n1 leads")
+    assert "--reason" in shell.json("promote", "--force", code=2)["message"]
+
+
+def test_a_follower_joins_while_the_leader_runs(shell: Shell, node: str) -> None:
+    invite = shell.run("invite", "--ops", "lead", "--hub", node).strip()
+    shell.run("join", invite, "--name", "shop", db="b.db")
+    shell.run("sync", node, db="b.db")
+    (space,) = shell.json("status", db="b.db")["namespaces"]
+    assert space["leader_id"] == "n1"
+    shell.run("put", "entry/k", "value=1", db="b.db", code=1)
+    assert "read-only" in shell.stderr
+
+
+def test_what_was_rescued_is_listed_shown_replayed_and_dismissed(
+    shell: Shell,
+) -> None:
+    async def parted() -> None:
+        """Somebody writes and is away while the namespace gets a leader."""
+        async with (
+            syncengine.open(shell.folder / "a.db") as one,
+            syncengine.open(shell.folder / "b.db") as two,
+        ):
+            space = await one.namespace("shop")
+            other = await two.join(await space.invite("lead"), name="shop")
+            await meet(space, other)
+            for number in range(3):
+                async with other.transaction() as tx:
+                    tx[f"note/{number}"]["n"] = number
+            await space.switch_mode("leader-follower")
+            await meet(space, other)
+
+    asyncio.run(parted())
+    found = shell.json("rescue", "list")["rescued"]
+    assert [one["documents"] for one in found] == [[f"note/{n}"] for n in range(3)]
+    assert "note/1" in shell.run("rescue", "list", db="b.db")
+    (record,) = shell.json("rescue", "show", found[0]["id"])["rescued"]
+    assert record["documents"][0]["after"]["value"] == {"n": 0}
+    assert shell.run("rescue", "dismiss", found[0]["id"]) == "1 dismissed.\n"
+    assert len(shell.json("rescue", "list")["rescued"]) == 2
+    assert len(shell.json("rescue", "list", "--all")["rescued"]) == 3
+    shell.run("rescue", "replay", code=1)
+    assert "read-only" in shell.stderr  # nobody leads here
+    shell.run("rescue", "dismiss", "nothing", code=3)
+    shell.run("peers", code=3)
+    assert "no node has" in shell.stderr
