@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import large, merge, sql, sync, text
+from benchmarks import large, leaders, merge, sql, sync, text
 from benchmarks.row import HEADER, Row
 
 ALL = {
@@ -15,6 +15,7 @@ ALL = {
     **sync.PARTS,
     "large": large.run,
     "sql": sql.run,
+    "leaders": leaders.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

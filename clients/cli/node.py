@@ -103,7 +103,10 @@ class _Node:
         options = {key: value for key, value in request.items() if key != "do"}
         match request["do"]:
             case "write":
-                return await manager.write(**options)
+                result = await manager.write(**options)
+                told = {**asdict(result), "token": result.token}
+                del told["named"]
+                return told
             case "read":
                 return await manager.read_result(**options)
             case "promote":

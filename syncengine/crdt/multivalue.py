@@ -14,7 +14,10 @@ from syncengine.crdt.register import Entry, Seen, Slot
 
 def write(slot: Slot, entries: Iterable[Entry], seen: Seen) -> Slot:
     """Return `slot` after a write of `entries`, whose author had seen `seen`."""
-    return tuple(sorted((*register.unseen(slot, seen), *entries), key=_order))[::-1]
+    written = (*register.unseen(slot, seen), *entries)
+    if len(written) < 2:
+        return written  # nearly always
+    return tuple(sorted(written, key=_order))[::-1]
 
 
 def shown(slot: Slot) -> list[values.Value]:

@@ -149,6 +149,7 @@ class Keeper:
         self._changed_peers: dict[DeviceId, None] = {}
         self._digest: bytes | None = None
         self._by_seq: OrderedDict[tuple[ActorId, int], BatchId] = OrderedDict()
+        self._found = ActorId(b""), 1, 0, NO_BATCH
 
     def load(self) -> None:
         """Read what the file says, if it knows us; forget what was not written."""
@@ -671,6 +672,9 @@ class Keeper:
             return head.id[:16]
         if seq > head.seq:
             return None
+        last, first, end, found = self._found
+        if actor == last and first <= seq <= end:
+            return found[:16]  # of what was written at once all is asked for
         known = self._by_seq.get((actor, seq))
         if known is None:
             for _, row, name, _ in self._not_on_disk():
@@ -680,12 +684,14 @@ class Keeper:
                     and row.header.first_seq <= seq <= row.header.end
                 ):
                     known = BatchId(name)
+                    self._found = actor, row.header.first_seq, row.header.end, known
                     break
             else:
                 rows = self.store.read(sql.BATCH_AT, self.ns, actor, seq, 1)
                 if not rows or rows[0][1] < seq:
                     return None
                 known = BatchId(rows[0][0])
+                self._found = actor, rows[0][2], rows[0][1], known
             self._remember(actor, seq, known)
         return known[:16]
 

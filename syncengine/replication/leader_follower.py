@@ -119,14 +119,18 @@ class LeaderFollowerWriteResult:
     status: Status = "ok"
     level: Level = "local"
     term: int | None = None
-    token: str | None = None
-    """For a session: read with it, and see this write"""
     queued: bool = False
     """Whether nobody could be reached to hand it on to yet"""
     error: str | None = None
     error_code: str | None = None
     leader_id: str | None = None
     client_op_id: str | None = None
+    named: Token | None = None
+
+    @property
+    def token(self) -> str | None:
+        """For a session: read with it, and see this write."""
+        return None if self.named is None else self.named.encode()
 
 
 @dataclass(frozen=True)
@@ -742,18 +746,18 @@ class LeaderFollowerManager:
             async with self._space.transaction(client_op_id, wait=False) as tx:
                 repeated = tx.repeated
                 problem = None
-                exists = _VALUE in tx[name]
+                page = tx[name]
+                exists = (strict or operation == "delete") and _VALUE in page
                 if strict and not repeated and operation == "create" and exists:
                     problem = f"{key} is there already", ALREADY_EXISTS
                 elif strict and not repeated and operation != "create" and not exists:
                     problem = f"there is no {key}", NOT_FOUND
                 elif operation == "delete":
-                    tx[name].pop(_VALUE, None)
                     if not exists:
-                        tx[name][_VALUE] = None
-                        del tx[name][_VALUE]
+                        page[_VALUE] = None  # it has its place in the log all the same
+                    del page[_VALUE]
                 else:
-                    tx[name][_VALUE] = value
+                    page[_VALUE] = value
             if problem is not None:
                 return self._failed(*problem, client_op_id)
             term = engine.leadership.leading
@@ -777,8 +781,8 @@ class LeaderFollowerManager:
             "ok",
             level,
             term.number if term is not None else None,
-            self._token_of(index, actor, seq),
             self._is_queued(),
+            named=self._named(index, actor, seq),
             leader_id=self.leader_id,
             client_op_id=client_op_id,
         )
@@ -874,11 +878,13 @@ class LeaderFollowerManager:
 
     def _is_queued(self) -> bool:
         engine, election = self._space.engine, self._election
+        if engine.channels:
+            return False
         if any(worker.health == "healthy" for worker in self._workers[:1]):
             return False
         now = asyncio.get_running_loop().time()
         heard = (now - f.heard_at <= self._timeout for f in election.followers.values())
-        return not engine.channels and not any(heard)
+        return not any(heard)
 
     def _refused(self, client_op_id: str | None) -> LeaderFollowerWriteResult:
         self._metrics.writes_rejected += 1
@@ -920,12 +926,12 @@ class LeaderFollowerManager:
     def _name(self, key: str) -> DocumentId:
         return parse_document_id(f"{self._collection}/{key}")
 
-    def _token_of(self, index: int, actor: Any, seq: int) -> str | None:
+    def _named(self, index: int, actor: ActorId, seq: int) -> Token | None:
         engine = self._space.engine
         hash16 = engine.keeper.hash16_at(actor, seq)
         if hash16 is None:
             return None  # it waits for the next batch: there was very much
-        return self._token(index, hash16)
+        return Token(engine.keeper.terms.mode_id, self.term, index, hash16)
 
     def _token(self, index: int, hash16: bytes) -> str:
         mode = self._space.engine.keeper.terms.mode_id

@@ -33,10 +33,12 @@ from syncengine.conflicts.resolver import (
 from syncengine.conflicts.tagging import from_plain, to_plain
 from syncengine.conflicts.vector_clock import VectorClock
 from syncengine.crdt.document import Document as State
+from syncengine.crdt.document import MultiState
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.errors import Closed, Invalid, NotFound, NotLeader, StoreError
 from syncengine.ids import DocumentId, parse_document_id, parse_node_id
-from syncengine.log.batch import Batch, split_payload
+from syncengine.log.batch import Batch, Header, split_payload
+from syncengine.log.change import Touch
 from syncengine.replication import feed
 from syncengine.replication.feed import Change
 from syncengine.replication.host import Bell, sealed
@@ -286,6 +288,7 @@ class MultiMasterManager:
             )
         self._metrics = MasterMetrics()
         self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENTS}
+        self._prefixes = f"{collection}/", f"{collection}_clock/"
         self._changed: dict[DocumentId, None] = {}
         self._bell = Bell()
         self._task: asyncio.Task[None] | None = None
@@ -295,6 +298,8 @@ class MultiMasterManager:
         """Entities about which somebody has to decide"""
         self._position = 0
         """Up to where others' changes were looked at"""
+        self._applied = 0
+        """Others' changes of entities since it was looked the last time"""
         self._later: dict[int, Batch] = {}
         """Of these, what has no effect yet: it waits for what it builds upon"""
         self._queue: deque[tuple[str, Any]] = deque()
@@ -317,6 +322,7 @@ class MultiMasterManager:
         engine = self._space.engine
         await self._load()
         engine.on_changed.append(self._note)
+        engine.on_applied.append(self._note_applied)
         engine.on_stopped.append(self._ring)
         engine.log_grew.listen(self._ring)
         self._bell.set()
@@ -370,6 +376,7 @@ class MultiMasterManager:
                 await self._save()
         finally:
             engine.on_changed.remove(self._note)
+            engine.on_applied.remove(self._note_applied)
             engine.on_stopped.remove(self._ring)
             engine.log_grew.unlisten(self._ring)
 
@@ -773,10 +780,16 @@ class MultiMasterManager:
         await self._came.wait()
 
     def _note(self, document: State) -> None:
-        collection = document.name.partition("/")[0]
-        if collection in (self._collection, self._clocks):
+        self._came.set()
+        if document.name.startswith(self._prefixes):
+            if not self._changed:
+                self._bell.set()
             self._changed[document.name] = None
-        self._ring()
+
+    def _note_applied(self, header: Header, touches: list[Touch]) -> None:
+        if any(self._is_entity(touch.document) for touch in touches):
+            author = self._space.engine.keeper.membership.actors.get(header.actor)
+            self._applied += author != self._space.engine.key.public
 
     def _ring(self) -> None:
         self._came.set()
@@ -828,9 +841,16 @@ class MultiMasterManager:
                 raise
             self._metrics.conflicts_detected += len(new)
             self._queue += [("conflictDetected", conflict) for conflict in new]
-            events = self._others()
-            self._metrics.events_applied += len(events)
-            self._queue += [("eventApplied", event) for event in events]
+            if self._handlers["eventApplied"]:
+                events = self._others()
+                self._queue += [("eventApplied", event) for event in events]
+            else:
+                self._position = engine.committed_position  # nobody is to be told
+                self._later.clear()
+            self._metrics.events_applied, self._applied = (
+                self._metrics.events_applied + self._applied,
+                0,
+            )
             if self._queue:
                 self._bell.set()
 
@@ -868,7 +888,23 @@ class MultiMasterManager:
         author = engine.keeper.membership.actors.get(row.header.actor)
         return author == engine.key.public
 
+    def _is_single(self, name: DocumentId) -> bool:
+        """Whether there is at most one version, as there nearly always is."""
+        engine = self._space.engine
+        before = contextlib.nullcontext() if engine.draft is None else (
+            engine.as_before([name])
+        )  # fmt: skip
+        with before:
+            document = engine.documents.find(name)
+            if document is None:
+                return True
+            state = document.state((_VERSIONS, int(Type.MULTI)), Type.MULTI)
+            assert state is None or isinstance(state, MultiState), "it is of that type"
+            return state is None or len(state.slot.get(None, ())) < 2
+
     def _conflict_of(self, name: DocumentId) -> EntityConflict | None:
+        if self._is_single(name):
+            return None
         versions = sorted(self._versions(name), key=_order)
         if not _differ(versions):
             return None

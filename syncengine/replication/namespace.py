@@ -201,6 +201,8 @@ class Namespace:
         self.edited: dict[DocumentId, int] = {}
         """Documents that editors show, and how many: they see each step at once."""
         self.on_changed: list[Callable[[Document], None]] = []
+        self.on_applied: list[Callable[[Header, list[Touch]], None]] = []
+        """A change of a log row has its effect"""
         self.on_void: list[Callable[[Header, int, str], None]] = []
         """A change has no effect, or none any more; why"""
         self.on_terms: list[Callable[[], None]] = []
@@ -917,9 +919,11 @@ class Namespace:
         actor, head = ready.actor, ready.head
         self._version = None
         ms = ms_from_hlc(head.hlc)
-        counts = not self._is_ordered(ready.batch) or (
-            self.keeper.terms.void_reason(ready.batch.header) is None
-        )
+        terms = self.keeper.terms
+        if ready.batch is not self._judged or terms.verdict is not self._judged_by:
+            self._judged, self._judged_by = ready.batch, terms.verdict
+            self._beside = terms.void_reason(ready.batch.header)
+        counts = self._beside is None or not self._is_ordered(ready.batch)
         if counts:  # else it may be ahead of all clocks, and is nobody's
             self.clock.observe(head.hlc)
         author = self.keeper.membership.actors[ready.batch.header.actor]
@@ -943,6 +947,9 @@ class Namespace:
             reason, again = self._void_reason(ready, touches)
         if reason is None:
             reason = yield from self._give_effect(ready, touches)
+        if reason is None:
+            for tell in self.on_applied:
+                tell(header, touches)
         if reason is None and header.term and head.meta.operation_id:
             # Whoever leads next is asked for it, too.
             made = (head.meta.operation_id, header.actor, head.seq)
@@ -954,6 +961,11 @@ class Namespace:
         again |= self._is_reseeded
         self._is_reseeded = False
         return again
+
+    # Whether the last batch is off the log of leaders, and by what that was judged.
+    _judged: Batch | None = None
+    _judged_by: object = None
+    _beside: str | None = None
 
     def _is_held(self, batch: Batch, end: int) -> bool:
         return self.leadership.is_held(batch.header)
@@ -970,9 +982,8 @@ class Namespace:
         fork = self.keeper.forks.get(header.actor)
         if fork is not None and head.end >= fork:
             return FORKED, False
-        beside = self.keeper.terms.void_reason(header)
-        if beside is not None:
-            return beside, False
+        if self._beside is not None:
+            return self._beside, False
         for touch in touches:  # within its grant: the keeper stores nothing else
             if touch.document not in self.documents:
                 try:

@@ -179,8 +179,8 @@ LOG_AFTER = (
     "WHERE ns = ? AND position > ? ORDER BY position LIMIT ?"
 )
 BATCH_AT = (
-    "SELECT id, last_seq FROM _sync_log WHERE ns = ? AND actor = ? AND kind = 0 "
-    "AND first_seq <= ? ORDER BY first_seq DESC LIMIT ?"
+    "SELECT id, last_seq, first_seq FROM _sync_log WHERE ns = ? AND actor = ? "
+    "AND kind = 0 AND first_seq <= ? ORDER BY first_seq DESC LIMIT ?"
 )
 BATCHES_OF = (
     "SELECT position, kind, id, head, body, signature FROM _sync_log "
