@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SEEDS ?= 200
+STORY ?= standard
 STAMP := .venv/.installed
 
-.PHONY: venv demo test check bench simulate clean
+.PHONY: venv demo test check bench simulate mutants clean
 
 venv: $(STAMP)
 
@@ -27,8 +28,11 @@ check: venv  ## format, lint, strict types, architecture
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/typing
 
-simulate: venv  ## make simulate SEEDS=1000
-	$(BIN)/python -m syncengine.testing --seeds $(SEEDS)
+simulate: venv  ## make simulate SEEDS=1000 STORY=led (standard, cloned, led, mastered)
+	$(BIN)/python -m syncengine.testing --seeds $(SEEDS) --story $(STORY)
+
+mutants: venv  ## plants each bug of tests/mutants in a copy, and says how many seeds found it
+	$(BIN)/python -m tests.mutants
 
 bench: venv  ## figures against peers in one run; writes benchmarks/RESULTS.md
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -38,6 +38,7 @@ CAUSAL: tuple[Guarantee, ...] = get_args(Guarantee)
 class Node(Protocol):
     """What is asked of a node of a namespace with a leader."""
 
+    def get_node_id(self) -> str: ...
     def get_role(self) -> ReplicationRole: ...
     def is_stale(self) -> bool: ...
     def get_follower_state(self) -> FollowerState | None: ...
@@ -146,6 +147,16 @@ class SessionConsistentClient:
         if token:
             self._token = Token.parse(token)
         self.last_write_sequence = 0
+
+    @property
+    def leader(self) -> Node:
+        """Who leads now, as far as it is known."""
+        return self._router.present_leader
+
+    @property
+    def followers(self) -> list[Node]:
+        """Where it reads."""
+        return list(self._router.followers)
 
     @property
     def token(self) -> str:

@@ -7,7 +7,7 @@ The socket lies in the folder beside the file, which nobody else may enter. A re
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def is_there(db: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def answering(db: str, do: Do) -> AsyncIterator[None]:
+async def answering(db: str, do: Do) -> AsyncGenerator[None]:
     """Answer commands while a node has the file open. Raises `Invalid` where the path
     is too long for a socket."""
     path = _path(db)

@@ -1020,7 +1020,7 @@ class LeaderFollowerManager:
         leads = election.leading is not None
         index = engine.newest_index if leads else engine.applied_index
         return ReadResult(
-            None if document is None else document.get(_VALUE),
+            None if document is None else document.to_dict().get(_VALUE),
             index,
             self.staleness_ms(),
             self._node,

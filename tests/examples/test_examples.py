@@ -108,6 +108,39 @@ async def test_the_editor(tmp_path: Path) -> None:
         assert str(note.body) == "> hi!"
 
 
+def test_reads_are_spread_over_three_followers(tmp_path: Path) -> None:
+    shown = "\n".join(run("read_scaling.py", folder=tmp_path))
+    alice = "{'name': 'Alice', 'email': 'alice@example.com'}"
+    assert "Write sequence: 1" in shown
+    for number in (1, 2, 3):
+        assert f"follower-{number} {alice}" in shown
+        assert f"Follower follower-{number}: lag = " in shown
+    refused = "Follower is read-only. Redirect to leader. FOLLOWER_READ_ONLY leader-1"
+    assert refused in shown
+    assert "Reads go to follower-1, follower-2, follower-3" in shown
+    assert "I see what I wrote: {'name': 'Alice Smith'}" in shown
+    assert "Current sequence: 2\nEvents emitted: 2\nFollower count: 3" in shown
+
+
+def test_a_killed_leader_is_replaced(tmp_path: Path) -> None:
+    shown = "\n".join(run("failover.py", folder=tmp_path))
+    assert "node-1 failed" in shown
+    assert "is now leader, in term" in shown
+    assert "acknowledged orders are there" in shown
+    assert "Durably written at sequence" in shown
+
+
+def test_what_an_operator_does(tmp_path: Path) -> None:
+    shown = "\n".join(run("operations.py", folder=tmp_path))
+    assert "Recovery progress: 50.0%, 100.0%" in shown
+    assert "Partition detected: cannot reach leader-1" in shown
+    assert "SPLIT BRAIN DETECTED!" in shown
+    assert "Winner: follower-1; leader-1 follows follower-1" in shown
+    assert "rescued: entry/k0\n  rescued: entry/only-here" in shown
+    assert "written again: 1; k0 is 'by the new leader'" in shown
+    assert "leader-1 leads again: leader" in shown
+
+
 class Note(Document):
     title: str = ""
     likes: Counter = Counter()
