@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import clients
 import syncengine
 from syncengine.replication.multi_master import STRATEGIES
 
@@ -62,22 +63,29 @@ def named(kind: str) -> list[Any]:
     ]
 
 
+def found(name: str) -> Any:
+    """Return a class, or a method of one, by its name."""
+    owner, _, method = name.partition(".")
+    one = getattr(syncengine if hasattr(syncengine, owner) else clients, owner)
+    return getattr(one, method) if method else one
+
+
 @pytest.mark.parametrize("thing", [*named("class"), *named("strategy")])
 def test_a_class_can_be_imported(thing: Thing) -> None:
     if thing.owner == "ConflictStrategy":
         assert thing.name in STRATEGIES
     else:
-        assert inspect.isclass(getattr(syncengine, thing.name))
+        assert inspect.isclass(found(thing.name))
 
 
 @pytest.mark.parametrize("thing", named("method"))
 def test_a_method_is_there(thing: Thing) -> None:
-    assert callable(getattr(getattr(syncengine, thing.owner), thing.name))
+    assert callable(getattr(found(thing.owner), thing.name))
 
 
 @pytest.mark.parametrize("thing", named("option"))
 def test_an_option_has_its_default(thing: Thing) -> None:
-    of = inspect.signature(getattr(syncengine, thing.owner))
+    of = inspect.signature(found(thing.owner))
     parameter = of.parameters[thing.name]
     if not thing.default.startswith("required"):
         default = ast.literal_eval(thing.default.partition(";")[0])

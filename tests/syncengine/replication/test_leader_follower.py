@@ -22,6 +22,8 @@ from syncengine import (
     StaleRead,
     SyncError,
 )
+from syncengine.ids import DeviceId
+from syncengine.protocol.notices import Candidacy, Spoken, Vote
 from syncengine.replication.link import Link
 from tests.wires import Wire
 
@@ -537,6 +539,31 @@ async def test_a_leader_hands_over_and_nothing_has_to_be_rescued(
     assert three.applied()[0] == counted
     for node in three.nodes:
         assert await node.rescue.list(decided=True) == []
+
+
+async def test_nobody_votes_for_one_who_lacks_something(three: Cluster) -> None:
+    for number in range(3):
+        await three.nodes[0].write("k", number)
+    await until(lambda: three.applied() == [3, 3, 3])
+    candidate = three.nodes[2]._election
+    answers: list[bool] = []
+    hear = candidate.hear
+
+    async def noting(author: DeviceId, said: Spoken) -> None:
+        if isinstance(said, Vote):
+            answers.append(said.is_granted)
+        await hear(author, said)
+
+    candidate.hear = noting  # type: ignore[method-assign]
+    top = candidate.top
+    assert top is not None
+    entry = three.nodes[2]._space.engine.entry_at(2)
+    assert entry is not None
+    for base in (None, (2, entry.id)):
+        mode = three.nodes[2]._space.engine.keeper.terms.mode_id
+        candidate.say(Candidacy(mode, 9, "n", True, bytes(16), top.id, base, [], True))
+    await until(lambda: len(answers) == 4)
+    assert answers == [False] * 4
 
 
 async def test_who_has_no_majority_is_not_promoted(three: Cluster) -> None:
