@@ -49,6 +49,7 @@ GATES: dict[str, set[str]] = {
         "syncengine.storage.identity",
         "syncengine.replication.replica",  # the process id, against forks
         "syncengine.testing.campaign",
+        "transport.pipeline",  # a secret for its address
         "clients",
     },
     "pycrdt": {"syncengine.bridges.yjs"},

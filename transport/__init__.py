@@ -5,7 +5,7 @@ async with transport.connect(replica, address) as link:
 """
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from syncengine.errors import Invalid, NotFound
 from syncengine.replication.address import parse_address
@@ -14,9 +14,18 @@ if TYPE_CHECKING:
     from syncengine.replication.host import Hosted
     from syncengine.replication.link import Link
     from syncengine.replication.replica import Replica
+    from transport.pipeline import WebSocketPipeline, serve_pipeline
     from transport.server import Served, Server
 
-__all__ = ["connect", "serve"]
+__all__ = ["WebSocketPipeline", "connect", "serve", "serve_pipeline"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("WebSocketPipeline", "serve_pipeline"):
+        from transport import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def connect(

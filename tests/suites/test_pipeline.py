@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import transport
 from syncengine import Closed, Invalid, TooLarge
 from syncengine.errors import Compacted, Fenced, PositionConflict
 from syncengine.storage.pipeline.contract import (
@@ -23,11 +24,17 @@ from syncengine.storage.pipeline.sqlite import SqlitePipeline
 NS, OTHER = b"family", b"team"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "websocket"])
 async def pipeline(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncGenerator[Pipeline]:
     async with asyncio.timeout(60):
+        if request.param == "websocket":
+            async with transport.serve_pipeline(MemoryPipeline(4)) as server:
+                far = await transport.WebSocketPipeline.open(server.address)
+                async with far:
+                    yield far
+            return
         if request.param == "memory":
             opened: Pipeline = MemoryPipeline(4)
         else:
