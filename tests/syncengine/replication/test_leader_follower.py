@@ -24,6 +24,7 @@ from syncengine import (
 )
 from syncengine.ids import DeviceId
 from syncengine.protocol.notices import Candidacy, Spoken, Vote
+from syncengine.replication.election import Election
 from syncengine.replication.link import Link
 from tests.wires import Wire
 
@@ -564,6 +565,37 @@ async def test_nobody_votes_for_one_who_lacks_something(three: Cluster) -> None:
         candidate.say(Candidacy(mode, 9, "n", True, bytes(16), top.id, base, [], True))
     await until(lambda: len(answers) == 4)
     assert answers == [False] * 4
+
+
+async def test_a_voter_votes_once_in_a_term(three: Cluster) -> None:
+    granted: list[DeviceId] = []
+
+    def note(election: Election) -> None:
+        hear = election.hear
+
+        async def noting(author: DeviceId, said: Spoken) -> None:
+            if isinstance(said, Vote) and said.is_granted and said.term == 9:
+                granted.append(author)
+            await hear(author, said)
+
+        election.hear = noting  # type: ignore[method-assign]
+
+    candidates = [three.nodes[n]._election for n in (0, 1)]
+    voters: list[bytes] = list(candidates[0].voters)
+    top = candidates[0].top
+    assert top is not None
+    await until(lambda: candidates[1].top is not None)
+    mode = three.nodes[0]._space.engine.keeper.terms.mode_id
+    for number, candidate in enumerate(candidates):
+        note(candidate)
+        for actor in (bytes([number]) * 16, bytes([number + 5]) * 16):
+            candidate.say(
+                Candidacy(mode, 9, "n", False, actor, top.id, None, voters, True)
+            )
+    await until(lambda: len(granted) >= 3 or len(set(granted)) == 3)
+    await asyncio.sleep(0.1)
+    third = three.nodes[2]._election.me
+    assert granted.count(third) == 1
 
 
 async def test_who_has_no_majority_is_not_promoted(three: Cluster) -> None:
