@@ -256,7 +256,7 @@ class Terms:
                 period = _Period(name, mode)
                 verdict.periods.append(period)
                 good = self._good(period, by_mode.get(name, []))
-                top = max(good.values(), key=lambda t: t.record.order, default=None)
+                top = max(good.values(), key=_weight, default=None)
         if period is not None:
             self._cut(period, top, good, verdict.cuts)
         verdict.top = top
@@ -275,7 +275,7 @@ class Terms:
         if closes is None:
             return mode.closed is None and not good
         return not any(
-            term.record.order > closes.record.order
+            _weight(term) > _weight(closes)
             and term.record.how != "forced"
             and (term.record.voters or period.mode.voters)
             for term in good.values()
@@ -380,6 +380,8 @@ class Terms:
         """Tell whether a majority of the voters before it voted for a term."""
         record = term.record
         changed = set(voters) ^ set(record.voters)
+        if voters and not record.voters:
+            return False  # somebody decides, for ever
         if changed and not (
             record.how == "voters"
             and len(changed) == 1
@@ -412,6 +414,12 @@ class Terms:
             if voter in voters
         )
         return good >= majority(voters)
+
+
+def _weight(term: Term) -> tuple[bool, tuple[int, DeviceId, ActorId]]:
+    """Return by which the highest of good terms is told: one that knows of voters goes
+    before any that knows of none, however often that one promoted itself."""
+    return bool(term.record.voters), term.record.order
 
 
 def _spans(verdict: _Verdict, actor: ActorId, seq: int) -> list[tuple[int, int]]:

@@ -53,6 +53,8 @@ class Progress(Said, frozen=True, tag=2):
     applied: Count
     eligible: bool
     """Whether I may be promoted"""
+    votes: bool = True
+    """Whether my disk counts for a majority: not where I may have forgotten votes"""
 
 
 class Candidacy(Said, frozen=True, tag=3):

@@ -77,6 +77,7 @@ class Reported:
     applied: int = 0
     beat: int = 0
     eligible: bool = False
+    votes: bool = True
 
 
 @dataclass(slots=True)
@@ -283,6 +284,7 @@ class Election:
             voter == self.me
             or (
                 (known := self.followers.get(voter)) is not None
+                and known.votes
                 and now - known.heard_at <= self.timeout
             )
             for voter in self.voters
@@ -337,7 +339,7 @@ class Election:
         commit = own
         if term.record.voters:
             stored = sorted(
-                own if voter == self.me else self._stored_at(voter, term)
+                own if voter == self.me else self._counted_at(voter, term)
                 for voter in term.record.voters
             )
             commit = stored[len(stored) - majority(term.record.voters)]
@@ -354,6 +356,12 @@ class Election:
             return -1
         return known.stored
 
+    def _counted_at(self, voter: DeviceId, term: Term) -> int:
+        """Return the same of a voter, for a majority: one that may have forgotten its
+        vote for somebody else cannot depose this leader, and does not count for him."""
+        known = self.followers.get(voter)
+        return self._stored_at(voter, term) if known and known.votes else -1
+
     def count_stored(self, index: int) -> int:
         """Return how many others have the leader's log up to `index` on disk."""
         term = self.leading
@@ -365,7 +373,7 @@ class Election:
         """Tell whether every voter has the leader's log up to `index` on disk."""
         term = self.leading
         return term is not None and all(
-            self._stored_at(voter, term) >= index
+            self._counted_at(voter, term) >= index
             for voter in term.record.voters
             if voter != self.me
         )
@@ -384,6 +392,7 @@ class Election:
             voter == self.me
             or (
                 (known := self.followers.get(voter)) is not None
+                and known.votes
                 and known.top == term.id
                 and known.term == term.number
                 and known.beat >= beat
@@ -422,6 +431,7 @@ class Election:
                 max(0, at),
                 state[3],
                 self.may_lead,
+                self.ballot.may_vote,
             ),
             top.leader,
         )
@@ -600,6 +610,9 @@ class Election:
         self.wait_anew()
         if self._race is not None and self._race.number <= said.term:
             self._race.fail(f"{said.node} was elected meanwhile")
+        ballot = self.ballot
+        if not ballot.may_vote and ballot.forgot_at is None:
+            self.engine.leadership.set(forgot_at=said.term)
         self.engine.show_until(said.commit)
         if len(self._beats) == BEATS_KEPT:
             self._beats.popleft()
@@ -630,7 +643,7 @@ class Election:
         known = self.followers.setdefault(author, Reported())
         known.node = said.node
         known.heard_at, known.heard_ms = self._now(), self.engine.clock.now_ms()
-        known.eligible = said.eligible
+        known.eligible, known.votes = said.eligible, said.votes
         known.top = EntryId(said.top) if said.top is not None else None
         known.term = said.term
         known.stored, known.applied, known.beat = said.stored, said.applied, said.beat

@@ -386,6 +386,7 @@ class LeaderFollowerManager:
         self._rescued: set[tuple[ActorId, int]] = set()
         self._rescued_new: list[tuple[int, str]] = []
         self._told_mode: EntryId | None = None
+        self._returning: asyncio.Future[None] | None = None
         self._drains = False
         self._closed = False
 
@@ -986,6 +987,8 @@ class LeaderFollowerManager:
         engine = self._space.engine
         try:
             async with asyncio.timeout(timeout_ms / 1000):
+                while token is not None and engine.shows_too_much:
+                    await self._next()  # what it wrote as a leader may be in no log
                 if token:
                     await self._reach(Token.parse(token))
                 if consistency == "strong":
@@ -1343,6 +1346,8 @@ class LeaderFollowerManager:
         """Let a device vote no more; raises as `add_voter` does."""
         removed = parse_device_id(device)
         left = tuple(v for v in self._election.voters if v != removed)
+        if not left and self._election.voters:
+            raise PromotionFailed("the last voter stays: somebody decides who leads")
         if left != self._election.voters:
             await self._change_voters(left, timeout_ms)
 
@@ -1356,6 +1361,7 @@ class LeaderFollowerManager:
         if term is None:
             raise NotLeader(leader_id=self.leader_id)
         self._drains = True
+        has_stopped = False
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 # Nothing of an earlier term may be undecided: Raft, section 4.1.
@@ -1365,19 +1371,34 @@ class LeaderFollowerManager:
                 ):
                     raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
                 async with self._turn:
+                    has_stopped = True
                     await election.engine.end_term()
                     race = await election.stand("voters", is_wished=True, voters=voters)
                 race = await self._decided(race)
-        except TimeoutError:
-            async with self._turn:
-                if election.leading is None:
-                    await election.stand("manual", is_wished=True)
-            raise PromotionFailed("the voters did not agree in time") from None
+            if race.error is not None:
+                raise race.error
+        except BaseException as error:
+            if has_stopped and election.leading is None:
+                # Whatever came of it: it leads on, with the voters of before.
+                self._returning = asyncio.ensure_future(self._lead_on())
+                await asyncio.shield(self._returning)
+            if isinstance(error, TimeoutError):
+                raise PromotionFailed("the voters did not agree in time") from None
+            raise
         finally:
             self._drains = False
             self._bell.set()
-        if race.error is not None:
-            raise race.error
+
+    async def _lead_on(self) -> None:
+        election = self._election
+        with contextlib.suppress(SyncError, TimeoutError):
+            async with asyncio.timeout(2 * self._timeout):
+                async with self._turn:
+                    asks = bool(election.voters)
+                    race = await election.stand(
+                        "manual", is_asking=asks, is_wished=True
+                    )
+                await self._decided(race)
 
     # --- what goes on ---------------------------------------------------------------
 
@@ -1449,8 +1470,12 @@ class LeaderFollowerManager:
             with contextlib.suppress(ValueError):
                 election.note_mode(author, decode(body))
         if self._told_mode != mode:
-            self._told_mode = mode
-            election.say_mode()
+            engine = election.engine
+            while engine.committed_position != engine.keeper.position:
+                await engine.flush()  # before anybody counts on it
+            if engine.keeper.terms.mode_id == mode:
+                self._told_mode = mode
+                election.say_mode()
         self._note_role()
         self._note_rescued()
         self._settle_waiting()

@@ -37,6 +37,8 @@ class Ballot:
     """Up to which index entries may take effect here"""
     may_vote: bool = True
     """Not where it may have voted before and does not know it any more"""
+    forgot_at: int | None = None
+    """Since then a leader of that term was heard: a later one may let it vote again"""
 
 
 class Sealed(NamedTuple):
@@ -66,8 +68,10 @@ class Leadership:
         rows = self._keeper.store.read(sql.BALLOT, self._keeper.ns)
         self.ballot = Ballot()
         if rows:
-            mode, number, voted_for, vote, shown, may_vote = rows[0]
-            self.ballot = Ballot(mode, number, voted_for, vote, shown, bool(may_vote))
+            mode, number, voted_for, vote, shown, may_vote, forgot_at = rows[0]
+            self.ballot = Ballot(
+                *(mode, number, voted_for, vote, shown, bool(may_vote), forgot_at)
+            )
         rolled = self._keeper.store.read(
             "SELECT 1 FROM _sync_meta WHERE key = 'rolled_back'"
         )
@@ -93,7 +97,7 @@ class Leadership:
                 sql.PUT_BALLOT,
                 self._keeper.ns,
                 *(ballot.mode, ballot.number, ballot.voted_for, ballot.vote),
-                *(ballot.shown, ballot.may_vote),
+                *(ballot.shown, ballot.may_vote, ballot.forgot_at),
             )
 
     def fence(self, writes: Writes) -> None:
@@ -111,7 +115,8 @@ class Leadership:
         mode = self._keeper.terms.mode
         if mode is None or self.ballot.mode == mode[0]:
             return self.ballot
-        return Ballot(mode[0], may_vote=self.ballot.may_vote)
+        ballot = self.ballot
+        return Ballot(mode[0], may_vote=ballot.may_vote, forgot_at=ballot.forgot_at)
 
     def set(
         self,
@@ -121,6 +126,7 @@ class Leadership:
         vote: bytes | None = None,
         shown: int | None = None,
         may_vote: bool | None = None,
+        forgot_at: int | None = None,
     ) -> None:
         """Change the ballot with the next commit; a new number has no vote yet."""
         ballot = self.current
@@ -134,27 +140,28 @@ class Leadership:
         if shown is not None:
             ballot = replace(ballot, shown=shown)
         if may_vote is not None:
-            ballot = replace(ballot, may_vote=may_vote)
+            ballot = replace(ballot, may_vote=may_vote, forgot_at=None)
+        if forgot_at is not None:
+            ballot = replace(ballot, forgot_at=forgot_at)
         if ballot != self.ballot:
             self.ballot, self._is_changed = ballot, True
 
     def take_part(self, me: DeviceId) -> None:
         """Keep a ballot from now on: entries are shown when a majority has them.
 
-        A voter who has none of a mode that has had leaders was wiped, and so was one
-        whose file is new or older than the folder with its key. What it voted it does
-        not know any more, so it votes no more until it was no voter for a while.
+        One whose file is new, or older, than the folder with its key may have voted
+        and does not know it any more: it votes no more until it was no voter for a
+        while. Any other file without a ballot has never voted.
         """
         terms = self._keeper.terms
         top = terms.top
-        is_first = self.ballot.mode != self.current.mode or self.ballot.mode == NO_MODE
-        has_forgotten = top is not None or self._is_rolled_back
-        if is_first and me in terms.voters and has_forgotten:
-            self.set(may_vote=False)
-            log.warning(
-                "this voter may have voted and not know it any more: it votes no more "
-                "until a leader removes it from the voters and adds it again"
-            )
+        if self.ballot.mode == NO_MODE and self._is_rolled_back:
+            self.set(may_vote=False)  # whether it votes now or later
+            if me in terms.voters:
+                log.warning(
+                    "this voter may have voted and not know it any more: it votes no "
+                    "more until a leader removes it from the voters and adds it again"
+                )
         self.set(number=max(self.current.number, top.number if top is not None else 0))
 
     def forget_votes(self) -> None:
@@ -171,15 +178,24 @@ class Leadership:
         if self.ballot.mode == NO_MODE or top is None:
             return
         self.set(number=max(self.current.number, top.number))
-        if me not in top.record.voters:
+        ballot = self.current
+        if (
+            not ballot.may_vote
+            and ballot.forgot_at is not None
+            and top.number > ballot.forgot_at
+            and me not in top.record.voters
+        ):
             self.set(may_vote=True)
         common = (
             min(cuts[actor], cut, keeper.last_index(actor))
             for actor, cut in keeper.terms.cuts.items()
-            if actor in cuts
+            if actor in cuts and self._is_of_present_mode(actor)
         )
-        shown = self.current.shown
-        self.set(shown=min(shown, max(common, default=shown)))
+        self.set(shown=min(self.current.shown, max(common, default=0)))
+
+    def _is_of_present_mode(self, actor: ActorId) -> bool:
+        term = self._keeper.terms.term_of(actor)
+        return term is not None and term.record.mode == self._keeper.terms.mode_id
 
     # --- what counts ------------------------------------------------------------------
 
@@ -188,10 +204,8 @@ class Leadership:
         terms, shown = self._keeper.terms, self.shown_max
         if not header.term or shown is None or header.term_index <= shown:
             return False
-        term = terms.term_of(header.actor)
         return (
-            term is not None
-            and term.record.mode == terms.mode_id  # not of one that was ended
+            self._is_of_present_mode(header.actor)  # not of one that was ended
             and header.actor in terms.cuts
             and terms.void_reason(header) is None
         )

@@ -844,8 +844,10 @@ class MultiMasterManager:
             if self._handlers["eventApplied"]:
                 events = self._others()
                 self._queue += [("eventApplied", event) for event in events]
+            elif engine.delivery.waiting_count:
+                self._others()  # nobody is to be told; what waits is looked at later
             else:
-                self._position = engine.committed_position  # nobody is to be told
+                self._position = engine.committed_position
                 self._later.clear()
             self._metrics.events_applied, self._applied = (
                 self._metrics.events_applied + self._applied,

@@ -586,12 +586,16 @@ class Namespace:
             assert self.actor == record.actor, "the actor is the nonce's"
             heads = self.keeper.membership.recent_heads()
             entry = make_term(self.key, self.keeper.namespace, heads, record)
+            before = self.keeper.terms.verdict
             self.keeper.append_own(entry)
             top = self.keeper.terms.top
-            if top is None or top.id != entry_id(entry):
+            leads = top is not None and top.id == entry_id(entry)
+            self.leadership.leading = top if leads else None
+            # It may go on from an earlier term than the one that came in meanwhile.
+            if await self._heed_terms(before, self.generation):
+                await self.rebuild(pace)
+            if top is None or not leads:
                 raise SyncError("somebody else leads by now, in a higher term")
-            self.leadership.leading = top
-            self.delivery.look_again()
             await self._apply_ready(pace)
         self._tell_terms()
         await self.flush()

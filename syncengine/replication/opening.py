@@ -54,11 +54,13 @@ async def take_over(
     token = meta.get("token")
     tokens = identity.tokens()
     restored = "lineage" in meta and (token is None or token not in tokens)
+    unfinished = "retire" in meta  # a start after a restore that did not end
     lineage = meta.get("lineage")
     writes = Writes()
     if restored or (lineage is None and tokens):
         # What it has promised since, to voters say, it does not know any more.
         writes.add(sql.PUT_META, "rolled_back", 1)
+        writes.add(sql.PUT_META, "retire", 1)
     if lineage is None or restored:
         lineage = entropy.bytes(LINEAGE_BYTES)
         writes.add(sql.PUT_META, "lineage", lineage)
@@ -69,7 +71,7 @@ async def take_over(
     await store.commit(writes)
     identity.set_tokens([fresh])
     key = scheme.private_key(identity.seed)
-    return Opened(store, identity, key, Lineage(lineage), restored)
+    return Opened(store, identity, key, Lineage(lineage), restored or unfinished)
 
 
 async def open_file(path: str, entropy: Entropy, scheme: Scheme, role: str) -> Opened:

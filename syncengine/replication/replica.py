@@ -110,14 +110,20 @@ class Replica:
             space.engine.committed_position = space.engine.keeper.position
             await space.engine.settle_terms()
             space.engine.apply_soon()
+            if self._opened.restored:
+                space.engine.leadership.forget_votes()
+                await space.engine.flush()
             if self._opened.restored and space.engine.actor is not None:
                 log.warning(
                     "%s was restored or copied; %s goes on under a new actor",
                     self.store.path,
                     called or base32(name)[:8],
                 )
-                space.engine.leadership.forget_votes()
                 await space.engine.retire_actor()
+        if self._opened.restored:
+            done = Writes()
+            done.add("DELETE FROM _sync_meta WHERE key = ?", "retire")
+            await self.store.commit(done)
         await self._understand()
         latest = max((s.engine.clock.last for s in self._spaces.values()), default=0)
         # Others' stamps are up to a minute ahead of us, too.

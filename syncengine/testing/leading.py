@@ -189,8 +189,8 @@ class _Story:
         """Dial those who come before: so each pair has one link."""
         for name in self.names[: self.names.index(node.name)]:
             host = self.world.nodes[name]
-            if node.is_up and host.is_up:
-                await node.connect(host)
+            if node.is_up and host.is_up and host.replica is not None:
+                await node.connect(host)  # else it dials us, once it has started
         for name in self.names[self.names.index(node.name) + 1 :]:
             other = self.world.nodes[name]
             is_ready = other.is_up and other.replica is not None
@@ -469,12 +469,24 @@ class _Story:
                 chain += [change.operation_id for change in changes]
         return chain
 
+    def _names(self, node: Node) -> list[bytes]:
+        """Return the batches of the log of leaders, as a node has it."""
+        engine, names, index = node.space.engine, list[bytes](), 1
+        while found := engine.entries_from(index, 100):
+            names += [batch.id for _, batch in found]
+            index = found[-1][1].header.term_index + 1
+        return names
+
     async def check_logs(self, chain: list[str | None]) -> None:
         """L2, L5: everywhere the same entries count, and all others are void."""
         self._check_terms()
         for node in self.world.replicas():
             engine = node.space.engine
             await node.wait(engine.flush())  # the file is asked
+            if self._names(node) != self._names(self.world.replicas()[0]):
+                raise Invariant("L2", f"{node.name} has another log")
+            if not engine.leadership.current.may_vote:
+                raise Invariant("B2", f"{node.name} may not vote any more")
             if engine.applied_index != len(chain):
                 raise Invariant("L2", f"{node.name} shows {engine.applied_index}")
             left = engine.keeper.store.read(

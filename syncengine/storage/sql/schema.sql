@@ -201,6 +201,7 @@ CREATE TABLE _sync_ballot (
     vote      BLOB,                  -- the hash of what was signed for him
     shown     INTEGER NOT NULL,      -- up to which index entries take effect
     may_vote  INTEGER NOT NULL,      -- 0: it has forgotten what it voted before
+    forgot_at INTEGER,               -- the term of the leader that was heard since
     fence     INTEGER NOT NULL       -- counts a leader's commits; each checks the term
 );
 

@@ -40,7 +40,7 @@ MIGRATIONS = {
     6: (
         "CREATE TABLE _sync_ballot (ns INTEGER PRIMARY KEY, mode BLOB NOT NULL, "
         "number INTEGER NOT NULL, voted_for BLOB, vote BLOB, shown INTEGER NOT NULL, "
-        "may_vote INTEGER NOT NULL, fence INTEGER NOT NULL)",
+        "may_vote INTEGER NOT NULL, forgot_at INTEGER, fence INTEGER NOT NULL)",
         "CREATE TABLE _sync_rescue (ns INTEGER NOT NULL, actor BLOB NOT NULL, "
         "seq INTEGER NOT NULL, decided_at INTEGER NOT NULL, how TEXT NOT NULL, "
         "PRIMARY KEY (ns, actor, seq)) WITHOUT ROWID",
@@ -136,18 +136,19 @@ RESOLVE_VERSIONS = (
     "WHERE ns = ? AND entity = ? AND resolved_at IS NULL AND id != ?"
 )
 BALLOT = (
-    "SELECT mode, number, voted_for, vote, shown, may_vote FROM _sync_ballot "
+    "SELECT mode, number, voted_for, vote, shown, may_vote, forgot_at "
+    "FROM _sync_ballot "
     "WHERE ns = ?"
 )
 PUT_BALLOT = (
-    "INSERT INTO _sync_ballot VALUES (?, ?, ?, ?, ?, ?, ?, 0) "
+    "INSERT INTO _sync_ballot VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) "
     "ON CONFLICT (ns) DO UPDATE SET mode = excluded.mode, number = excluded.number, "
     "voted_for = excluded.voted_for, vote = excluded.vote, shown = excluded.shown, "
-    "may_vote = excluded.may_vote"
+    "may_vote = excluded.may_vote, forgot_at = excluded.forgot_at"
 )
 # Where the term is another by now there is nothing to insert, and the commit fails.
 FENCE = (
-    "INSERT INTO _sync_ballot VALUES (?, x'', 0, NULL, NULL, 0, 0, "
+    "INSERT INTO _sync_ballot VALUES (?, x'', 0, NULL, NULL, 0, 0, NULL, "
     "(SELECT fence + 1 FROM _sync_ballot WHERE ns = ? AND number = ?)) "
     "ON CONFLICT (ns) DO UPDATE SET fence = excluded.fence"
 )
