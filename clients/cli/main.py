@@ -8,7 +8,6 @@ import logging
 import math
 import re
 import signal
-import ssl
 import sys
 from collections.abc import Coroutine, Generator, Iterator
 from dataclasses import asdict
@@ -24,6 +23,7 @@ import syncengine
 import transport
 from clients.cli import control, node
 from clients.cli.context import Context, command
+from clients.cli.listening import listening, parse_listen
 from clients.cli.output import (
     INTERRUPTED,
     NO,
@@ -38,7 +38,6 @@ from syncengine.ids import base32, document_id, parse_document_id
 from syncengine.system import SystemEntropy
 from syncengine.trust.invite import parse as parse_invite
 from syncengine.values import unescape
-from transport.guard import is_loopback
 
 # How long a one-time command waits for the hub before it gives up.
 CONNECT_SECONDS = 15.0
@@ -108,42 +107,14 @@ async def init(context: Context, name: str) -> None:
     "--data", default="hub.db", show_default=True, help="Its file, or a folder for it."
 )
 @click.option("--listen", default="127.0.0.1:8765", show_default=True)
-@click.option("--public-url", help="How others reach it: wss://sync.example.org")
-@click.option("--tls-cert", type=click.Path(exists=True), help="PEM, with chain.")
-@click.option("--tls-key", type=click.Path(exists=True))
 @click.option("--admit", type=click.Choice(["ticket", "anyone"]), default="ticket")
-@click.option("--insecure-plaintext", is_flag=True, help="No TLS off loopback.")
-@click.option("--behind-proxy", is_flag=True, help="A proxy in front has the TLS.")
+@listening
 @command
 async def hub(
-    context: Context,
-    data: str,
-    listen: str,
-    public_url: str | None,
-    tls_cert: str | None,
-    tls_key: str | None,
-    admit: Any,
-    insecure_plaintext: bool,
-    behind_proxy: bool,
+    context: Context, data: str, listen: str, admit: Any, **options: Any
 ) -> None:
     """Relay namespaces between devices, until interrupted."""
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise Invalid(f"--listen is HOST:PORT, not {listen!r}")
-    if tls_key is not None and tls_cert is None:
-        raise Invalid("--tls-key goes with --tls-cert")
-    tls = None
-    if tls_cert is not None:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            tls.load_cert_chain(tls_cert, tls_key)
-        except ssl.SSLError as error:
-            raise Invalid(f"--tls-cert, --tls-key: {error}") from error
-    elif not (insecure_plaintext or behind_proxy or is_loopback(host.strip("[]"))):
-        raise Invalid(
-            f"{host} is not loopback and there is no TLS: give --tls-cert, or "
-            "--behind-proxy where a proxy has one, or --insecure-plaintext"
-        )
+    at = parse_listen(listen, **options)
     if Path(data).is_dir():
         data = str(Path(data) / "hub.db")
     stop = asyncio.Event()
@@ -152,15 +123,7 @@ async def hub(
         loop.add_signal_handler(number, stop.set)
     async with (
         syncengine.open_hub(data, admit=admit) as opened,
-        transport.serve(
-            opened,
-            host.strip("[]"),
-            int(port),
-            tls=tls,
-            public_url=public_url,
-            insecure_plaintext=insecure_plaintext,
-            behind_proxy=behind_proxy,
-        ) as server,
+        transport.serve(opened, at.host, at.port, **at.options) as server,
     ):
         context.out.note("Connect with this address (its last part is a secret):")
         context.out.result({"address": server.address}, server.address)

@@ -15,8 +15,10 @@ import syncengine
 import transport
 from clients.cli import control
 from clients.cli.context import Context, command
+from clients.cli.listening import Listen, listening, parse_listen
 from clients.cli.output import NO, Output, table
-from syncengine.errors import Invalid, NotFound, SyncError
+from syncengine.errors import Invalid, NotFound, NotLeader, SyncError
+from syncengine.ids import parse_device_id
 
 if TYPE_CHECKING:
     from syncengine import LeaderFollowerManager, Space
@@ -28,7 +30,7 @@ async def run(
     *,
     role: Any,
     voters: tuple[str, ...],
-    listen: str | None,
+    listen: Listen | None,
     peers: tuple[str, ...],
     timeout_ms: int,
 ) -> None:
@@ -41,11 +43,8 @@ async def run(
         space = await context.space(replica)
         address = None
         if listen is not None:
-            host, _, port = listen.rpartition(":")
-            if not host or not port.isdigit() or int(port) > 65535:
-                raise Invalid(f"--listen is HOST:PORT, not {listen!r}")
             server = await stack.enter_async_context(
-                transport.serve(replica, host.strip("[]"), int(port))
+                transport.serve(replica, listen.host, listen.port, **listen.options)
             )
             address = server.address
         for peer in peers:
@@ -110,7 +109,8 @@ class _Node:
             case "read":
                 return await manager.read_result(**options)
             case "promote":
-                await manager.promote(**options)
+                lost = [self._device(one) for one in options.pop("without", [])]
+                await manager.promote(**options, without=lost)
                 return self.told()
             case "demote":
                 await manager.demote(**options)
@@ -127,9 +127,11 @@ class _Node:
                 )
                 return str(made)
             case "add voter":
+                self._check_leads()
                 await manager.add_voter(self._device(options["node"]))
                 return self.told()
             case "remove voter":
+                self._check_leads()
                 await manager.remove_voter(self._device(options["node"]))
                 return self.told()
             case "rescue list":
@@ -151,7 +153,19 @@ class _Node:
         known = {} if state is None else state.followers
         if node in known and known[node].device is not None:
             return str(known[node].device)
+        try:
+            parse_device_id(node)
+        except Invalid:
+            raise Invalid(
+                f"no node {node!r} is known here; its device's id can be given, too. "
+                f"Nodes: {', '.join(sorted(known)) or 'none'}; voters: "
+                f"{', '.join(self._manager.get_voters()) or 'none'}"
+            ) from None
         return node
+
+    def _check_leads(self) -> None:
+        if self._manager.get_role() != "leader":
+            raise NotLeader(leader_id=self._manager.leader_id)
 
     def told(self) -> dict[str, Any]:
         """Return what this node is, and what it knows of the others."""
@@ -225,6 +239,8 @@ def show_peers(out: Output, told: dict[str, Any]) -> None:
 def show_rescued(out: Output, found: list[dict[str, Any]]) -> None:
     """Print the rescue area."""
     shown = table("id", "when", "written by", "what", "operation", "decided")
+    shown.columns[0].no_wrap = True  # it is copied into other commands
+    shown.columns[0].min_width = max((len(one["id"]) for one in found), default=0)
     for one in found:
         shown.add_row(
             one["id"],
@@ -241,7 +257,9 @@ def value_of(text: str) -> Any:
     """Return a value as JSON, or as the text itself where it is none."""
     try:
         return json.loads(text)
-    except ValueError:
+    except ValueError as error:
+        if text[:1] in ("{", "[", '"'):
+            raise Invalid(f"VALUE begins like JSON and is none: {error}") from error
         return text
 
 
@@ -257,6 +275,7 @@ def value_of(text: str) -> Any:
 @click.option("--voter", "voters", multiple=True, help="A device that votes; the first "
               "leader names all, itself too.")  # fmt: skip
 @click.option("--listen", help="HOST:PORT at which others reach it.")
+@listening
 @click.option("--peer", "peers", multiple=True, help="An address to be dialled.")
 @click.option("--heartbeat-timeout", "timeout_ms", default=5000, show_default=True,
               type=click.IntRange(10), help="Milliseconds of silence after which a "
@@ -270,14 +289,16 @@ async def node_(
     listen: str | None,
     peers: tuple[str, ...],
     timeout_ms: int,
+    **options: Any,
 ) -> None:
     """Take part as NAME in a namespace that one leads, until interrupted.
 
     Three voters or more elect another leader when theirs fails; who is asked to stop
     hands over first.
     """
+    at = None if listen is None else parse_listen(listen, **options)
     await run(
-        context, name, role=role, voters=voters, listen=listen, peers=peers,
+        context, name, role=role, voters=voters, listen=at, peers=peers,
         timeout_ms=timeout_ms,
     )  # fmt: skip
 
@@ -293,13 +314,25 @@ async def peers(context: Context) -> None:
 @click.option("--force", is_flag=True, help="Without a majority: what only others have "
               "goes to the rescue area.")  # fmt: skip
 @click.option("--reason", default="", help="Why it is forced; it stands in the log.")
+@click.option("--without", multiple=True, help="A voter that is lost for good, and "
+              "votes no more: an owner says so.")  # fmt: skip
 @command
-async def promote(context: Context, force: bool, reason: str) -> None:
-    """Make the running node the leader."""
+async def promote(
+    context: Context, force: bool, reason: str, without: tuple[str, ...]
+) -> None:
+    """Make the running node the leader.
+
+    A leader goes on only while it hears from a majority of the voters: --force goes
+    with --without where those that are gone do not come back.
+    """
     if force and not reason:
         raise Invalid("--force goes with --reason: why, for the log")
+    if without and not force:
+        raise Invalid("--without goes with --force: what only they have is lost")
     require = "i_accept_loss" if force else "majority"
-    told = await asked(context, "promote", require=require, reason=reason)
+    told = await asked(
+        context, "promote", require=require, reason=reason, without=list(without)
+    )
     context.out.result(told, f"{told['node']} leads, in term {told['term']}.")
 
 
@@ -308,7 +341,7 @@ async def promote(context: Context, force: bool, reason: str) -> None:
 async def demote(context: Context) -> None:
     """Let another node lead; it has all that was written when this returns."""
     told = await asked(context, "demote")
-    leader = told["leader_id"] or "nobody yet"
+    leader = told["leader_id"] or "nobody: no follower that may lead was there"
     context.out.result(told, f"{told['node']} follows; the leader is {leader}.")
 
 
@@ -366,6 +399,8 @@ async def read(context: Context, key: str, strong: bool) -> None:
     """Print what is under KEY, as the running node has it."""
     consistency = "strong" if strong else "any"
     result = await asked(context, "read", key=key, consistency=consistency)
+    if result["value"] is None:
+        raise NotFound(f"there is nothing under {key!r}, as this node has it")
     context.out.result(result, json.dumps(result["value"], ensure_ascii=False))
 
 
@@ -400,8 +435,18 @@ async def rescue_show(context: Context, ids: tuple[str, ...]) -> None:
 async def rescue_replay(context: Context, ids: tuple[str, ...], over: bool) -> None:
     """Write changes again, on the leader; all that wait without IDS."""
     how = "write" if over else "merge"
-    wrote = await rescued(context, "replay", ids=list(ids) or None, how=how)
-    context.out.result({"replayed": wrote}, f"{len(wrote)} written again.")
+    found = list(ids) or [one["id"] for one in await rescued(context, "list")]
+    wrote = await rescued(context, "replay", ids=found, how=how)
+    kept = [one for one in found if one not in wrote]
+    text = f"{len(wrote)} written again."
+    if kept:
+        text += (
+            f" {len(kept)} changed nothing, as it was written over since or is there "
+            f"already: {', '.join(kept)}."
+        )
+        if not over:
+            text += " `syncengine rescue replay --over ID` writes it all the same."
+    context.out.result({"replayed": wrote, "changed_nothing": kept}, text)
 
 
 @rescue.command("dismiss")

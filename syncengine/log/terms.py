@@ -287,18 +287,20 @@ class Terms:
             known = self._may[device, ops] = self._membership.may(device, ops)
         return known
 
+    def may_decide(self, device: DeviceId) -> bool:
+        """Tell whether a device may say whether one leads, and that voters are lost."""
+        genesis = self._membership.genesis
+        owners = genesis.owners if genesis is not None else ()
+        return device in owners or self._allows(device, Ops.ADMIN | Ops.LEAD)
+
     def _modes(self) -> list[tuple[EntryId, ModeRecord]]:
         """Return the switches of those who may, in the order in which they count: by
         number, then by id."""
-        modes = self._membership.modes
-        genesis = self._membership.genesis
-        owners = genesis.owners if genesis is not None else ()
         return sorted(
             (
                 (name, mode)
-                for name, mode in modes.items()
-                if mode.issuer in owners
-                or self._allows(mode.issuer, Ops.ADMIN | Ops.LEAD)
+                for name, mode in self._membership.modes.items()
+                if self.may_decide(mode.issuer)
             ),
             key=lambda one: (one[1].number, one[0]),
         )
@@ -347,8 +349,12 @@ class Terms:
             return False
         if not self._follows(record, before, good):
             return False
-        if record.how == "forced":  # who decides about the next one stays as it was
-            return set(record.voters) == set(voters)
+        if record.how == "forced":
+            left = set(record.voters)
+            if left == set(voters):
+                return True
+            # Some of who decides are gone for good, as an owner says; never all.
+            return bool(left) and left < set(voters) and self.may_decide(record.issuer)
         return self._is_elected(term, voters, before)
 
     def _follows(

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -388,6 +388,7 @@ class LeaderFollowerManager:
         self._told_mode: EntryId | None = None
         self._returning: asyncio.Future[None] | None = None
         self._drains = False
+        self._changes_voters = False
         self._closed = False
 
     # --- life -----------------------------------------------------------------------
@@ -583,9 +584,13 @@ class LeaderFollowerManager:
 
     @property
     def leader_id(self) -> str | None:
-        """Who leads, as far as it is known here."""
-        top = self._election_.top if self._election_ is not None else None
-        return self._leader_hint if top is None else top.record.node
+        """Who leads, as far as it is known here; None while nobody does."""
+        election = self._election_
+        top = election.top if election is not None else None
+        if election is None or top is None:
+            return self._leader_hint
+        has_stopped = top.leader == election.me and election.leading is None
+        return None if has_stopped else top.record.node
 
     @property
     def term(self) -> int:
@@ -739,6 +744,8 @@ class LeaderFollowerManager:
             return self._failed("this manager was closed", MANAGER_CLOSED, client_op_id)
         election = self._election
         level = self._checked(level)
+        if self._changes_voters and not await self._leads_again(timeout_ms):
+            return self._refused(client_op_id)
         if election.leading is None or self._drains:
             return self._refused(client_op_id)
         engine = self._space.engine
@@ -792,8 +799,16 @@ class LeaderFollowerManager:
         if term is None or (repeated and term.record.actor != actor):
             term = engine.leadership.leading
             if term is None:
-                return self._unknown(result, STALE_LEADER, "another leader goes on")
+                return self._unknown(result, STALE_LEADER, self._why_it_stopped())
         return await self._acknowledged(result, term.id, index, level, timeout_ms)
+
+    async def _leads_again(self, timeout_ms: int) -> bool:
+        """Wait until the voters that are being changed agree: a new term begins."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1000):
+                while self._changes_voters:
+                    await self._next()
+        return not self._changes_voters
 
     def _checked(self, level: Level | None) -> Level:
         voters = self._election.voters
@@ -830,10 +845,16 @@ class LeaderFollowerManager:
                 result, TIMEOUT, f"it is not acknowledged by {level} yet"
             )
         if not good:
-            return self._unknown(
-                result, STALE_LEADER, "another leader goes on, or it was closed"
-            )
+            return self._unknown(result, STALE_LEADER, self._why_it_stopped())
         return result
+
+    def _why_it_stopped(self) -> str:
+        if self._closed:
+            return "this manager was closed before it was acknowledged"
+        top = self._election.top
+        if top is not None and top.leader != self._election.me:
+            return "another leader goes on, who may not have it"
+        return "no majority of the voters was heard in time; this node leads no more"
 
     async def _until(
         self, index: int, term: EntryId, level: Level, beat: int | None = None
@@ -890,6 +911,13 @@ class LeaderFollowerManager:
     def _refused(self, client_op_id: str | None) -> LeaderFollowerWriteResult:
         self._metrics.writes_rejected += 1
         known = self.leader_id if self.leader_id != self._node else None
+        if not self._space.engine.keeper.terms.has_leader:
+            why = "Nobody leads here: all are masters; write with the space."
+            return self._failed(why, NOT_LEADER, client_op_id)
+        if known is None:
+            why = "Nobody is known to lead; it goes on when one does (see promote)."
+            code = NOT_LEADER if self._has_led else FOLLOWER_READ_ONLY
+            return self._failed(why, code, client_op_id)
         if self._has_led:
             why = "This node leads no more. Redirect to leader."
             return self._failed(why, NOT_LEADER, client_op_id, known)
@@ -1121,6 +1149,7 @@ class LeaderFollowerManager:
         *,
         require: Literal["majority", "i_accept_loss"] = "majority",
         reason: str = "",
+        without: Iterable[str] = (),
         timeout_ms: int = 10_000,
     ) -> None:
         """Make this node the leader, in a new term.
@@ -1128,7 +1157,9 @@ class LeaderFollowerManager:
         Where there are voters a majority elects it; without, it leads from now on: two
         that do so at once both do, until they meet, and what the lesser one wrote goes
         to the rescue area. `require="i_accept_loss"` leads without a majority, and says
-        who and why (`reason`) in the log. Raises `PromotionFailed`; it leads already
+        who and why (`reason`) in the log. It leads on only where it hears from a
+        majority of the voters: `without` names the devices that are lost for good and
+        vote no more, as an owner may say. Raises `PromotionFailed`; it leads already
         where it does.
         """
         self._check_open()
@@ -1140,7 +1171,10 @@ class LeaderFollowerManager:
             )
         if require == "i_accept_loss" and not reason:
             raise Invalid("who accepts loss says why: reason=...", path="reason")
-        if election.leading is not None:
+        lost_voters = {parse_device_id(device) for device in without}
+        if lost_voters and require != "i_accept_loss":
+            raise Invalid("who votes no more is lost: i_accept_loss", path="without")
+        if election.leading is not None and not lost_voters & {*election.voters}:
             return
         before, end, told = election.top, election.end()[1], election.told_commit
         self._metrics.elections_started += 1
@@ -1148,7 +1182,9 @@ class LeaderFollowerManager:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 while True:
-                    standing = asyncio.ensure_future(self._stand(require, reason))
+                    standing = asyncio.ensure_future(
+                        self._stand(require, reason, lost_voters)
+                    )
                     try:
                         race = await asyncio.shield(standing)
                     except asyncio.CancelledError:
@@ -1174,7 +1210,9 @@ class LeaderFollowerManager:
         self._note_role()
         self._bell.set()
 
-    async def _stand(self, require: str, reason: str) -> Race:
+    async def _stand(
+        self, require: str, reason: str, lost_voters: set[DeviceId]
+    ) -> Race:
         election = self._election
         async with self._turn:
             election.check_may_lead()
@@ -1184,7 +1222,18 @@ class LeaderFollowerManager:
                     "add_voter"
                 )
             if require == "i_accept_loss":
-                return await election.stand("forced", reason=reason)
+                left = tuple(v for v in election.voters if v not in lost_voters)
+                if election.voters and not left:
+                    raise PromotionFailed("not all voters can be lost")
+                terms = election.engine.keeper.terms
+                if left != election.voters and not terms.may_decide(election.me):
+                    raise PromotionFailed(
+                        "that voters are lost is said by an owner's device, or by one "
+                        "that may admin and lead"
+                    )
+                if election.leading is not None:
+                    await election.engine.end_term()
+                return await election.stand("forced", voters=left, reason=reason)
             asks = bool(election.voters)
             return await election.stand(
                 "manual", is_asking=asks, is_wished=True, reason=reason
@@ -1223,10 +1272,9 @@ class LeaderFollowerManager:
     ) -> None:
         """Make this leader a follower.
 
-        With `handoff` (by default where there are voters and one of them is there)
-        another one has all that was written, and leads, when this returns. Raises
-        `PromotionFailed` where nobody took over in time: it leads on. A follower stays
-        one.
+        With `handoff` (by default where a follower is there who may lead) another one
+        has all that was written, and leads, when this returns. Raises `PromotionFailed`
+        where nobody took over in time: it leads on. A follower stays one.
         """
         self._check_open()
         election = self._election
@@ -1235,7 +1283,7 @@ class LeaderFollowerManager:
         if term is None:
             return
         if handoff is None:
-            handoff = bool(election.voters) and election.best_successor() is not None
+            handoff = election.best_successor() is not None
         if handoff:
             await self._hand_over(election, timeout_ms)
         else:
@@ -1360,7 +1408,7 @@ class LeaderFollowerManager:
         term = election.leading
         if term is None:
             raise NotLeader(leader_id=self.leader_id)
-        self._drains = True
+        self._drains = self._changes_voters = True
         has_stopped = False
         try:
             async with asyncio.timeout(timeout_ms / 1000):
@@ -1386,8 +1434,9 @@ class LeaderFollowerManager:
                 raise PromotionFailed("the voters did not agree in time") from None
             raise
         finally:
-            self._drains = False
+            self._drains = self._changes_voters = False
             self._bell.set()
+            self._moved.set()
 
     async def _lead_on(self) -> None:
         election = self._election

@@ -129,7 +129,9 @@ class Reader:
         terms = self._keeper(ns).terms
         top = terms.top
         ((waiting,),) = self.store.read(
-            "SELECT count(*) FROM _sync_void v WHERE ns = ? AND reason IN (?, ?)",
+            "SELECT count(*) FROM _sync_void v WHERE ns = ? AND reason IN (?, ?) "
+            "AND NOT EXISTS (SELECT 1 FROM _sync_rescue r WHERE r.ns = v.ns "
+            "AND r.actor = v.actor AND r.seq = v.seq)",
             *(ns, DEPOSED, BESIDE),
         )
         return {

@@ -325,3 +325,22 @@ def test_who_is_forced_neither_empties_the_log_nor_chooses_the_voters() -> None:
         terms.changed()
         assert terms.top is not None
         assert terms.top.id == top.id
+
+
+def test_an_owner_may_force_that_lost_voters_vote_no_more_but_not_all() -> None:
+    history = History(random.Random(1))
+    while history.top is None or not history.top.batches:
+        history.elect()
+    me, nonce = DeviceId(OWNER.public), b"f" * 16
+    record = TermRecord(
+        me, entry_id(history.mode), history.top.record.number + 1, actor_id(me, NS, nonce),
+        "n", history.top.id, None, VOTERS[:1], "forced", "", {},
+    )  # fmt: skip
+    for voters, counts in ((VOTERS[:1], True), ((), False), ((me,), False)):
+        terms, membership = told(history, random.Random(2))
+        membership.add(make_actor(OWNER, NS, [], nonce))
+        entry = make_term(OWNER, NS, [], replace(record, voters=voters))
+        membership.add(entry)
+        terms.changed()
+        assert terms.top is not None
+        assert (terms.top.id == entry_id(entry)) == counts

@@ -11,6 +11,7 @@ import pytest
 
 import syncengine
 from syncengine import (
+    Invalid,
     LeaderFollowerManager,
     MemoryPipeline,
     PromotionFailed,
@@ -443,3 +444,79 @@ async def test_who_may_have_forgotten_its_votes_votes_no_more(
         await until(lambda: leader.get_follower_lag("again") == 0)
         await leader.add_voter(ids[2])
         await until(lambda: again.can_participate_in_election())
+
+
+async def test_who_lost_a_majority_for_good_leads_on_without_it(
+    cluster: Cluster,
+) -> None:
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    ids = [replica.id for replica in cluster.replicas]
+    await cluster.part(0)
+    await until(lambda: nodes[0].get_role() == "follower")
+    assert nodes[0].leader_id != "leader-1"
+    refused = await nodes[0].write("k", 1)
+    assert refused.error is not None
+    assert "Nobody is known to lead" in refused.error
+
+    with pytest.raises(PromotionFailed, match="not all"):
+        await nodes[0].promote(
+            require="i_accept_loss", reason="they burnt", without=ids
+        )
+    await nodes[0].promote(
+        require="i_accept_loss", reason="they burnt", without=ids[1:]
+    )
+    assert nodes[0].get_voters() == ids[:1]
+    await asyncio.sleep(2 * FAST["heartbeat_timeout_ms"] / 1000)
+    assert nodes[0].get_role() == "leader"
+    assert (await nodes[0].write("k", 2)).status == "ok"
+
+
+async def test_only_an_owner_says_that_voters_are_lost(cluster: Cluster) -> None:
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    ids = [replica.id for replica in cluster.replicas]
+    await cluster.part(1)
+    with pytest.raises(PromotionFailed, match="owner"):
+        await nodes[1].promote(require="i_accept_loss", reason="mine", without=[ids[0]])
+    with pytest.raises(Invalid, match="i_accept_loss"):
+        await nodes[1].promote(without=[ids[0]])
+
+
+async def test_writes_wait_while_the_voters_change(cluster: Cluster) -> None:
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    ids = [replica.id for replica in cluster.replicas]
+    results: list[str] = []
+    ended = False
+
+    async def writer() -> None:
+        while not ended:
+            result = await nodes[0].write("k", len(results))
+            results.append(result.status)
+            await asyncio.sleep(0)
+
+    writing = asyncio.ensure_future(writer())
+    await nodes[0].remove_voter(ids[2])
+    await until(lambda: nodes[0].get_follower_lag("follower-2") == 0)
+    await nodes[0].add_voter(ids[2])
+    ended = True
+    await writing
+    assert "failed" not in results
+
+
+async def test_who_leads_without_voters_hands_over_too(cluster: Cluster) -> None:
+    await cluster.join(2)
+    await cluster.mesh()
+    leader, follower = await cluster.start()
+    assert (await leader.write("k", 1)).success
+    await until(lambda: leader.get_follower_lag("follower-1") == 0)
+    await leader.demote()
+    await until(lambda: follower.get_role() == "leader")
+    assert leader.get_role() == "follower"
+    assert (await follower.write("k", 2)).success
