@@ -126,11 +126,12 @@ class _Group:
 
 class _Turn(asyncio.Lock):
     """The lock under which changes are made, one after the other. Whoever takes it
-    finds nothing half typed."""
+    finds nothing half typed; whoever lets it go lets the writer look again."""
 
-    def __init__(self, end_typing: Callable[[], None]):
+    def __init__(self, end_typing: Callable[[], None], wake: Callable[[], None]):
         super().__init__()
         self._end_typing = end_typing
+        self._wake = wake
 
     async def acquire(self) -> Literal[True]:
         await super().acquire()
@@ -140,6 +141,10 @@ class _Turn(asyncio.Lock):
             self.release()
             raise
         return True
+
+    def release(self) -> None:
+        super().release()
+        self._wake()
 
 
 class Namespace:
@@ -167,7 +172,7 @@ class Namespace:
         self.key = key
         self.ns = keeper.ns
         self.documents = Documents(keeper.store, keeper.ns, new_row)
-        self.turn = _Turn(self.end_typing)
+        self.turn = _Turn(self.end_typing, writer.wake)
         self._typing: Callable[[], None] | None = None
         self.owner: asyncio.Task[Any] | None = None
         self._alarmed = False
@@ -303,7 +308,6 @@ class Namespace:
             self.grant = entry_id(link)
             if self.actor is None:
                 self.new_actor()
-        self.writer.wake()
         await self.flush()
 
     def new_actor(self, nonce: bytes | None = None) -> None:
@@ -769,7 +773,6 @@ class Namespace:
 
     def _went_on(self, pace: Pace) -> None:
         """Let the rest happen soon where it was cancelled."""
-        self.writer.wake()
         if pace.cancelled:
             if not self._is_stopped:
                 self.apply_soon()
@@ -1224,7 +1227,6 @@ class Namespace:
             await self._settle()
             if self._retire():
                 await self.rebuild()
-        self.writer.wake()
         await self.flush()
 
     def _retire(self) -> bool:

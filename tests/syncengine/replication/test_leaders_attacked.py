@@ -520,3 +520,15 @@ async def test_who_leads_without_voters_hands_over_too(cluster: Cluster) -> None
     await until(lambda: follower.get_role() == "leader")
     assert leader.get_role() == "follower"
     assert (await follower.write("k", 2)).success
+
+
+async def test_whoever_lets_the_turn_go_lets_the_commit_begin(cluster: Cluster) -> None:
+    await cluster.join(1)
+    space = await cluster.replicas[0].namespace("tenant-abc")
+    await cluster.start()
+    engine = space.engine
+    async with engine.turn:
+        asked = engine.flush()
+        await asyncio.sleep(0.01)  # the writer has looked, and found it taken
+    async with asyncio.timeout(10):
+        await asked
