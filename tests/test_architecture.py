@@ -71,6 +71,7 @@ UNTESTED = {
     "clients.cli.context": "test_cli.py",
     "clients.cli.control": "test_cli.py and tests/integration/test_leaders.py",
     "clients.cli.node": "test_cli.py and tests/integration/test_leaders.py",
+    "clients.cli.listening": "test_cli.py",
     "clients.cli.output": "test_cli.py",
     "clients.cli.settings": "test_cli.py",
     "clients.demo.device": "test_demo.py",

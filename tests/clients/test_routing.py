@@ -141,6 +141,7 @@ async def test_a_session_learns_that_what_it_saw_was_taken_back(
     await one.write("k", "kept")
     cluster.heal()
     await until(lambda: leader.get_role() == "follower")
+    await until(lambda: [node.term for node in cluster.nodes] == [2, 2, 2])
     await until(lambda: cluster.applied() == [2, 2, 2])
 
     with pytest.raises(HistoryDiverged):
