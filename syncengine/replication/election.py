@@ -143,6 +143,7 @@ class Election:
         self._now = asyncio.get_running_loop().time
         self._beats: deque[tuple[int, float]] = deque(maxlen=BEATS_KEPT)
         self._beat = 0
+        self.beats_said = 0
         self._beat_of: EntryId | None = None
         self._next_beat = 0.0
         self._led_since = 0.0
@@ -307,6 +308,7 @@ class Election:
         term = self.leading
         assert term is not None, "who leads says so"
         self._beat += 1
+        self.beats_said += 1
         if asks:
             self._next_beat = self._now() + self.beat_seconds
         self._told_commit = self.commit

@@ -191,6 +191,7 @@ class ReplicationMetrics:
     """Writes of others that took effect here"""
     writes_rejected: int = 0
     heartbeats_sent: int = 0
+    """Beats of this leader, each to all, also those that told what a majority has"""
     elections_started: int = 0
     promotions: int = 0
     demotions: int = 0
@@ -685,7 +686,9 @@ class LeaderFollowerManager:
 
     def get_metrics(self) -> ReplicationMetrics:
         """Return what happened here since it was made."""
-        return replace(self._metrics)
+        election = self._election_
+        sent = 0 if election is None else election.beats_said
+        return replace(self._metrics, heartbeats_sent=sent)
 
     async def register_follower(self, follower_id: str) -> None:
         """Watch a follower by name, also before it was ever heard."""

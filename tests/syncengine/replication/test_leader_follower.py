@@ -149,6 +149,8 @@ async def test_a_leader_writes_and_followers_read(pair: Cluster) -> None:
     await until(lambda: not follower.is_stale())
     assert follower.get_metrics().events_applied == 3
     assert leader.get_metrics().events_emitted == 3
+    assert leader.get_metrics().heartbeats_sent > 0
+    assert follower.get_metrics().heartbeats_sent == 0
 
 
 async def test_a_follower_refuses_writes_and_says_who_leads(pair: Cluster) -> None:
