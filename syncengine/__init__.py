@@ -16,6 +16,7 @@ Names are loaded when they are first used: a hub never loads the document code.
 
 import os
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from syncengine.errors import (
@@ -31,6 +32,7 @@ from syncengine.errors import (
     Invalid,
     InviteExpired,
     InviteUsed,
+    Moved,
     NewerFormat,
     NotFound,
     NotLeader,
@@ -54,6 +56,8 @@ from syncengine.errors import (
     TransactionOpen,
     WrongLoop,
 )
+from syncengine.ids import NamespaceId, parse_namespace_id
+from syncengine.limits import MOVED_KEEP_SECONDS
 from syncengine.system import SystemClock, SystemEntropy
 
 if TYPE_CHECKING:
@@ -92,6 +96,7 @@ if TYPE_CHECKING:
     from syncengine.replication.branches import Branch
     from syncengine.replication.election import Lease
     from syncengine.replication.feed import Change
+    from syncengine.replication.fleet import Fleet, HubLoad
     from syncengine.replication.history import Conflict, LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.leader_follower import (
@@ -135,6 +140,8 @@ if TYPE_CHECKING:
     from syncengine.trust.invite import Invite
 
 _HOMES = {
+    "Fleet": "syncengine.replication.fleet",
+    "HubLoad": "syncengine.replication.fleet",
     "LeaderFollowerManager": "syncengine.replication.leader_follower",
     "LeaderFollowerWriteResult": "syncengine.replication.leader_follower",
     "ReplicationRole": "syncengine.replication.leader_follower",
@@ -249,6 +256,7 @@ __all__ = [
     "EventSubscriber",
     "Fenced",
     "FieldMergeStrategy",
+    "Fleet",
     "FloatCounter",
     "FollowerInfo",
     "FollowerState",
@@ -259,6 +267,7 @@ __all__ = [
     "HeartbeatService",
     "HistoryDiverged",
     "Hub",
+    "HubLoad",
     "Indexed",
     "Invalid",
     "Invite",
@@ -280,6 +289,7 @@ __all__ = [
     "MasterWriteResult",
     "MemoryPipeline",
     "MergeWarning",
+    "Moved",
     "MultiMasterManager",
     "MultiValue",
     "NewerFormat",
@@ -368,22 +378,41 @@ def open(path: "StorePath", *, strict_clock: bool = False) -> "Opening":
     )
 
 
-def open_hub(path: "StorePath", *, admit: "Admit" = "ticket") -> "HubOpening":
+def open_hub(
+    path: "StorePath",
+    *,
+    admit: "Admit" = "ticket",
+    fleet: str | None = None,
+    keep_moved: float = MOVED_KEEP_SECONDS,
+) -> "HubOpening":
     """Open a hub's file, made when absent: `async with syncengine.open_hub(path)`.
 
     `admit` says who may bring a new namespace: whoever holds the `"ticket"`,
     `"anyone"`, or whom a function of (namespace id, device id) returns true for.
-    Raises as `open` does.
+    `fleet` is the id of the namespace of the fleet that it is part of (see `Fleet`);
+    `keep_moved` for how many seconds it keeps its copy of what it gave to another hub.
+    Raises as `open` does, and `Invalid`.
     """
-    return HubOpening(os.fspath(path), admit)
+    namespace = None if fleet is None else parse_namespace_id(fleet)
+    if not 0 <= keep_moved < inf:
+        raise Invalid("keep_moved is a number of seconds", path="keep_moved")
+    return HubOpening(os.fspath(path), admit, namespace, keep_moved)
 
 
 class HubOpening:
     """What `open_hub` returns: await it, or use it with `async with`."""
 
-    def __init__(self, path: str, admit: "Admit"):
+    def __init__(
+        self,
+        path: str,
+        admit: "Admit",
+        fleet: NamespaceId | None,
+        keep_moved: float,
+    ):
         self._path = path
         self._admit: Admit = admit
+        self._fleet = fleet
+        self._keep_moved = keep_moved
         self._hub: Hub | None = None
 
     def __await__(self) -> Any:
@@ -410,6 +439,8 @@ class HubOpening:
             entropy=entropy,
             scheme=ED25519,
             admit=check_admit(self._admit),
+            fleet=self._fleet,
+            keep_moved=self._keep_moved,
         )
         await hub.make_ticket()
         return hub

@@ -41,6 +41,7 @@ from syncengine.documents.model import Document
 from syncengine.documents.shape import Indexed, Whole
 from syncengine.documents.text import Text
 from syncengine.errors import DivergenceDetected, TransactionOpen, WrongLoop
+from syncengine.limits import MOVED_KEEP_SECONDS
 from syncengine.replication import branches as _branches
 from syncengine.replication import past as _past
 from syncengine.replication import replica as _replica
@@ -737,12 +738,20 @@ def open(path: StorePath, *, strict_clock: bool = False) -> Replica:
     return Replica(here, here.run(opened()))
 
 
-def open_hub(path: StorePath, *, admit: Admit = "ticket") -> Hub:
+def open_hub(
+    path: StorePath,
+    *,
+    admit: Admit = "ticket",
+    fleet: str | None = None,
+    keep_moved: float = MOVED_KEEP_SECONDS,
+) -> Hub:
     """Open a hub's file, made when absent. See `syncengine.open_hub`."""
     here = loop()
 
     async def opened() -> _AsyncHub:
-        hub: _AsyncHub = await syncengine.open_hub(path, admit=admit)
+        hub: _AsyncHub = await syncengine.open_hub(
+            path, admit=admit, fleet=fleet, keep_moved=keep_moved
+        )
         return hub
 
     return Hub(here, here.run(opened()))

@@ -27,7 +27,8 @@
     │   └── OutcomeUnknown            maybe stored: publish it again
     ├── Refused                       a peer said no, and why
     │   ├── InviteExpired
-    │   └── InviteUsed
+    │   ├── InviteUsed
+    │   └── Moved                     another hub keeps the namespace
     ├── ProtocolError                 a peer broke the protocol
     ├── ConnectionLost                normal life: the link is gone
     ├── ClockSuspect                  this device's clock is off (strict mode)
@@ -255,6 +256,15 @@ class InviteExpired(Refused):
 
 class InviteUsed(Refused):
     """Somebody joined with this invite before; ask for a new one."""
+
+
+class Moved(Refused):
+    """Another hub of the fleet keeps the namespace: `address` says which. A link goes
+    there by itself; this is raised where it cannot."""
+
+    def __init__(self, code: int, reason: str, *, address: str):
+        super().__init__(code, reason, retry="after_action")
+        self.address = address
 
 
 class ProtocolError(SyncError):

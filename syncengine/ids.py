@@ -38,6 +38,22 @@ def actor_id(device: DeviceId, namespace: NamespaceId, nonce: bytes) -> ActorId:
     return ActorId(digest[:ACTOR_BYTES])
 
 
+def partition_of(namespace: bytes, partitions: int = limits.PARTITIONS) -> int:
+    """Return the partition of a namespace: the one hash, of pipelines and fleets."""
+    digest = hashlib.blake2b(namespace, digest_size=8).digest()
+    return int.from_bytes(digest, "big") % partitions
+
+
+def check_partitions(count: int) -> None:
+    """Raise `Invalid` unless `count` is a power of two: then it can be doubled."""
+    if not 1 <= count <= limits.PARTITIONS_MAX or count & (count - 1):
+        raise Invalid(
+            f"there is a power of two of partitions, up to {limits.PARTITIONS_MAX}, "
+            f"not {count}",
+            bound=limits.PARTITIONS_MAX,
+        )
+
+
 def document_id(collection: str, key: str) -> DocumentId:
     """Return `collection/key`; raises `Invalid` with the rule that it breaks."""
     check_collection(collection)
@@ -107,6 +123,17 @@ def parse_device_id(text: str) -> DeviceId:
     if len(device) != DEVICE_BYTES:
         raise Invalid(f"a device is named by the 52 characters of its id, not {text!r}")
     return DeviceId(device)
+
+
+def parse_namespace_id(text: str) -> NamespaceId:
+    """Return the namespace whose id `text` is; raises `Invalid`."""
+    try:
+        raw = from_base32(text.strip())
+    except ValueError:
+        raw = b""
+    if len(raw) != HASH_BYTES:
+        raise Invalid("this is no namespace's id; copy it again as a whole")
+    return NamespaceId(raw)
 
 
 def node_id(node: OpId) -> str:

@@ -101,6 +101,50 @@ GRANT_SCOPES_MAX = 64
 # Branches kept of an actor that equivocated: enough to prove and to reconcile.
 FORK_BRANCHES_MAX = 8
 
+# --- partitions -----------------------------------------------------------------
+
+# How many a new pipeline or fleet has: enough for a dozen hubs, little enough to
+# follow all. It stays what it was when the pipeline or the fleet was made.
+PARTITIONS = 64
+PARTITIONS_MAX = 4096
+
+# Hubs of a fleet: each keeps a link to each other one, and their number is one byte of
+# a placement.
+FLEET_HUBS_MAX = 64
+HUB_URL_BYTES_MAX = 256
+HUB_WEIGHT_MAX = 1000
+
+# Namespaces that are moved to one hub at once: each has a channel of the link there.
+MOVES_AT_ONCE = 64
+
+# How often moves under way are looked at, where nothing tells that they got further.
+MOVES_LOOK_SECONDS = 1.0
+
+# How long until a hub that refused another one of its fleet is dialled again: it hears
+# of it within a second of the operator's link.
+HUB_REFUSED_SECONDS = 5.0
+
+# A namespace that is written to all the time is never quite copied: so many rows
+# behind, members are sent on, and these follow within the same second.
+MOVE_BEHIND_ROWS_MAX = 256
+
+# How long a hub keeps its copy of what it gave away: an operator who lost the new
+# home's disk notices within that.
+MOVED_KEEP_SECONDS = 600.0
+
+# Partitions whose load one notice tells: 16 bytes each.
+LOADS_IN_NOTICE_MAX = 200
+assert LOADS_IN_NOTICE_MAX * 20 <= 4 * KIB, "a notice has 4 KiB"
+
+# Hubs to which a link is sent on, one after the other, before it waits longer and
+# longer: hubs that know different placements send in circles.
+MOVES_FOLLOWED_MAX = 4
+
+# An entry that places all partitions: a byte for each, and the hubs.
+PLACEMENT_BYTES_MAX = (
+    PARTITIONS_MAX + FLEET_HUBS_MAX * (HUB_URL_BYTES_MAX + 64) + 8 * KIB
+)
+
 # --- clocks ---------------------------------------------------------------------
 
 # A change stamped further ahead of now than this waits, stored, until its time

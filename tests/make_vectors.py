@@ -65,6 +65,7 @@ from syncengine.trust.membership import (
     make_grant,
     namespace_id,
 )
+from syncengine.trust.placement import HubRecord, Placement, make_placement
 from syncengine.trust.sealing import Exchange
 
 PATH = Path(__file__).parent / "vectors.json"
@@ -139,6 +140,7 @@ def vectors() -> dict[str, Any]:
         1, digest_of(document), bytes(64),
     )  # fmt: skip
     return {
+        "fleet": fleet(owner, namespace),
         "leader": leader(owner, namespace, entry_id(grant), first),
         "handshake": handshake(),
         "messages": messages(),
@@ -166,6 +168,24 @@ def vectors() -> dict[str, Any]:
         "changes": [
             [change.seq, change.n, change.hlc, len(change.deps)]
             for change in (*changes, later)
+        ],
+    }
+
+
+def fleet(owner: PrivateKey, namespace: NamespaceId) -> dict[str, Any]:
+    """Return a placement of four partitions on two hubs, and where three ids belong."""
+    hubs = (
+        HubRecord(DeviceId(b"\x14" * 32), "wss://one.example", None, 1),
+        HubRecord(DeviceId(b"\x15" * 32), "wss://two.example", b"\x16" * 16, 3),
+    )
+    placement = Placement(DeviceId(owner.public), 7, 4, hubs, b"\0\1\1\1")
+    made = make_placement(owner, namespace, [], placement)
+    ids = [NamespaceId(bytes([n]) * 32) for n in range(3)]
+    return {
+        "entry": [made.kind, made.body.hex(), made.signature.hex()],
+        "homes": [
+            [name.hex(), home.url if (home := placement.home_of(name)) else None]
+            for name in ids
         ],
     }
 
@@ -255,7 +275,7 @@ def messages() -> dict[str, str]:
         Open(1, some, some, some[:16], 3, some, some[:16], 7, place, some,
              [(2, b"body", b"signature")], some[:16]),
         Opened(1, 7, 7, None, some, 0, None),
-        Refusal(1, 4403, "why", "after_action", "none"),
+        Refusal(1, 4403, "why", "after_action", "none", "ws://hub/#aa"),
         Leave(1),
         Void(1),
         Frontier(1, [(some[:16], 3, some)], [some]),

@@ -1,6 +1,7 @@
 """The vectors are what the code makes, and what a second decoder reads."""
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def test_each_message_is_read_as_the_page_lists_it() -> None:
                KEPT["messages"].items()}  # fmt: skip
 
     assert {name: (said[0], len(said) - 1) for name, said in numbers.items()} == {
-        "Open": (10, 12), "Opened": (11, 7), "Refusal": (12, 5), "Leave": (13, 1),
+        "Open": (10, 12), "Opened": (11, 7), "Refusal": (12, 6), "Leave": (13, 1),
         "Void": (14, 1), "Frontier": (20, 3), "Data": (21, 5), "Ack": (22, 2),
         "Idle": (23, 3), "StateDigest": (24, 8), "Notice": (25, 6), "Ping": (30, 0),
         "Pong": (31, 0), "Goodbye": (32, 3),
@@ -217,6 +218,17 @@ def test_a_leader_is_elected_and_writes() -> None:
         signature,
     )
     assert second.unpack(body) == [1, mode, 1, "leader-1", term, 7, True, 1, 1]
+
+
+def test_a_fleet_keeps_namespaces_by_their_partition() -> None:
+    kind, body, signature = KEPT["fleet"]["entry"]
+    _, fields = second.read_entry(kind, bytes.fromhex(body), bytes.fromhex(signature))
+    number, partitions, hubs, homes = fields[4:8]
+
+    assert (kind, number, partitions, homes) == (12, 7, 4, b"\0\1\1\1")
+    for name, url in KEPT["fleet"]["homes"]:
+        digest = hashlib.blake2b(bytes.fromhex(name), digest_size=8).digest()
+        assert hubs[homes[int.from_bytes(digest, "big") % partitions]][1] == url
 
 
 def test_an_invite_and_its_address_are_read() -> None:

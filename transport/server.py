@@ -26,7 +26,7 @@ from syncengine.replication.address import Address
 from syncengine.replication.conversation import Listening, Registry
 from syncengine.replication.host import Host
 from transport.guard import Guard, is_loopback
-from transport.websocket import OPTIONS, SUBPROTOCOL, WebSocketConnection
+from transport.websocket import OPTIONS, SUBPROTOCOL, WebSocketConnection, dial
 
 log = logging.getLogger("syncengine")
 
@@ -88,6 +88,8 @@ class Server:
             self._server = await self._listen(options)
         except socket.gaierror as error:
             raise Invalid(f"{self._bind} is no address ({error.strerror})") from None
+        if (moves := getattr(self._host, "moves", None)) is not None:
+            moves.start(dial)
         return self
 
     async def _listen(self, options: dict[str, Any]) -> WebSocketServer:
@@ -117,6 +119,8 @@ class Server:
         server, self._server = self._server, None
         if server is None:
             return
+        if (moves := getattr(self._host, "moves", None)) is not None:
+            await moves.stop()
         for conversation in list(self._registry.all):
             conversation.session.close(
                 Code.GOING_AWAY, "the server is closing", RETRY_AFTER_MS

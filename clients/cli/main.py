@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import syncengine
 import transport
-from clients.cli import control, node
+from clients.cli import control, fleet, node
 from clients.cli.context import Context, command
 from clients.cli.listening import listening, parse_listen
 from clients.cli.output import (
@@ -108,13 +108,27 @@ async def init(context: Context, name: str) -> None:
 )
 @click.option("--listen", default="127.0.0.1:8765", show_default=True)
 @click.option("--admit", type=click.Choice(["ticket", "anyone"]), default="ticket")
+@click.option("--fleet", "fleet_id", help="The id of the fleet that it is part of.")
+@click.option(
+    "--keep-moved",
+    default="10m",
+    show_default=True,
+    help="How long it keeps its copy of what it gave to another hub.",
+)
 @listening
 @command
 async def hub(
-    context: Context, data: str, listen: str, admit: Any, **options: Any
+    context: Context,
+    data: str,
+    listen: str,
+    admit: Any,
+    fleet_id: str | None,
+    keep_moved: str,
+    **options: Any,
 ) -> None:
     """Relay namespaces between devices, until interrupted."""
     at = parse_listen(listen, **options)
+    keep = _duration(keep_moved).total_seconds()
     if Path(data).is_dir():
         data = str(Path(data) / "hub.db")
     stop = asyncio.Event()
@@ -122,7 +136,9 @@ async def hub(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with (
-        syncengine.open_hub(data, admit=admit) as opened,
+        syncengine.open_hub(
+            data, admit=admit, fleet=fleet_id, keep_moved=keep
+        ) as opened,
         transport.serve(opened, at.host, at.port, **at.options) as server,
     ):
         context.out.note("Connect with this address (its last part is a secret):")
@@ -990,7 +1006,7 @@ def _duration(text: str) -> timedelta:
         raise Invalid(f"{text} is longer than anything lasts") from None
 
 
-for _command in node.COMMANDS:
+for _command in (*node.COMMANDS, fleet.fleet):
     cli.add_command(_command)
 
 

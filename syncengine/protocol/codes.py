@@ -8,6 +8,7 @@ class Code(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
+    MOVED = 4308
     PROTOCOL = 4400
     AUTHENTICATION = 4401
     NOT_GRANTED = 4403

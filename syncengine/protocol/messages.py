@@ -78,9 +78,10 @@ class Opened(Message, frozen=True, tag=11):
 
 
 class Refusal(Message, frozen=True, tag=12):
-    """Listener: not granted, and why, in words a person can act on.
+    """Listener: not granted (any more), and why, in words a person can act on.
 
-    `retry`: never, later, or after_action; `effect`: none or unknown.
+    `retry`: never, later, or after_action; `effect`: none or unknown; `address`: the
+    hub that keeps the namespace, where it moved.
     """
 
     channel: Channel
@@ -88,6 +89,7 @@ class Refusal(Message, frozen=True, tag=12):
     reason: Reason
     retry: Annotated[str, msgspec.Meta(max_length=20)]
     effect: Annotated[str, msgspec.Meta(max_length=20)]
+    address: Annotated[str, msgspec.Meta(max_length=500)] | None = None
 
 
 class Auth(Message, frozen=True, tag=3):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from syncengine.errors import Invalid
 from syncengine.ids import DeviceId, base32, from_base32
+from syncengine.trust.placement import HubRecord
 
 TICKET_BYTES = 16
 
@@ -54,3 +55,8 @@ def parse_address(text: str) -> Address:
         raise Invalid("the hub's id in the address is cut off; copy it again")
     where = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     return Address(where, DeviceId(key), secret)
+
+
+def address_of(hub: HubRecord) -> Address:
+    """Return where to dial a hub of a fleet."""
+    return Address(hub.url, hub.device, hub.ticket)

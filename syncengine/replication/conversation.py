@@ -12,7 +12,7 @@ from typing import Protocol
 
 from syncengine import limits
 from syncengine.errors import Closed as ClosedError
-from syncengine.errors import ConnectionLost, ProtocolError, Refused, SyncError
+from syncengine.errors import ConnectionLost, Moved, ProtocolError, Refused, SyncError
 from syncengine.ids import DeviceId, EntryId, NamespaceId, short
 from syncengine.log.run import Row
 from syncengine.protocol.codes import Code
@@ -253,6 +253,10 @@ class Conversation:
                         while channel.is_open and (message := channel.next_message()):
                             self.session.send(message)
                             await self._flush_frames()
+                        if channel.is_open and channel.dismissal is not None:
+                            self.session.send(channel.dismissal)
+                            self._left |= {channel.number}
+                            self._leave(self.channels.pop(channel.number))
                 await self._flush_frames()
                 if self.closed is not None or self.session.state is State.CLOSED:
                     break
@@ -347,7 +351,10 @@ class Dialling(Conversation):
         ticket: bytes | None,
         on_live: Callable[[], None],
         in_use_since: dict[NamespaceId, float],
+        on_joined: Callable[[Hosted], None] | None = None,
+        on_moved: Callable[[Hosted, Refusal], bool] | None = None,
     ):
+        """`on_moved` tells whether somebody follows a namespace to where it moved."""
         exchange = Exchange(host.entropy.bytes(32))
         machine = Dialler(
             host.scheme, host.key, host.entropy.bytes(32), exchange, wanted
@@ -358,9 +365,12 @@ class Dialling(Conversation):
         self._ticket = ticket
         self._on_live = on_live
         self._in_use_since = in_use_since
+        self._on_joined = on_joined
+        self._on_moved = on_moved
         self._opening: dict[int, tuple[Hosted, Open]] = {}
         self._asking_again: dict[NamespaceId, tuple[Backoff, asyncio.TimerHandle]] = {}
         self._next_channel = 0
+        self._free: list[int] = []  # the listener says nothing more under these
         self._reopened: set[NamespaceId] = set()
         self._retired: set[NamespaceId] = set()
         self.refusals: dict[NamespaceId, Refusal] = {}
@@ -389,6 +399,11 @@ class Dialling(Conversation):
                 for answer in event.answers:
                     await self._answered(answer)
                 self._told()
+            case Refusal() if event.channel in self.channels:
+                channel = self.channels.pop(event.channel)
+                self._leave(channel)
+                await self._refused(channel.hosted, None, event)
+                self._told()
             case Opened() | Refusal():
                 await self._answered(event)
                 self._told()
@@ -399,12 +414,28 @@ class Dialling(Conversation):
         """Open another namespace on a live link, or one anew, under another grant."""
         if self.session.state is not State.LIVE:
             return
+        if not self._free and self._next_channel >= limits.NAMESPACES_PER_LINK_MAX:
+            self.session.close(Code.GOING_AWAY, "all channels were used")
+            self.wake()
+            return
+        self.leave(hosted)
+        self.send(self._open(hosted, known=False))
+
+    def leave(self, hosted: Hosted) -> None:
+        """Carry a namespace no more."""
         for number, channel in list(self.channels.items()):
             if channel.hosted is hosted:
                 self.send(Leave(number))
                 self._left |= {number}
                 self._leave(self.channels.pop(number))
-        self.send(self._open(hosted, known=False))
+
+    def channel_of(self, hosted: Hosted) -> Channel | None:
+        """Return the open channel of a namespace."""
+        return next((c for c in self.channels.values() if c.hosted is hosted), None)
+
+    def asks(self, hosted: Hosted) -> bool:
+        """Tell whether the peer was asked for a namespace, and has not answered."""
+        return any(asked is hosted for asked, _ in self._opening.values())
 
     def _told(self) -> None:
         """Tell the link how it stands, once everything asked is answered."""
@@ -445,7 +476,13 @@ class Dialling(Conversation):
                 (entry.kind, entry.body, entry.signature)
                 for entry in membership.chain(grant)
             ]
+        elif not known and actor is None:  # a hub's: what the namespace's id is of
+            founding = membership.entries.get(EntryId(keeper.namespace))
+            if founding is not None:
+                entries = [(founding.kind, founding.body, founding.signature)]
         number = channel
+        if number is None and self._free:
+            number = self._free.pop()
         if number is None:
             number = self._next_channel
             self._next_channel += 1
@@ -476,6 +513,7 @@ class Dialling(Conversation):
             await self._refused(hosted, asked, answer)
             return
         self._in_use_since.pop(hosted.keeper.namespace, None)
+        self._left -= {answer.channel}
         self.refusals.pop(hosted.keeper.namespace, None)
         asking = self._asking_again.pop(hosted.keeper.namespace, None)
         if asking is not None:
@@ -509,9 +547,18 @@ class Dialling(Conversation):
             told=(asked.position, asked.digest),
         )
         self._join(channel)
+        if self._on_joined is not None:
+            self._on_joined(hosted)
 
-    async def _refused(self, hosted: Hosted, asked: Open, answer: Refusal) -> None:
+    async def _refused(
+        self, hosted: Hosted, asked: Open | None, answer: Refusal
+    ) -> None:
+        """The listener refused what was `asked`, or dismisses what it had granted."""
         namespace = hosted.keeper.namespace
+        follow = self._on_moved if answer.code == Code.MOVED else None
+        if follow is not None and follow(hosted, answer):
+            self._free.append(answer.channel)
+            return
         if answer.code == Code.ACTOR_IN_USE:
             # Our own connection from before a crash, until the listener gives it
             # up; a clone, if it goes on longer than that.
@@ -522,6 +569,7 @@ class Dialling(Conversation):
                 return
         elif (
             answer.code in (Code.NOT_GRANTED, Code.NO_NAMESPACE)
+            and asked is not None
             and not asked.entries
             and namespace not in self._reopened
         ):
@@ -603,6 +651,7 @@ class Listening(Conversation):
                 for channel in begun:
                     self._join(channel)
             case Open():
+                self._left -= {event.channel}
                 begun = []
                 self.send(await self._judged(event, begun))
                 for channel in begun:
@@ -620,6 +669,7 @@ class Listening(Conversation):
                 refused.reason,
                 refused.retry,
                 refused.effect,
+                refused.address if isinstance(refused, Moved) else None,
             )
 
     async def _grant(self, request: Open, begun: list[Channel]) -> Opened:
@@ -627,6 +677,7 @@ class Listening(Conversation):
         assert device is not None
         if request.channel in self.channels:
             raise ProtocolError(Code.PROTOCOL, "a channel is opened twice")
+        self.host.check_home(request, device)
         hosted = self.host.find(NamespaceId(request.namespace))
         if hosted is None:
             hosted = self.host.admit(request, device)
@@ -639,7 +690,9 @@ class Listening(Conversation):
             if admission.stored:
                 await hosted.flush()
         await _settled(hosted)
-        grant = self._rights(hosted.keeper.membership, request, device)
+        grant = self.host.rights_of_fellow(request, device) or self._rights(
+            hosted.keeper.membership, request, device
+        )
         self._check_clone(hosted, request)
         await sealed(hosted)
         keeper = hosted.keeper

@@ -7,10 +7,11 @@ from typing import Protocol
 from syncengine.clock import Clock, Entropy
 from syncengine.ids import ActorId, DeviceId, Lineage, NamespaceId
 from syncengine.log.run import Row
-from syncengine.protocol.messages import Notice, Open, StateDigest
+from syncengine.protocol.messages import Notice, Open, Refusal, StateDigest
 from syncengine.replication.keeper import Admission, Keeper
 from syncengine.replication.writer import Flush
 from syncengine.trust.keys import PrivateKey, Scheme
+from syncengine.trust.membership import Grant
 
 
 class Signal:
@@ -72,6 +73,10 @@ class Told(Protocol):
     device: DeviceId
 
     def tell(self, message: StateDigest | Notice) -> None: ...
+
+    def dismiss(self, refusal: Refusal) -> None:
+        """Tell the peer this instead of anything more: by a listener."""
+        ...
 
 
 class Hosted(Protocol):
@@ -142,6 +147,14 @@ class Host(Protocol):
 
     def admit(self, request: Open, device: DeviceId) -> Hosted:
         """Take in a namespace that is not here; raises `Refused`."""
+        ...
+
+    def check_home(self, request: Open, device: DeviceId) -> None:
+        """Raise `Moved` where another hub keeps the namespace."""
+        ...
+
+    def rights_of_fellow(self, request: Open, device: DeviceId) -> Grant | None:
+        """Return what a hub of the same fleet may do, whatever it was granted."""
         ...
 
     def told_time(self, now_ms: int) -> None:

@@ -10,16 +10,19 @@ from hmac import compare_digest
 from types import TracebackType
 from typing import Literal
 
+from syncengine import limits
 from syncengine.clock import Clock, Entropy
 from syncengine.errors import Invalid, Refused, SyncError, WrongLoop
 from syncengine.ids import ActorId, DeviceId, NamespaceId
 from syncengine.log.run import Row
 from syncengine.protocol.codes import Code
-from syncengine.protocol.messages import Notice, Open, StateDigest
+from syncengine.protocol.messages import Notice, Open, Refusal, StateDigest
 from syncengine.replication.address import TICKET_BYTES
 from syncengine.replication.host import Signal, Told
 from syncengine.replication.keeper import Admission, Keeper
-from syncengine.replication.notices import Known, hand_on
+from syncengine.replication.link import Link
+from syncengine.replication.moving import MOVED_TEXT, Moves
+from syncengine.replication.notices import Known, Notices, hand_on
 from syncengine.replication.opening import Opened
 from syncengine.replication.pace import Pace
 from syncengine.replication.writer import Flush, Writer
@@ -27,13 +30,17 @@ from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
 from syncengine.trust.entry import Entry, Kind
 from syncengine.trust.keys import PrivateKey, Scheme
-from syncengine.trust.membership import namespace_id
+from syncengine.trust.membership import Grant, namespace_id
 
 Admit = Literal["ticket", "anyone"] | Callable[[NamespaceId, DeviceId], bool]
 
 
 # Who writes waits for what is in flight; a hub does not write, in any namespace.
 _UNUSED: set[object] = set()
+
+
+def _nobody(_: DeviceId) -> bool:
+    return False
 
 
 class Relay:
@@ -49,6 +56,7 @@ class Relay:
         is_new: bool,
     ):
         self.keeper = keeper
+        self.is_fellow: Callable[[DeviceId], bool] = _nobody
         self._clock = clock
         self._is_new = is_new  # no file knows it yet
         self.committed_position = keeper.position
@@ -105,6 +113,14 @@ class Relay:
 
     def opened(self, channel: Told) -> None:
         self.channels.append(channel)
+        self.send_on(channel)
+
+    def send_on(self, channel: Told) -> None:
+        """Send a member to where the namespace moved, if it did."""
+        if self.moved is not None and not self.is_fellow(channel.device):
+            said = (0, Code.MOVED, MOVED_TEXT, "after_action", "none", self.moved[0])
+            channel.dismiss(Refusal(*said))
+            self.log_grew.set()
 
     def closed(self, channel: Told) -> None:
         self.channels.remove(channel)
@@ -120,12 +136,20 @@ class Relay:
         raise AssertionError("a hub has no actor")
 
     def hear_state(self, message: StateDigest, source: Told) -> None:
+        # Each hub of a fleet has a link to each other one: whoever hands on to all what
+        # one of them handed on, never ends.
+        was_handed_on = self.is_fellow(source.device)
         for channel in self.channels:
-            if channel is not source:
+            if channel is not source and not (
+                was_handed_on and self.is_fellow(channel.device)
+            ):
                 channel.tell(message)
         self.log_grew.set()
 
     def hear_notice(self, message: Notice, source: Told) -> None:
+        if self.notices is not None:
+            self.notices.hear(message, source)
+            return
         if self._known is None:
             self._known = Known()
         if self._known.is_new(message):
@@ -133,6 +157,25 @@ class Relay:
             self.log_grew.set()
 
     _known: Known | None = None
+    notices: Notices | None = None
+    """What a hub says itself, in the namespace of its fleet"""
+
+    moved: tuple[str, int] | None = None
+    """(address, when in ms) where another hub of the fleet keeps it"""
+    is_new_home_verified = False
+    """Whether that one was seen to have all of it"""
+
+    def log_bytes(self) -> int:
+        """Return the size of its log; each row is looked at once."""
+        position, size = self._measured
+        end = self.committed_position
+        if position < end:
+            store, ns = self.keeper.store, self.keeper.ns
+            ((more,),) = store.read(sql.LOG_BYTES, ns, position, end)
+            self._measured = end, size + more
+        return self._measured[1]
+
+    _measured = 0, 0
 
 
 class Hub:
@@ -146,6 +189,8 @@ class Hub:
         entropy: Entropy,
         scheme: Scheme,
         admit: Admit,
+        fleet: NamespaceId | None = None,
+        keep_moved: float = limits.MOVED_KEEP_SECONDS,
     ):
         self._opened = opened
         self.store = opened.store
@@ -159,15 +204,40 @@ class Hub:
         self.writer = Writer(opened.store)
         self._task = asyncio.create_task(self.writer.run())
         self._relays: dict[NamespaceId, Relay] = {}
-        for ns, name in self.store.read("SELECT ns, id FROM _sync_namespace"):
-            self._add(ns, NamespaceId(name))
+        self.moves: Moves | None = None
+        """This hub's part in its fleet; the server that serves it starts it"""
+        if fleet is not None:
+            self.moves = Moves(self, fleet, keep_moved)
+        for ns, name, address, at in self.store.read(sql.RELAYS, self.key.public):
+            relay = self._add(ns, NamespaceId(name))
+            relay.moved = None if address is None else (address, at)
 
     def _add(self, ns: int, namespace: NamespaceId, *, is_new: bool = False) -> Relay:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
         keeper.load()
         relay = Relay(keeper, self.writer, self.key, self.clock, is_new=is_new)
+        if self.moves is not None:
+            relay.is_fellow = self.moves.is_fellow
         self._relays[namespace] = relay
+        if self.moves is not None:
+            self.moves.took_in(relay)
         return relay
+
+    def relays(self) -> list[Relay]:
+        """Return all namespaces that are here."""
+        return list(self._relays.values())
+
+    async def forget(self, relay: Relay) -> None:
+        """Delete a namespace that nobody has open; all of it stays where it fails."""
+        del self._relays[relay.keeper.namespace]
+        writes = Writes()
+        for statement in sql.CLEAR_RELAY:
+            writes.add(statement, relay.keeper.ns)
+        try:
+            await self.store.commit(writes)
+        except BaseException:
+            self._relays[relay.keeper.namespace] = relay
+            raise
 
     # --- life ---------------------------------------------------------------------
 
@@ -189,6 +259,8 @@ class Hub:
 
     async def close(self) -> None:
         """Write what is left and close the file."""
+        if self.moves is not None:
+            await self.moves.stop()
         self.writer.close()
         await self._task
         await self._opened.close()
@@ -220,6 +292,12 @@ class Hub:
 
     def admit(self, request: Open, device: DeviceId) -> Relay:
         namespace = NamespaceId(request.namespace)
+        if self.moves is not None and namespace in self.moves.deleting:
+            raise Refused(
+                Code.NO_NAMESPACE,
+                "this hub is deleting its copy of this namespace",
+                retry="later",
+            )
         genesis = next(
             (Entry(*entry) for entry in request.entries if entry[0] == Kind.GENESIS),
             None,
@@ -232,6 +310,13 @@ class Hub:
                 retry="later",
             )
         if not self._admits(request, namespace, device):
+            if self.moves is not None:
+                raise Refused(
+                    Code.NO_NAMESPACE,
+                    "this hub does not have this namespace yet: another one of its "
+                    "fleet may, or a device with this hub's whole address",
+                    retry="later",
+                )
             raise Refused(
                 Code.NOT_GRANTED,
                 "this hub admits a new namespace only by its ticket; connect with the "
@@ -246,14 +331,51 @@ class Hub:
         return self._add(used + 1, namespace, is_new=True)
 
     def _admits(self, request: Open, namespace: NamespaceId, device: DeviceId) -> bool:
+        if self.moves is not None and self.moves.rights(namespace, device) is not None:
+            return True
         if self._admit == "anyone":
             return True
         if self._admit == "ticket":
-            return compare_digest(request.ticket or b"", self.ticket or b"-")
+            return self._is_ticket(request)
         return self._admit(namespace, device)
 
+    def _is_ticket(self, request: Open) -> bool:
+        return compare_digest(request.ticket or b"", self.ticket or b"-")
+
+    # --- of a fleet ---------------------------------------------------------------
+
+    def check_home(self, request: Open, device: DeviceId) -> None:
+        """Raise `Moved` where another hub of the fleet keeps the namespace."""
+        if self.moves is not None:
+            namespace = NamespaceId(request.namespace)
+            has_ticket = request.ticket is not None and self._is_ticket(request)
+            self.moves.check_home(namespace, device, has_ticket=has_ticket)
+
+    def rights_of_fellow(self, request: Open, device: DeviceId) -> Grant | None:
+        if self.moves is None:
+            return None
+        return self.moves.rights(NamespaceId(request.namespace), device)
+
+    # --- as its links to other hubs see it ------------------------------------------
+
+    def link_began(self, link: Link) -> None:
+        self.check_usable()
+
+    def link_ended(self, link: Link) -> None: ...
+
+    async def flush_all(self) -> None:
+        for relay in self._relays.values():
+            await relay.flush()
+
+    def homes(self, hub: DeviceId) -> dict[NamespaceId, str]:
+        return {}
+
+    async def keep_home(
+        self, namespace: NamespaceId, hub: DeviceId, address: str | None
+    ) -> None: ...
+
     def told_time(self, now_ms: int) -> None:
-        raise AssertionError("a hub does not dial")
+        """Hubs keep good time, or their operator sees it in their logs."""
 
 
 def check_admit(admit: Admit) -> Admit:

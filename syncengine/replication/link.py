@@ -6,16 +6,18 @@ its owner, or a refusal that trying again cannot help.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from syncengine import limits
 from syncengine.errors import (
     ClockSuspect,
     ConnectionLost,
+    Invalid,
     InviteExpired,
     InviteUsed,
+    Moved,
     ProtocolError,
     Refused,
     SyncError,
@@ -23,11 +25,11 @@ from syncengine.errors import (
 from syncengine.errors import (
     Closed as ClosedError,
 )
-from syncengine.ids import NamespaceId
+from syncengine.ids import DeviceId, NamespaceId
 from syncengine.protocol.codes import FINAL, Code
 from syncengine.protocol.messages import Refusal
 from syncengine.protocol.session import Closed
-from syncengine.replication.address import Address
+from syncengine.replication.address import Address, parse_address
 from syncengine.replication.backoff import Backoff
 from syncengine.replication.conversation import Connection, Dialling
 from syncengine.replication.host import Host, Hosted, Signal
@@ -47,9 +49,23 @@ class Dialler(Host, Protocol):
 
     async def flush_all(self) -> None: ...
 
+    def homes(self, hub: DeviceId) -> dict[NamespaceId, str]:
+        """Return the addresses of the hubs to which `hub` sent us."""
+        ...
+
+    async def keep_home(
+        self, namespace: NamespaceId, hub: DeviceId, address: str | None
+    ) -> None:
+        """Keep where `hub` sent us for a namespace (None: it has it itself)."""
+        ...
+
 
 class Link:
-    """A connection to one listener that keeps itself up. Use with `async with`."""
+    """A connection to one listener that keeps itself up. Use with `async with`.
+
+    Where that is a hub of a fleet and sends us to another one for some namespaces, the
+    link goes there too: it has *branches*, links of their own, that end with it.
+    """
 
     def __init__(
         self,
@@ -58,9 +74,12 @@ class Link:
         address: Address,
         namespaces: Callable[[], list[Hosted]],
         lives_elsewhere: Callable[[Hosted], bool] = lambda _: False,
+        *,
+        root: "Link | None" = None,
     ):
         """`lives_elsewhere` tells of a namespace that another hub is known for: that
-        this peer does not have it is no reason to wait, or to give up."""
+        this peer does not have it is no reason to wait, or to give up. `root`: the
+        link of which this is a branch."""
         self._host = host
         self._dial = dial
         self.address = address
@@ -68,7 +87,14 @@ class Link:
         self._lives_elsewhere = lives_elsewhere
         self._backoff = Backoff(host.entropy)
         self._state: LinkState = "connecting"
-        self._changed = Signal()
+        self._root = root or self
+        self._branches: dict[DeviceId, Link] = {}
+        self._homes: dict[NamespaceId, Address] = {}  # of what a branch carries
+        self._kept: dict[NamespaceId, str] = {}  # what the host keeps of these
+        self._followed: dict[NamespaceId, tuple[int, Backoff]] = {}
+        self._chores: set[asyncio.Task[None]] = set()
+        self.changed: Signal = root.changed if root is not None else Signal()
+        """Raised when the state of the link or a branch changed"""
         self._task: asyncio.Task[None] | None = None
         self._conversation: Dialling | None = None
         self._in_use_since: dict[NamespaceId, float] = {}
@@ -80,6 +106,13 @@ class Link:
 
     async def __aenter__(self) -> "Link":
         self._host.link_began(self)
+        self._kept = self._host.homes(self.address.device)
+        for namespace, address in self._kept.items():
+            self._homes[namespace] = parse_address(address)
+        for hosted in self._namespaces():
+            home = self._homes.get(hosted.keeper.namespace)
+            if home is not None:
+                self._branch_to(home)
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -95,54 +128,194 @@ class Link:
         """End the link; what was acknowledged is on the peer's disk."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            self._host.link_ended(self)
+            branches, self._branches = list(self._branches.values()), {}
+            for branch in branches:
+                await branch.close()
+            for one in (task, *self._chores):
+                one.cancel()
+            await asyncio.gather(task, *self._chores, return_exceptions=True)
+            if self._root is self:
+                self._host.link_ended(self)
         self._set("closed")
 
     @property
     def state(self) -> LinkState:
-        """connecting, live, waiting (to dial again), refused (for good), closed."""
-        return self._state
+        """connecting, live, waiting (to dial again), refused (for good), closed.
+
+        With branches: live when all of them are, else the state of one that is not.
+        """
+        states: list[LinkState] = [branch._state for branch in self._branches.values()]
+        if not states or self._state == "closed" or self._carried():
+            states.insert(0, self._state)
+        for state in states:
+            if state != "live":
+                return state
+        return "live"
 
     async def states(self) -> AsyncIterator[LinkState]:
         """Yield the state now and each later one; ends when the link does."""
         self._host.check_usable()
         seen: LinkState | None = None
         while True:
-            if self._state != seen:
-                seen = self._state
+            if self.state != seen:
+                seen = self.state
                 yield seen
                 continue
             if seen in ("refused", "closed"):
                 return
-            await self._changed.wait()
+            await self.changed.wait()
 
     @property
     def hub(self) -> str:
         """The address without its ticket: to be named in invites."""
         return self.address.without_ticket
 
+    @property
+    def conversation(self) -> Dialling | None:
+        """What is being said with the listener, while the link is live."""
+        return self._conversation if self._state == "live" else None
+
     def _set(self, state: LinkState) -> None:
         if state != self._state:
             self._state = state
-            self._changed.set()
+            self.changed.set()
+
+    # --- where namespaces are at home ---------------------------------------------
+
+    def _carried(self) -> list[Hosted]:
+        """Return the namespaces that no branch carries."""
+        homes = self._homes
+        return [h for h in self._namespaces() if h.keeper.namespace not in homes]
+
+    def _carrier(self, namespace: NamespaceId) -> "Link":
+        home = self._homes.get(namespace)
+        return self if home is None else self._branches.get(home.device, self)
+
+    def _moved(self, hosted: Hosted, refusal: Refusal) -> bool:
+        """The listener, or a branch's, sends us to another hub: tell whether we go."""
+        try:
+            to = parse_address(refusal.address or "")
+        except Invalid:
+            return False
+        root = self._root
+        if root.address.url.startswith("wss:") and not to.url.startswith("wss:"):
+            log.warning("%s sends us to a hub without TLS", self.address.url)
+            return False
+        namespace = hosted.keeper.namespace
+        times, backoff = root._followed.get(namespace, (0, Backoff(self._host.entropy)))
+        root._followed[namespace] = times + 1, backoff
+        if times < limits.MOVES_FOLLOWED_MAX:
+            root._go(hosted, to)
+        else:  # in circles, it seems
+            wait = backoff.next_seconds()
+            root._chore(lambda: root._go_later(hosted, to, wait))
+        return True
+
+    async def _go_later(self, hosted: Hosted, to: Address, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._go(hosted, to)
+
+    def _go(self, hosted: Hosted, to: Address) -> None:
+        """Carry a namespace over a link to the hub that was named."""
+        namespace = hosted.keeper.namespace
+        carrier = self._carrier(namespace)
+        if carrier.address.device == to.device and carrier.carries(hosted):
+            return  # as it is already
+        if to.device == self.address.device:
+            self._homes.pop(namespace, None)
+        else:
+            self._homes[namespace] = to
+            self._branch_to(to)
+        self.opened_namespace(hosted)
+        self._chore(self._prune)
+        hosted.progress.set()
+
+    def _branch_to(self, to: Address) -> None:
+        branch = self._branches.pop(to.device, None)
+        if branch is not None:
+            is_same = to in (branch.address, parse_address(branch.hub))
+            if is_same and branch._state != "refused":
+                self._branches[to.device] = branch
+                return
+            self._chore(branch.close)
+
+        def carried() -> list[Hosted]:
+            return [
+                hosted
+                for hosted in self._namespaces()
+                if (home := self._homes.get(hosted.keeper.namespace)) is not None
+                and home.device == to.device
+            ]
+
+        branch = Link(
+            *(self._host, self._dial, to, carried, self._lives_elsewhere), root=self
+        )
+        branch._task = asyncio.create_task(branch._run())
+        self._branches[to.device] = branch
+
+    async def _prune(self) -> None:
+        """End the branches that carry nothing (any more)."""
+        for device, branch in list(self._branches.items()):
+            if not branch._namespaces():
+                del self._branches[device]
+                await branch.close()
+
+    def _joined(self, hosted: Hosted) -> None:
+        """The listener, or a branch's, carries a namespace: it is at home there."""
+        root, namespace = self._root, hosted.keeper.namespace
+        root._followed.pop(namespace, None)
+        home = root._homes.get(namespace)
+        hub = root.address.device
+        if self is root and home is not None:
+            branch = self._branches.get(home.device)
+            del self._homes[namespace]
+            if branch is not None and branch.conversation is not None:
+                branch.conversation.leave(hosted)
+            self._chore(self._prune)
+        known = None if self is root or home is None else home.without_ticket
+        if root._kept.get(namespace) != known:
+            if known is None:
+                del root._kept[namespace]
+            else:
+                root._kept[namespace] = known
+            root._chore(lambda: self._host.keep_home(namespace, hub, known))
+
+    def _doubt(self) -> None:
+        """A branch does not get on: ask the root's hub again where things are."""
+        root = self._root
+        if self is root or root.conversation is None:
+            return
+        for hosted in self._namespaces():
+            if not root.conversation.asks(hosted):
+                root.conversation.open(hosted)
+
+    def _chore(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def done() -> None:
+            try:
+                await work()
+            except (SyncError, OSError) as error:
+                log.warning("link to %s: %s", self.address.url, error)
+
+        task = asyncio.create_task(done())
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
 
     # --- waiting ------------------------------------------------------------------
 
     async def connected(self) -> None:
         """Wait until live; raises the refusal if that is final. Safe to cancel."""
         self._host.check_usable()
-        while self._state != "live":
+        while self.state != "live":
             self._check()
-            await self._changed.wait()
+            await self.changed.wait()
 
     @property
     def progress(self) -> tuple[int, int]:
         """How far catching up has come: rows of the peer's logs that were passed, of
         how many there were when the link began; (0, 0) while there is no link."""
-        conversation = self._conversation
-        channels = [] if conversation is None else list(conversation.channels.values())
+        links = [self, *self._branches.values()]
+        talks = [c for link in links if (c := link._conversation) is not None]
+        channels = [channel for talk in talks for channel in talk.channels.values()]
         passed = sum(
             min(c.received.position, c.their_position) for c in channels if c.received
         )
@@ -159,27 +332,27 @@ class Link:
         waiting = [_Goal(hosted) for hosted in self._namespaces()]
         while True:
             self._check()
-            conversation = self._conversation
-            if conversation is not None and self._state == "live":
-                waiting = [goal for goal in waiting if not goal.reached(conversation)]
-                refused = [
-                    refusal
-                    for goal in waiting
-                    if (refusal := conversation.refusals.get(goal.namespace))
-                    and (self._lives_elsewhere(goal.hosted) or refusal.retry != "later")
-                ]
-                if len(refused) == len(waiting):
-                    self._raise_first(waiting, conversation)
-                    return
+            refused: list[tuple[_Goal, Refusal]] = []
+            for goal in list(waiting):
+                conversation = self._carrier(goal.namespace).conversation
+                if conversation is None:
+                    continue
+                if goal.reached(conversation):
+                    waiting.remove(goal)
+                    continue
+                refusal = conversation.refusals.get(goal.namespace)
+                elsewhere = self._lives_elsewhere(goal.hosted)
+                if refusal is not None and (elsewhere or refusal.retry != "later"):
+                    refused.append((goal, refusal))
+            if len(refused) == len(waiting):
+                for goal, refusal in refused:
+                    if not self._lives_elsewhere(goal.hosted):
+                        raise _error_of(refusal)
+                return
             await self._wait_for_any(waiting)
 
-    def _raise_first(self, refused: "list[_Goal]", conversation: Dialling) -> None:
-        for goal in refused:
-            if not self._lives_elsewhere(goal.hosted):
-                raise _error_of(conversation.refusals[goal.namespace])
-
     async def _wait_for_any(self, goals: "list[_Goal]") -> None:
-        signals = [self._changed, *(goal.hosted.progress for goal in goals)]
+        signals = [self.changed, *(goal.hosted.progress for goal in goals)]
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def wake() -> None:
@@ -195,9 +368,13 @@ class Link:
                 signal.unlisten(wake)
 
     def _check(self) -> None:
-        if self._state == "refused":
-            assert self.error is not None, "a refusal has its reason"
-            raise self.error
+        if self.state == "refused":
+            links = [self, *self._branches.values()]
+            raise next(
+                link.error
+                for link in links
+                if link._state == "refused" and link.error is not None
+            )
         if self._state == "closed":
             raise ClosedError("the link is closed")
 
@@ -216,25 +393,28 @@ class Link:
             except (ConnectionLost, OSError, TimeoutError) as error:
                 self.error = ConnectionLost(f"{self.address.url}: {error}")
             except (Refused, ClockSuspect) as error:
-                self.error = error
-                self._set("refused")
+                self._end(error)
                 return
             else:
                 self.error = self._reason_of(closed)
                 hint_ms = closed.retry_after_ms
-                if closed.code in FINAL and closed.by_peer:
-                    self.error = Refused(closed.code, closed.reason)
-                    self._set("refused")
-                    return
-                if closed.code == Code.AUTHENTICATION and not closed.by_peer:
-                    # The listener could not prove to be the one we mean.
-                    self.error = Refused(closed.code, closed.reason)
-                    self._set("refused")
+                is_final = closed.code in FINAL and closed.by_peer
+                # The listener could not prove to be the one we mean.
+                is_another = closed.code == Code.AUTHENTICATION and not closed.by_peer
+                if is_final or is_another:
+                    self._end(Refused(closed.code, closed.reason))
                     return
             if loop.time() - began > limits.STABLE_SECONDS:
                 self._backoff.reset()
             self._set("waiting")
+            self._doubt()
             await asyncio.sleep(self._backoff.next_seconds(hint_ms))
+
+    def _end(self, error: SyncError) -> None:
+        """Trying again cannot help: the link ends. A branch asks its root anew."""
+        self.error = error
+        self._set("refused")
+        self._doubt()
 
     def _reason_of(self, closed: Closed) -> SyncError:
         # What put all namespaces off says more than that we then closed.
@@ -245,10 +425,12 @@ class Link:
             self._host,
             connection,
             self.address.device,
-            self._namespaces,
+            self._carried,
             self.address.ticket,
             self._on_live,
             self._in_use_since,
+            self._joined,
+            self._moved,
         )
         self._conversation = conversation
         try:
@@ -263,31 +445,43 @@ class Link:
         conversation = self._conversation
         if conversation is None:
             return
-        everything = self._namespaces()
+        everything = self._carried()
         ours = [hosted for hosted in everything if not self._lives_elsewhere(hosted)]
         wanted = {hosted.keeper.namespace for hosted in ours or everything}
         refusals = conversation.refusals
         final = {name for name, refusal in refusals.items() if refusal.retry != "later"}
         if wanted and wanted <= final:
             # Nothing is left to talk about: say why, for good.
-            self.error = _error_of(refusals[min(wanted)])
-            self._set("refused")
+            self._end(_error_of(refusals[min(wanted)]))
             assert self._task is not None
             self._task.cancel()
             return
         for name in sorted(wanted & refusals.keys()):
             self.error = self._put_off = _error_of(refusals[name])
+        if wanted & refusals.keys():
+            self._doubt()
         if wanted and wanted <= refusals.keys():
             # Not yet: the namespace may be on its way to the hub.
             conversation.session.close(Code.GOING_AWAY, "trying again later")
             conversation.wake()
             return
         self._set("live")
+        for hosted in everything:  # what came while we were connecting
+            if not self.carries(hosted) and hosted.keeper.namespace not in refusals:
+                conversation.open(hosted)
 
     def opened_namespace(self, hosted: Hosted) -> None:
         """A namespace was made or joined while the link is up."""
-        if self._conversation is not None and self._state == "live":
-            self._conversation.open(hosted)
+        conversation = self._carrier(hosted.keeper.namespace).conversation
+        if conversation is not None:
+            conversation.open(hosted)
+
+    def carries(self, hosted: Hosted) -> bool:
+        """Tell whether a namespace is open on this link, or asked for."""
+        talk = self.conversation
+        return talk is not None and (
+            talk.channel_of(hosted) is not None or talk.asks(hosted)
+        )
 
     def serves(self, namespace: NamespaceId) -> bool:
         """Whether this link is to carry `namespace`."""
@@ -303,15 +497,14 @@ class _Goal:
         self.namespace = hosted.keeper.namespace
         self._ours = -1
         self._theirs = -1
+        self._hub: DeviceId | None = None
 
     def reached(self, conversation: Dialling) -> bool:
-        channel = next(
-            (c for c in conversation.channels.values() if c.hosted is self.hosted),
-            None,
-        )
+        channel = conversation.channel_of(self.hosted)
         if channel is None:
             return False
-        if self._theirs < 0:
+        if self._theirs < 0 or channel.device != self._hub:
+            self._hub = channel.device  # it may have moved: another log
             self._theirs = channel.their_position
         # Only with what is theirs is it known what of ours may leave.
         if channel.durable < self._theirs:
@@ -326,6 +519,8 @@ class _Goal:
 
 
 def _error_of(refusal: Refusal) -> Refused:
+    if refusal.address is not None:
+        return Moved(refusal.code, refusal.reason, address=refusal.address)
     kind = {
         Code.INVITE_EXPIRED: InviteExpired,
         Code.INVITE_USED: InviteUsed,

@@ -24,6 +24,7 @@ from syncengine.protocol.messages import (
     Idle,
     LinkMessage,
     Notice,
+    Refusal,
     StateDigest,
     Void,
 )
@@ -61,6 +62,7 @@ class Channel:
         "_window_bytes",
         "_window_ends",
         "device",
+        "dismissal",
         "hosted",
         "is_open",
         "keeper",
@@ -100,6 +102,8 @@ class Channel:
         self._their_digest: bytes | None = None
         self._compared: tuple[bytes, bytes] | None = None
         self._owed: list[LinkMessage] = []  # acknowledgements and the like
+        self.dismissal: Refusal | None = None
+        """The last that the peer is told"""
         self.is_open = True
 
     # --- beginning ----------------------------------------------------------------
@@ -176,13 +180,24 @@ class Channel:
             and self.keeper.position == self.hosted.committed_position
         )
 
+    @property
+    def agrees(self) -> bool:
+        """Whether both sides hold the same, on disk, as far as both have told."""
+        return self.at_rest and self._their_digest == self.keeper.digest()
+
     def tell(self, message: StateDigest | Notice) -> None:
         """Hand on what a member says, unless the peer is slow: it is told again."""
         if self.is_open and self.may_read and len(self._owed) < limits.WINDOW_MESSAGES:
             self._owed.append(replace(message, channel=self.number))
 
+    def dismiss(self, refusal: Refusal) -> None:
+        """Tell the peer this instead of anything more: by a listener."""
+        self.dismissal = replace(refusal, channel=self.number)
+
     def next_message(self) -> LinkMessage | None:
         """Return the next message to send, or None when there is nothing to say."""
+        if self.dismissal is not None:
+            return None
         if self._owed:
             return self._owed.pop(0)
         if self.sent is None:

@@ -21,7 +21,13 @@ from syncengine.errors import (
     Refused,
     WrongLoop,
 )
-from syncengine.ids import HASH_BYTES, DeviceId, NamespaceId, base32, from_base32
+from syncengine.ids import (
+    DeviceId,
+    NamespaceId,
+    base32,
+    from_base32,
+    parse_namespace_id,
+)
 from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Open
 from syncengine.replication import archive
@@ -346,7 +352,7 @@ class Replica:
         """
         self.check_usable()
         owner = self.scheme.private_key(_recovery_seed(recovery_key))
-        wanted = _namespace_id(namespace_id) if namespace_id else None
+        wanted = parse_namespace_id(namespace_id) if namespace_id else None
         space = next(
             (
                 space
@@ -443,6 +449,36 @@ class Replica:
             "this replica does not hold that namespace",
             retry="later",
         )
+
+    def check_home(self, request: Open, device: DeviceId) -> None:
+        """A replica is of no fleet."""
+
+    def rights_of_fellow(self, request: Open, device: DeviceId) -> None:
+        """The same."""
+
+    def homes(self, hub: DeviceId) -> dict[NamespaceId, str]:
+        """Return the addresses of the hubs to which `hub` sent us."""
+        rows = self.store.read(
+            "SELECT n.id, m.address FROM _sync_moved m "
+            "JOIN _sync_namespace n USING (ns) WHERE m.hub = ?",
+            hub,
+        )
+        return {NamespaceId(name): address for name, address in rows}
+
+    async def keep_home(
+        self, namespace: NamespaceId, hub: DeviceId, address: str | None
+    ) -> None:
+        """Keep where `hub` sent us for a namespace (None: it has it itself)."""
+        space = self._spaces.get(namespace)
+        if space is None or self.homes(hub).get(namespace) == address:
+            return
+        writes = Writes()
+        if address is None:
+            writes.add(sql.DROP_MOVED, space.engine.ns, hub)
+        else:
+            now_ms = self.clock.now_ms()
+            writes.add(sql.PUT_MOVED, space.engine.ns, hub, address, now_ms)
+        await self.store.commit(writes)
 
     def told_time(self, now_ms: int) -> None:
         """A listener told its clock: note how far off ours is."""
@@ -551,16 +587,6 @@ def _name_before(name: str | None, joined: NamespaceId) -> str:
 def _check_name(name: str) -> None:
     if not name or len(name) > 200 or not name.isprintable():
         raise Invalid("a namespace's name is 1 to 200 printable characters")
-
-
-def _namespace_id(text: str) -> NamespaceId:
-    try:
-        raw = from_base32(text.strip())
-    except ValueError:
-        raw = b""
-    if len(raw) != HASH_BYTES:
-        raise Invalid("this is no namespace's id; copy it again as a whole")
-    return NamespaceId(raw)
 
 
 def _recovery_seed(text: str) -> bytes:

@@ -10,10 +10,17 @@ import time
 
 from syncengine.testing.leading import led
 from syncengine.testing.mastering import mastered
+from syncengine.testing.sharding import sharded
 from syncengine.testing.story import cloned, standard
 from syncengine.testing.world import Report, run_seed
 
-STORIES = {"standard": standard, "cloned": cloned, "led": led, "mastered": mastered}
+STORIES = {
+    "standard": standard,
+    "cloned": cloned,
+    "led": led,
+    "mastered": mastered,
+    "sharded": sharded,
+}
 
 # Worlds of one process: what died in them is kept until it ends.
 CHUNK = 20

@@ -6,7 +6,7 @@ import hashlib
 import random
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,6 +108,8 @@ class Node:
         self.world = world
         self.name = name
         self.role = role
+        self.lasting_address: Address
+        """Of a hub, also while it is down"""
         chance = random.Random(f"{world.seed}/{name}")
         self.entropy = SimEntropy(chance)
         self.disk = SimDisk(
@@ -122,6 +124,8 @@ class Node:
         self.link: Link | None = None
         self.links: list[Link] = []
         self.registry = Registry()
+        self.fleet: NamespaceId | None = None  # of a hub that is part of one
+        self.keep_moved = 0.0
         self.rolled_back = False  # a backup came back, or it was cloned
 
     @property
@@ -175,8 +179,13 @@ class Node:
                 entropy=self.entropy,
                 scheme=world.scheme,
                 admit="ticket",
+                fleet=self.fleet,
+                keep_moved=self.keep_moved,
             )
             await self.hub.make_ticket()
+            self.lasting_address = self.address
+            if self.hub.moves is not None:
+                self.hub.moves.start(self._dial)
             world.network.listen(self.name, self._accept)
         else:
             self.replica = Replica(
@@ -210,19 +219,18 @@ class Node:
     async def _connect(self, address: Address) -> None:
         replica = self.replica
         assert replica is not None
-        target = address.url.removeprefix("ws://")
-
-        async def dial(_: Address) -> SimConnection:
-            return await self.world.network.dial(self.name, target)
-
         link = Link(
             replica,
-            dial,
+            self._dial,
             address,
             lambda: [space.engine for space in replica.spaces()],
         )
         self.link = await link.__aenter__()
         self.links.append(self.link)
+
+    async def _dial(self, address: Address) -> SimConnection:
+        target = address.url.removeprefix("ws://")
+        return await self.world.network.dial(self.name, target)
 
     def crash(self, *, power_loss: bool = True) -> None:
         """End this life at once: nothing more of it runs."""
@@ -431,8 +439,8 @@ class World:
     def check_cursors(self, node: Node) -> None:
         """D3: a stored cursor never runs ahead of the stored rows it stands for."""
         ours = node.disk.store
-        for ns, peer, lineage, cursor in ours.read(
-            "SELECT ns, peer, lineage, cursor FROM _sync_peer"
+        for ns, peer, lineage, cursor, chain in ours.read(
+            "SELECT ns, peer, lineage, cursor, chain FROM _sync_peer"
         ):
             for other in self.nodes.values():
                 key = self.scheme.private_key(other.disk.identity.seed).public
@@ -447,9 +455,10 @@ class World:
                 )
                 passed = theirs.read(
                     "SELECT l.id FROM _sync_log l JOIN _sync_namespace n USING (ns) "
-                    "WHERE n.id = ? AND l.position <= ?",
-                    namespace,
-                    cursor,
+                    "WHERE n.id = ? AND l.position <= ? AND EXISTS "
+                    "(SELECT 1 FROM _sync_log e WHERE e.ns = n.ns "
+                    "AND e.position = ? AND e.chain = ?)",
+                    *(namespace, cursor, cursor, chain),
                 )
                 held = ours.read("SELECT id FROM _sync_log WHERE ns = ?", ns)
                 lacking = set(passed) - set(held)
@@ -516,6 +525,29 @@ async def assert_converged(world: World, within: float = CONVERGE_SECONDS) -> No
     shown = {node.name: state_of(node.space) for node in world.replicas()}
     if len(set(shown.values())) != 1:
         raise Invariant("C1", f"replicas differ: {_differing(world)}")
+
+
+def check_converged(
+    members: Mapping[NamespaceId, Sequence[tuple[str, Space]]],
+) -> str | None:
+    """Return why members have not all applied the same yet, or None.
+
+    Raises `Invariant` (C1) where they have, and show something else.
+    """
+    for spaces in members.values():
+        versions: dict[tuple[tuple[ActorId, int], ...], str] = {}
+        for name, space in spaces:
+            engine = space.engine
+            if engine.pending_count():
+                return f"{name} has not sent all of {space.name}"
+            if engine.committed_position != engine.keeper.position:
+                return f"{name} has not written all of {space.name}"
+            versions[tuple(sorted(engine.delivery.version().items()))] = name
+        if len(versions) > 1:
+            return f"{', '.join(versions.values())} are not equally far"
+        if len({state_of(space) for _, space in spaces}) > 1:
+            raise Invariant("C1", f"members of {spaces[0][1].name} differ")
+    return None
 
 
 def _why(world: World) -> str:

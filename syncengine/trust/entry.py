@@ -29,6 +29,7 @@ class Kind(IntEnum):
     MODE = 9
     ATTEST = 10  # reserved
     TERM = 11
+    PLACEMENT = 12
 
 
 class Entry(NamedTuple):

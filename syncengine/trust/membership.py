@@ -32,6 +32,7 @@ from syncengine.trust.leadership import (
     parse_mode,
     parse_term,
 )
+from syncengine.trust.placement import Placement, parse_placement
 
 SUITE = 1
 NONCE_BYTES = 16
@@ -166,7 +167,13 @@ def make_fork(
     return sign(key, Kind.FORK, [VERSION, namespace, key.public, heads, pairs])
 
 
-Parsed = Genesis | Grant | ActorRecord | ForkProof | ModeRecord | TermRecord
+Parsed = Genesis | Grant | ActorRecord | ForkProof | ModeRecord | TermRecord | Placement
+
+# How large an entry of a kind may be; the others have one limit.
+BYTES_MAX = {
+    Kind.MODE: limits.MODE_BYTES_MAX,
+    Kind.PLACEMENT: limits.PLACEMENT_BYTES_MAX,
+}
 
 
 class Membership:
@@ -186,6 +193,7 @@ class Membership:
         self.forks: list[ForkProof] = []
         self.modes: dict[EntryId, ModeRecord] = {}
         self.terms: dict[EntryId, TermRecord] = {}
+        self.placements: dict[EntryId, Placement] = {}
         # By some later entry's heads. A dict: an empty set takes three times as much.
         self._named: dict[EntryId, None] = {}
         self._valid: dict[EntryId, bool] = {}
@@ -229,6 +237,8 @@ class Membership:
             self.modes[name] = parsed
         elif isinstance(parsed, TermRecord):
             self.terms[name] = parsed
+        elif isinstance(parsed, Placement):
+            self.placements[name] = parsed
         return name
 
     def rights(self, grant: EntryId) -> Grant:
@@ -282,6 +292,21 @@ class Membership:
                 return True
         return False
 
+    def placement(self) -> Placement | None:
+        """Return where a fleet's partitions are at home: what the placement with the
+        highest number says, of several that with the least id."""
+        return max(self.good_placements(), default=(0, b"", None))[2]
+
+    def good_placements(self) -> list[tuple[int, bytes, Placement]]:
+        """Return the placements of owners, or who has admin over everything, each
+        behind what they count by."""
+        owners = self.genesis.owners if self.genesis is not None else ()
+        return [
+            (said.number, bytes(255 - byte for byte in name), said)
+            for name, said in self.placements.items()
+            if said.issuer in owners or self.may(said.issuer, Ops.ADMIN)
+        ]
+
     def joined_by(self, invite: EntryId) -> set[DeviceId]:
         """Return the devices that came in through `invite`."""
         return {link.subject for link in self.grants.values() if link.parent == invite}
@@ -301,10 +326,7 @@ class Membership:
     def parse(self, entry: Entry) -> tuple[list[EntryId], Parsed | None]:
         """Return the heads that `entry` names and what it says, once its signature
         is found good; raises `InvalidEntry`."""
-        is_mode = entry.kind == Kind.MODE
-        if len(entry.body) > (
-            limits.MODE_BYTES_MAX if is_mode else limits.ENTRY_BYTES_MAX
-        ):
+        if len(entry.body) > BYTES_MAX.get(entry.kind, limits.ENTRY_BYTES_MAX):  # type: ignore[call-overload]  # kinds are whole numbers
             raise InvalidEntry("an entry is too large")
         if not 0 <= entry.kind <= 255:
             raise InvalidEntry("an entry's kind is one byte")
@@ -355,6 +377,8 @@ class Membership:
                     return parse_mode(issuer, rest)
                 case Kind.TERM:
                     return parse_term(issuer, rest)
+                case Kind.PLACEMENT:
+                    return parse_placement(issuer, rest)
                 case _:
                     return None
         except (TypeError, IndexError) as error:

@@ -36,6 +36,14 @@ def test_the_task_list(tmp_path: Path) -> None:
     assert run("tasks.py", "undo", folder=tmp_path) == ["1. [x] Buy milk #shop", "2. [ ] Call Ann"]  # fmt: skip
 
 
+def test_the_fleet(tmp_path: Path) -> None:
+    assert run("fleet.py", folder=tmp_path) == [
+        "three hubs: 3 keep 12 namespaces",
+        "one leaves: 2 keep 12 namespaces",
+        "in sync",
+    ]
+
+
 def test_the_shared_note(tmp_path: Path) -> None:
     shown = run("shared_note.py", folder=tmp_path)
     assert shown[0] == "# Trip"

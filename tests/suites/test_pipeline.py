@@ -10,13 +10,13 @@ import pytest
 import transport
 from syncengine import Closed, Invalid, TooLarge
 from syncengine.errors import Compacted, Fenced, PositionConflict
+from syncengine.ids import partition_of
 from syncengine.storage.pipeline.contract import (
     ENTRY_BYTES_MAX,
     Ack,
     Entry,
     Pipeline,
     Token,
-    partition_of,
 )
 from syncengine.storage.pipeline.memory import MemoryPipeline
 from syncengine.storage.pipeline.sqlite import SqlitePipeline

@@ -11,17 +11,12 @@ taking in the order of entries, so that they can judge the same by themselves: a
 with an epoch below the highest taken before it is void.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from typing import NamedTuple, Self
 
 from syncengine.errors import Invalid, TooLarge
-
-# How many a new pipeline has: enough for a fleet of a dozen, little enough to follow
-# all. It stays what it was when the pipeline was made.
-PARTITIONS = 64
-PARTITIONS_MAX = 4096
+from syncengine.ids import partition_of
 
 # One entry. What is larger goes in several, or by a name of where it is.
 ENTRY_BYTES_MAX = 1 << 20
@@ -58,22 +53,6 @@ class Token(NamedTuple):
     partition: int
     epoch: int
     position: int
-
-
-def partition_of(namespace: bytes, partitions: int = PARTITIONS) -> int:
-    """Return the partition of a namespace: the one hash, used everywhere."""
-    digest = hashlib.blake2b(namespace, digest_size=8).digest()
-    return int.from_bytes(digest, "big") % partitions
-
-
-def check_partitions(count: int) -> None:
-    """Raise `Invalid` unless `count` is a power of two: then it can be doubled."""
-    if not 1 <= count <= PARTITIONS_MAX or count & (count - 1):
-        raise Invalid(
-            f"a pipeline has a power of two of partitions, up to {PARTITIONS_MAX}, not "
-            f"{count}",
-            bound=PARTITIONS_MAX,
-        )
 
 
 def owner_name(owner: str) -> bytes:

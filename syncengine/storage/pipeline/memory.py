@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncGenerator
 from itertools import islice
 
+from syncengine import limits
 from syncengine.errors import Closed, Compacted, Fenced, PositionConflict
+from syncengine.ids import check_partitions
 from syncengine.storage.pipeline.contract import (
     NAME_BYTES_MAX,
-    PARTITIONS,
     Ack,
     Entry,
     Pipeline,
     Token,
-    check_partitions,
     owner_name,
 )
 from syncengine.system import SystemEntropy
@@ -37,7 +37,7 @@ class MemoryPipeline(Pipeline):
     """Entries in memory: whoever has the object publishes and follows. Durable for as
     long as that is."""
 
-    def __init__(self, partitions: int = PARTITIONS):
+    def __init__(self, partitions: int = limits.PARTITIONS):
         check_partitions(partitions)
         self.partitions = partitions
         self.id = SystemEntropy().bytes(16)

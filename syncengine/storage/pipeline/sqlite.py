@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from syncengine import limits
 from syncengine.errors import (
     Closed,
     Compacted,
@@ -20,15 +21,14 @@ from syncengine.errors import (
     PositionConflict,
     SyncError,
 )
+from syncengine.ids import check_partitions
 from syncengine.storage.opening import MEMORY, translate
 from syncengine.storage.pipeline.contract import (
     NAME_BYTES_MAX,
-    PARTITIONS,
     Ack,
     Entry,
     Pipeline,
     Token,
-    check_partitions,
     owner_name,
 )
 from syncengine.system import SystemEntropy
@@ -86,7 +86,9 @@ class SqlitePipeline(Pipeline):
         self._closed = False
 
     @classmethod
-    async def open(cls, path: str, *, partitions: int = PARTITIONS) -> "SqlitePipeline":
+    async def open(
+        cls, path: str, *, partitions: int = limits.PARTITIONS
+    ) -> "SqlitePipeline":
         """Open a file, made with so many partitions when absent: an existing one keeps
         its own. Raises `StoreError`, `NotOurs`, `Invalid`."""
         check_partitions(partitions)

@@ -77,6 +77,16 @@ CREATE TABLE _sync_peer (
     PRIMARY KEY (ns, peer)
 ) WITHOUT ROWID;
 
+-- Who was told of another hub that keeps a namespace now: at a replica by which hub; at
+-- a hub of a fleet under its own id, since it gave the namespace away.
+CREATE TABLE _sync_moved (
+    ns      INTEGER NOT NULL,
+    hub     BLOB NOT NULL,
+    address TEXT NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (ns, hub)
+) WITHOUT ROWID;
+
 -- Changes without effect, and why. Derived.
 CREATE TABLE _sync_void (
     ns     INTEGER NOT NULL,

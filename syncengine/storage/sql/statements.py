@@ -5,7 +5,7 @@ from importlib.resources import files
 SCHEMA = files("syncengine.storage.sql").joinpath("schema.sql").read_text()
 
 APPLICATION_ID = 0x53796E63  # "Sync", in the file's header: whose file this is
-FORMAT = 7  # PRAGMA user_version
+FORMAT = 8  # PRAGMA user_version
 
 # What makes of a file the next format's, by the format that it has.
 MIGRATIONS = {
@@ -45,6 +45,11 @@ MIGRATIONS = {
         "seq INTEGER NOT NULL, decided_at INTEGER NOT NULL, how TEXT NOT NULL, "
         "PRIMARY KEY (ns, actor, seq)) WITHOUT ROWID",
     ),
+    7: (
+        "CREATE TABLE _sync_moved (ns INTEGER NOT NULL, hub BLOB NOT NULL, "
+        "address TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (ns, hub)) "
+        "WITHOUT ROWID",
+    ),
 }
 
 # A commit that was acknowledged survives power loss only with FULL: measured.
@@ -83,6 +88,8 @@ PUT_OUTBOX = "INSERT OR REPLACE INTO _sync_outbox VALUES (?, ?, ?)"
 DROP_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ? AND seq BETWEEN ? AND ?"
 PUT_ACTOR = "INSERT OR REPLACE INTO _sync_actor VALUES (?, ?, ?, ?, ?, ?)"
 PUT_PEER = "INSERT OR REPLACE INTO _sync_peer VALUES (?, ?, ?, ?, ?, ?, ?)"
+PUT_MOVED = "INSERT OR REPLACE INTO _sync_moved VALUES (?, ?, ?, ?)"
+DROP_MOVED = "DELETE FROM _sync_moved WHERE ns = ? AND hub = ?"
 PUT_VOID = "INSERT OR REPLACE INTO _sync_void VALUES (?, ?, ?, ?, ?)"
 PUT_OPERATION = "INSERT OR REPLACE INTO _sync_operation VALUES (?, ?, ?, ?)"
 PUT_ORIGIN = "INSERT OR IGNORE INTO _sync_origin VALUES (?, ?, ?, ?)"
@@ -172,6 +179,20 @@ CLEAR_LOG = (
     "DELETE FROM _sync_peer WHERE ns = ?",
     "DELETE FROM _sync_past WHERE ns = ?",
     "DELETE FROM _sync_seen WHERE ns = ?",
+)
+# All that a hub has of a namespace.
+CLEAR_RELAY = (
+    *CLEAR_LOG,
+    "DELETE FROM _sync_moved WHERE ns = ?",
+    "DELETE FROM _sync_namespace WHERE ns = ?",
+)
+RELAYS = (
+    "SELECT n.ns, n.id, m.address, m.at FROM _sync_namespace n "
+    "LEFT JOIN _sync_moved m ON m.ns = n.ns AND m.hub = ?"
+)
+LOG_BYTES = (
+    "SELECT coalesce(sum(length(body)), 0) FROM _sync_log "
+    "WHERE ns = ? AND position > ? AND position <= ?"
 )
 CLEAR_OUTBOX = "DELETE FROM _sync_outbox WHERE ns = ?"
 

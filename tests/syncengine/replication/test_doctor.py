@@ -13,7 +13,7 @@ import syncengine
 from syncengine import Replica, Space
 from syncengine.errors import NotOurs
 from syncengine.ids import DeviceId
-from syncengine.protocol.messages import Notice, StateDigest
+from syncengine.protocol.messages import Notice, Refusal, StateDigest
 from syncengine.replication.doctor import Finding, examine
 from syncengine.system import SystemClock, SystemEntropy
 from syncengine.trust.keys import ED25519
@@ -25,6 +25,9 @@ class Deaf:
 
     def tell(self, message: StateDigest | Notice) -> None:
         """Nobody is there."""
+
+    def dismiss(self, refusal: Refusal) -> None:
+        """The same."""
 
 
 async def make(path: Path) -> None:

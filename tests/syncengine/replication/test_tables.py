@@ -345,6 +345,7 @@ async def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
         "_sync_versions",
         "_sync_ballot",
         "_sync_rescue",
+        "_sync_moved",
     ):
         plain.execute(f"DROP TABLE {table}")
     plain.execute("ALTER TABLE _sync_log DROP COLUMN arrived")
