@@ -18,11 +18,12 @@ async def main() -> None:
         invite = await space.invite("read", hub=server.address, uses=3)
 
         followers: list[LeaderFollowerManager] = []
+        copies: list[syncengine.Space] = []
         for number in range(1, 4):  # add a follower: a file, a link, a manager
             replica = await stack.enter_async_context(
                 syncengine.open(f"follower-{number}.db")
             )
-            await replica.join(invite, name="tenant-abc")
+            copies.append(await replica.join(invite, name="tenant-abc"))
             await stack.enter_async_context(transport.connect(replica, server.address))
             follower = LeaderFollowerManager(
                 f"follower-{number}", "follower", None, replica, "tenant-abc"
@@ -64,9 +65,11 @@ async def main() -> None:
                 print("  WARNING: High lag detected!")
             assert info.last_reported_sequence <= state.current_sequence
 
-        # Remove a follower: nobody waits for it, and its file may be deleted.
+        # Remove a follower: nobody waits for it, and its file is empty then.
         await leader.unregister_follower("follower-3")
         await followers[2].close()
+        await copies[2].clear()
+        print("follower-3 is removed")
 
 
 asyncio.run(main())

@@ -95,7 +95,11 @@ if TYPE_CHECKING:
     from syncengine.documents.text import Text
     from syncengine.replication.branches import Branch
     from syncengine.replication.election import Lease
-    from syncengine.replication.feed import Change
+    from syncengine.replication.feed import (
+        Change,
+        WriteEvent,
+        validate_event_timestamp,
+    )
     from syncengine.replication.fleet import Fleet, HubLoad
     from syncengine.replication.history import Conflict, LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
@@ -140,6 +144,8 @@ if TYPE_CHECKING:
     from syncengine.trust.invite import Invite
 
 _HOMES = {
+    "WriteEvent": "syncengine.replication.feed",
+    "validate_event_timestamp": "syncengine.replication.feed",
     "Fleet": "syncengine.replication.fleet",
     "HubLoad": "syncengine.replication.fleet",
     "LeaderFollowerManager": "syncengine.replication.leader_follower",
@@ -346,11 +352,13 @@ __all__ = [
     "VersionVectorStrategy",
     "Whole",
     "Why",
+    "WriteEvent",
     "WrongLoop",
     "new_id",
     "open",
     "open_hub",
     "register_crdt",
+    "validate_event_timestamp",
 ]
 
 

@@ -547,6 +547,11 @@ class Space:
         self._check_outside()
         self._loop.run(self.inner.grant_device(device, ops))
 
+    def clear(self, *, lose_unsent: bool = False) -> None:
+        """Take this namespace out of the file. See `syncengine.Space.clear`."""
+        self._check_outside()
+        self._loop.run(self.inner.clear(lose_unsent=lose_unsent))
+
 
 class Past:
     """A namespace as it was at a moment."""

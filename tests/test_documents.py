@@ -95,6 +95,16 @@ def test_every_code_is_in_the_document_and_the_reverse() -> None:
     assert listed == {int(code) for code in Code}
 
 
+def test_the_modes_are_compared() -> None:
+    page = (ROOT / "docs/replication.md").read_text().split("## Leader and")[0]
+    for row in (
+        "a write waits for",
+        "a read waits for",
+        "what you have to think about",
+    ):
+        assert re.search(rf"^\| {row} \|.{{20,}}\|.{{5,}}\|$", page, re.MULTILINE), row
+
+
 def test_actions_and_types_are_those_of_the_code() -> None:
     section = PROTOCOL.split("## 3. Operations")[1].split("## 4")[0]
     for action in list(Action)[: Action.LIST_PUT + 1]:

@@ -103,6 +103,19 @@ async def init(context: Context, name: str) -> None:
 
 
 @cli.command()
+@click.option("--lose-unsent", is_flag=True, help="Also what is on no other disk.")
+@command
+async def clear(context: Context, lose_unsent: bool) -> None:
+    """Take a namespace out of the file; others keep what they have of it."""
+    async with context.open() as replica:
+        space = await context.space(replica)
+        name = space.name or space.id
+        await space.clear(lose_unsent=lose_unsent)
+        data = {"cleared": name, "namespace_id": space.id}
+        context.out.result(data, f"{name} is not in {context.settings.db} any more.")
+
+
+@cli.command()
 @click.option(
     "--data", default="hub.db", show_default=True, help="Its file, or a folder for it."
 )

@@ -1,11 +1,13 @@
 """Every change in the order of this file's log: a feed that can be resumed."""
 
+import logging
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from syncengine import limits
 from syncengine.clock import ms_from_hlc
 from syncengine.errors import Closed, Invalid, NotFound
 from syncengine.ids import DeviceId, base32, node_id, parse_node_id
@@ -15,12 +17,18 @@ from syncengine.log.run import Row
 from syncengine.replication.host import Bell
 from syncengine.replication.keeper import Keeper
 from syncengine.storage.sql import statements as sql
+from syncengine.system import SystemClock
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
 
 # The position that is done, changes of the row behind it that are too, and the chain.
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-((?:[0-9a-f]{2})*)")
+
+log = logging.getLogger("syncengine")
+
+# What is older is worth a word, and accepted: people are offline for weeks.
+OLD_MS = 24 * 3_600_000
 
 # Rows of the log that are looked at in one step.
 READ_ROWS = 100
@@ -44,6 +52,36 @@ class Change:
     operation_id: str | None
     void: str | None
     """Why it has no effect; None: it has."""
+
+    @property
+    def timestamp(self) -> int:
+        """`at` in milliseconds since 1970."""
+        return round(self.at.timestamp() * 1000)
+
+
+WriteEvent = Change
+"""What the replication guide calls what a write tells others."""
+
+
+def validate_event_timestamp(
+    event: WriteEvent,
+    *,
+    max_drift_ms: int = limits.CLOCK_AHEAD_MS_MAX,
+    now_ms: int | None = None,
+) -> bool:
+    """Tell whether an event is stamped at most `max_drift_ms` ahead of now.
+
+    One that is not is logged as an error: its author's clock is wrong. One older than a
+    day is good, as somebody may have been offline, and logged as a warning. The engine
+    does this by itself: what is stamped ahead has no effect before its time.
+    """
+    now_ms = SystemClock().now_ms() if now_ms is None else now_ms
+    if event.timestamp > now_ms + max_drift_ms:
+        log.error("Future timestamp rejected: %d", event.timestamp)
+        return False
+    if event.timestamp < now_ms - OLD_MS:
+        log.warning("Old timestamp: %d", event.timestamp)
+    return True
 
 
 async def changes(space: "Space", after: str | None) -> AsyncGenerator[Change, None]:

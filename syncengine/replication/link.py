@@ -476,6 +476,12 @@ class Link:
         if conversation is not None:
             conversation.open(hosted)
 
+    def leave(self, hosted: Hosted) -> None:
+        """Carry a namespace no more, over any branch."""
+        for link in (self, *self._branches.values()):
+            if link._conversation is not None:
+                link._conversation.leave(hosted)
+
     def carries(self, hosted: Hosted) -> bool:
         """Tell whether a namespace is open on this link, or asked for."""
         talk = self.conversation

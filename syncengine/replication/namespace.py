@@ -25,7 +25,7 @@ from syncengine.crdt.operation import (
     length,
 )
 from syncengine.crdt.sequence.state import Steps
-from syncengine.errors import Invalid, NotLeader, Refused, SyncError, TooLarge
+from syncengine.errors import Closed, Invalid, NotLeader, Refused, SyncError, TooLarge
 from syncengine.ids import (
     ActorId,
     BatchId,
@@ -294,7 +294,7 @@ class Namespace:
         of no use.
         """
         async with self.turn:
-            await self._settle()
+            await self.settled()
             if self.keeper.membership.genesis is None:
                 kept = [
                     entry
@@ -522,14 +522,14 @@ class Namespace:
                 )
             if self._is_written_by_another(admission):
                 log.warning("a copy of this replica writes too: it takes a new actor")
-                await self._settle()
+                await self.settled()
                 self._check_generation(generation)
                 again |= self._retire()
             for actor, known in sorted(admission.forks.items()):
                 if actor in self.own.heads:
                     self._publish_again(actor, known)
             if again or admission.forks:
-                await self._settle()
+                await self.settled()
                 self._check_generation(generation)
                 await self.rebuild(pace)
             else:
@@ -554,7 +554,7 @@ class Namespace:
         if terms.verdict is before:
             return False
         # What is being written is in the outbox of the file and in memory: see there.
-        await self._settle()
+        await self.settled()
         self._check_generation(generation)
         leading, top = self.leadership.leading, terms.top
         if leading is not None and (top is None or top.id != leading.id):
@@ -583,7 +583,7 @@ class Namespace:
         this returns. Raises `SyncError` when a higher one has begun meanwhile."""
         pace = Pace()
         async with self.turn:
-            await self._settle()
+            await self.settled()
             self._seal_rest()
             self.leadership.set(number=record.number)
             self.new_actor(nonce)
@@ -619,7 +619,7 @@ class Namespace:
             self.leadership.set(number=number)
         if self.leadership.leading is not None:
             async with self.turn:
-                await self._settle()
+                await self.settled()
                 self._stop_leading()
                 if self.shows_too_much:
                     await self.rebuild()
@@ -647,7 +647,7 @@ class Namespace:
         leaves = term is not None and not self.keeper.terms.has_leader
         if leaves or self.shows_too_much:
             async with self.turn:
-                await self._settle()
+                await self.settled()
                 self._leave_term()
                 if self.shows_too_much:
                     await self.rebuild()
@@ -680,7 +680,7 @@ class Namespace:
     async def switch(self, make: Callable[[list[EntryId]], Entry]) -> None:
         """Put a mode that `make` says into the log, given the heads that it names."""
         async with self.turn:
-            await self._settle()
+            await self.settled()
             self._stop_leading()
             self._seal_rest()
             before = self.keeper.terms.verdict
@@ -834,6 +834,8 @@ class Namespace:
         self._went_on(pace)
 
     _is_stopped = False
+    is_cleared = False
+    """Whether it was taken out of the file"""
     _due_timer: asyncio.TimerHandle | None = None
     _due_task: "asyncio.Future[None] | None" = None
 
@@ -851,6 +853,25 @@ class Namespace:
                 task.cancel()
         self.body.stop()
         self.audit.stop()
+
+    def unsent_count(self) -> int:
+        """How many own batches, and changes in none, no peer has on its disk."""
+        acked = max((record.acked for record in self.keeper.peers.values()), default=0)
+        me = DeviceId(self.key.public)
+        actors = self.keeper.membership.actors
+        count = self.pending_count()
+        for actor, device in actors.items():
+            if device == me:
+                read = self.keeper.store.read(sql.OWN_AFTER, self.ns, actor, acked)
+                count += int(read[0][0])
+        return count
+
+    def collect_end(self, writes: Writes) -> None:
+        """Add to `writes` what takes all of this namespace out of the file."""
+        if self.documents.projection is not None:
+            self.documents.projection.clear(writes, self.ns)
+        for statement in sql.CLEAR_NAMESPACE:
+            writes.add(statement, self.ns)
 
     def _check_generation(self, generation: int) -> None:
         """Raise when a commit failed meanwhile: all that was in memory is gone."""
@@ -1129,7 +1150,7 @@ class Namespace:
         Slow (it reads the whole log) and rare: after a fork proof, a change that
         repeats another, or a seed that turns out to be older than what shows.
         """
-        await self._settle()
+        await self.settled()
         for _ in range(REBUILDS_MAX):
             known = (self.origins.changes, self.documents.preferences)
             self.generation += 1
@@ -1142,7 +1163,7 @@ class Namespace:
         for tell in self.on_reloaded:
             tell()
 
-    async def _settle(self) -> None:
+    async def settled(self) -> None:
         """Wait for the commit that is under way: until it ends, the file's outbox
         and the log in memory overlap. The caller holds the turn, so none follows."""
         while self._committing:
@@ -1224,7 +1245,7 @@ class Namespace:
         ones only one has effect.
         """
         async with self.turn:
-            await self._settle()
+            await self.settled()
             if self._retire():
                 await self.rebuild()
         await self.flush()
@@ -1333,7 +1354,7 @@ class Namespace:
         """
         pace = Pace()
         async with self.turn:
-            await self._settle()
+            await self.settled()
             grant = self._sealing_grant
             if grant is None:
                 raise Refused(
@@ -1402,6 +1423,8 @@ class Namespace:
 
     def flush(self) -> Flush:
         """Return the commit after which all that is here now is on disk."""
+        if self.is_cleared:
+            raise Closed("this namespace was taken out of the file")
         self.end_typing()
         return self.writer.flush(self)
 

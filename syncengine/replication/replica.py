@@ -29,10 +29,10 @@ from syncengine.ids import (
     parse_namespace_id,
 )
 from syncengine.protocol.codes import Code
-from syncengine.protocol.messages import Open
+from syncengine.protocol.messages import Open, Refusal
 from syncengine.replication import archive
 from syncengine.replication.address import parse_address
-from syncengine.replication.host import Hosted
+from syncengine.replication.host import Hosted, sealed
 from syncengine.replication.keeper import Keeper
 from syncengine.replication.link import Link
 from syncengine.replication.namespace import Namespace
@@ -417,6 +417,41 @@ class Replica:
         writes.add(sql.NAME_NAMESPACE, name, None, space.engine.ns)
         await self.store.commit(writes)
         space.name = name
+
+    async def clear(self, space: Space, *, lose_unsent: bool) -> None:
+        """Take a namespace out of the file. See `Space.clear`."""
+        engine = space.engine
+        namespace = engine.keeper.namespace
+        await sealed(engine)
+        unsent = engine.unsent_count()
+        if unsent and not lose_unsent:
+            raise Invalid(
+                f"{unsent} changes of {space.name or space.id[:8]} are on no other "
+                "disk; connect first, or clear it with lose_unsent=True"
+            )
+        del self._spaces[namespace]  # nobody opens it any more
+        for link in self._links:
+            link.leave(engine)
+        gone = (0, Code.NO_NAMESPACE, "it was taken out of this file", "later", "none")
+        while engine.channels:
+            for channel in engine.channels:
+                channel.dismiss(Refusal(*gone))
+            engine.log_grew.set()
+            await engine.progress.wait()
+        try:
+            async with engine.turn:
+                await engine.settled()
+                writes = Writes()
+                engine.collect_end(writes)
+                await self.store.commit(writes)
+                engine.is_cleared = True
+                self.writer.drop(engine)
+                engine.stop()
+        except BaseException:
+            self._spaces[namespace] = space
+            self._tell_links(space)
+            raise
+        engine.documents.forget()
 
     def add_space(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)

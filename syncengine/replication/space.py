@@ -31,6 +31,7 @@ from syncengine.documents.model import Document, view_of
 from syncengine.documents.versions import encode_version
 from syncengine.documents.view import View
 from syncengine.errors import (
+    Closed,
     DivergenceDetected,
     Invalid,
     NotFound,
@@ -175,6 +176,8 @@ class Space:
 
     def check_usable(self) -> None:
         self._replica.check_usable()
+        if self.engine.is_cleared:
+            raise Closed(f"{self.name or self.id[:8]} was cleared from this file")
 
     def check_may_write(self, document: DocumentId | None = None) -> None:
         """Raise `Refused` unless this device's grant covers the write.
@@ -854,6 +857,18 @@ class Space:
         async with self.engine.turn:
             self._issue(subject, ops)
         await self.engine.flush()
+
+    async def clear(self, *, lose_unsent: bool = False) -> None:
+        """Take this namespace out of the file: its documents, its log, all of it.
+
+        Other devices and hubs keep what they have; to take part again, join by an
+        invite. Raises `Invalid`, and does nothing, while some change of this device's
+        is on no other disk, unless `lose_unsent` says that it may be lost. Close what
+        works on it first; what is used later raises `Closed`.
+        """
+        self.check_usable()
+        self.check_outside()
+        await self._replica.clear(self, lose_unsent=lose_unsent)
 
     def check_leaves(self) -> None:
         """What is written here goes to others."""

@@ -92,6 +92,12 @@ class Writer:
             self._wake.set()
         return flush
 
+    def drop(self, source: Source) -> None:
+        """Write nothing more of `source`, which is no more; who waits is told."""
+        flush = self._dirty.pop(source, None)
+        if flush is not None:
+            flush.settle(Closed("it was taken out of the file"))
+
     def is_waited_for(self, source: Source) -> bool:
         """Whether somebody waits for a commit of `source` that has not begun."""
         return source in self._dirty

@@ -52,7 +52,7 @@ def space(replica: Replica) -> Space:
 MISSING = {
     "Replica": {
         # What links and the simulator use, and the command line.
-        "add_space", "admit", "check_home", "check_usable", "find", "flush_all", "homes", "hub_of", "keep_home",
+        "add_space", "admit", "check_home", "check_usable", "clear", "find", "flush_all", "homes", "hub_of", "keep_home",
         "rights_of_fellow",
         "invited_addresses", "link_began", "link_ended", "remember", "start",
         "told_time",

@@ -180,6 +180,20 @@ CLEAR_LOG = (
     "DELETE FROM _sync_past WHERE ns = ?",
     "DELETE FROM _sync_seen WHERE ns = ?",
 )
+# All of a namespace that a replica has, besides its typed tables.
+CLEAR_NAMESPACE = (
+    *CLEAR_DERIVED,
+    *CLEAR_LOG,
+    *(
+        f"DELETE FROM _sync_{table} WHERE ns = ?"
+        for table in (
+            *("outbox", "operation", "moved", "branch", "branch_change", "versions"),
+            *("ballot", "rescue", "namespace"),
+        )
+    ),
+)
+OWN_AFTER = "SELECT count(*) FROM _sync_log WHERE ns = ? AND actor = ? AND position > ?"
+
 # All that a hub has of a namespace.
 CLEAR_RELAY = (
     *CLEAR_LOG,

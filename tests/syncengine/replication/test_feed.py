@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,46 @@ async def test_a_feed_goes_on_by_itself_behind_what_one_commit_seals(
         async with space.transaction() as tx:
             tx[f"note/{number}"]["n"] = number
     assert len(await taken(space, 20)) == 20
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "is_good", "word"),
+    [
+        (60_001, False, "Future timestamp rejected"),
+        (60_000, True, ""),
+        (0, True, ""),
+        (-24 * 3_600_000, True, ""),
+        (-24 * 3_600_000 - 1, True, "Old timestamp"),
+    ],
+)
+async def test_a_stamp_from_the_future_is_no_good_and_an_old_one_is(
+    space: Space,
+    caplog: pytest.LogCaptureFixture,
+    ahead_ms: int,
+    is_good: bool,
+    word: str,
+) -> None:
+    async with space.transaction() as tx:
+        tx["note/1"]["title"] = "now"
+    async for event in space.changes():
+        assert isinstance(event, syncengine.WriteEvent)
+        now_ms = event.timestamp - ahead_ms
+        good = syncengine.validate_event_timestamp(event, now_ms=now_ms)
+        assert good is is_good
+        assert caplog.messages == ([f"{word}: {event.timestamp}"] if word else [])
+        break
+
+
+async def test_what_is_written_now_is_stamped_now_in_utc(space: Space) -> None:
+    async with space.transaction() as tx:
+        tx["note/1"]["at"] = datetime(
+            2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5))
+        )
+    async for event in space.changes():
+        assert syncengine.validate_event_timestamp(event)
+        assert event.at.utcoffset() == timedelta(0)
+        break
+    # Whatever zone somebody lives in: one moment is one value.
+    stored = (await space.get("note/1"))["at"]
+    assert stored == datetime(2026, 1, 1, 7, tzinfo=UTC)
+    assert stored.utcoffset() == timedelta(0)

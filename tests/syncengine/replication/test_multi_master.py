@@ -26,7 +26,8 @@ from syncengine import (
     Space,
     VectorClock,
 )
-from tests.wires import Flaky
+from syncengine.storage.pipeline.contract import Ack
+from tests.wires import Flaky, meet
 
 Make = Callable[..., MultiMasterManager]
 NAMES = ("master-usa", "master-eu", "master-asia")
@@ -504,6 +505,37 @@ async def test_a_master_that_was_away_catches_up(spaces: list[Space]) -> None:
             metrics = eu.get_metrics()
             assert metrics.events_applied >= 50
             assert metrics.event_buffer_size == 0
+
+
+class Leaky(MemoryPipeline):
+    """Loses the first entry that it is given, and says that it has it."""
+
+    lost = False
+
+    async def publish(self, *args: Any, **options: Any) -> Ack:
+        if not self.lost:
+            self.lost = True
+            return Ack(1, False)
+        return await super().publish(*args, **options)
+
+
+async def test_what_waits_for_something_before_it_is_counted(
+    spaces: list[Space],
+) -> None:
+    pipeline = Leaky(4)
+    async with masters(spaces[:2], pipeline) as (usa, eu):
+        for number in range(102):
+            await usa.write("e", {"n": number})
+            await usa.drain()
+        async with asyncio.timeout(30):
+            while eu.get_metrics().event_buffer_size <= 100:
+                await asyncio.sleep(0.01)
+        assert await eu.get_entity("e") is None
+        await meet(spaces[0], spaces[1])  # a link brings what the pipeline lost
+        entity = await shown([usa, eu], "e")
+        assert entity is not None
+        assert entity.data == {"n": 101}
+        assert eu.get_metrics().event_buffer_size == 0
 
 
 async def test_a_clock_that_is_off_shows_in_what_it_wrote(spaces: list[Space]) -> None:

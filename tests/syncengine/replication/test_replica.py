@@ -1,5 +1,7 @@
 """Files: opened once, by their owner, and recognised after a restore."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import os
 import shutil
@@ -16,6 +18,7 @@ import transport
 from syncengine import (
     ClockSuspect,
     Closed,
+    Invalid,
     NotFound,
     NotOurs,
     StoreError,
@@ -25,6 +28,8 @@ from syncengine import (
 )
 from syncengine.replication.replica import Opening
 from syncengine.system import SystemEntropy
+from tests.processes import findings
+from tests.wires import meet, two_members
 
 
 async def write(path: Path, text: str) -> Any:
@@ -264,3 +269,96 @@ def test_ids_sort_by_time() -> None:
     ids = [syncengine.new_id() for _ in range(3)]
 
     assert all(len(one) == 26 for one in ids)
+
+
+# --- taking a namespace out -------------------------------------------------------------
+
+
+async def meet_at_home(space: Any, theirs: Any) -> None:
+    async with (
+        transport.serve(space._replica) as server,
+        transport.connect(theirs._replica, server.address, namespaces=["home"]) as link,
+    ):
+        await link.synced()
+
+
+async def test_a_namespace_is_taken_out_of_the_file(tmp_path: Path) -> None:
+    class Note(syncengine.Document):
+        title: str = ""
+
+    path = tmp_path / "a.db"
+    async with two_members() as (space, theirs):
+        replica = theirs._replica
+        other = await replica.namespace("other")
+        async with other.transaction() as tx:
+            tx.create(Note, "1", title="stays")
+        async with theirs.transaction() as tx:
+            tx.create(Note, "1", title="goes")
+            tx["page/1"].text("body").insert(0, "words")
+        await meet_at_home(space, theirs)
+        assert theirs.collections() == [("note", 1), ("page", 1)]
+        async with (
+            transport.serve(replica) as server,
+            transport.connect(space._replica, server.address) as link,
+        ):
+            await link.synced()
+            await theirs.clear()
+            assert [one.name for one in replica.spaces()] == ["other"]
+        with pytest.raises(Closed, match="cleared"):
+            await theirs.get("page/1")
+        tables = replica.store.read(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB '_sync_*'"
+        )
+        for (table,) in tables:
+            columns = [
+                row[1] for row in replica.store.read(f"PRAGMA table_info({table})")
+            ]
+            if "ns" in columns:
+                found = replica.store.read(f"SELECT DISTINCT ns FROM {table}")
+                assert set(found) <= {(other.engine.ns,)}, table
+        rows = await other.sql("SELECT title FROM note")
+        assert [tuple(row) for row in rows] == [("stays",)]
+        await replica.backup(path)
+        wrong = await findings(path)
+        assert [one.what for one in wrong if "key" not in one.what] == []
+        # Whoever is let in again has all of it again.
+        again = await replica.join(await space.invite("write"), name="home")
+        await meet_at_home(space, again)
+        assert str((await again.get("page/1")).text("body")) == "words"
+
+
+async def test_what_nobody_else_has_is_not_cleared_by_chance() -> None:
+    async with two_members() as (space, theirs):
+        async with theirs.transaction() as tx:
+            tx["page/1"]["title"] = "only here"
+        with pytest.raises(Invalid, match="on no other disk"):
+            await theirs.clear()
+        assert (await theirs.get("page/1"))["title"] == "only here"
+        await meet(space, theirs)
+        await theirs.clear()
+        assert (await space.get("page/1"))["title"] == "only here"
+        alone = await theirs._replica.namespace("alone")
+        async with alone.transaction() as tx:
+            tx["page/1"]["title"] = "nowhere else"
+        with pytest.raises(Invalid, match="on no other disk"):
+            await alone.clear()
+        await alone.clear(lose_unsent=True)
+        assert theirs._replica.spaces() == []
+
+
+async def test_a_full_disk_clears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two_members() as (space, theirs):
+        await meet(space, theirs)
+        store = theirs._replica.store
+
+        async def full(_: object) -> None:
+            raise syncengine.StoreFull("no space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "commit", full)
+            with pytest.raises(syncengine.StoreFull):
+                await theirs.clear(lose_unsent=True)
+        async with theirs.transaction() as tx:
+            tx["page/1"]["title"] = "goes on"
+        await meet(space, theirs)
+        assert (await space.get("page/1"))["title"] == "goes on"
