@@ -127,7 +127,7 @@ if TYPE_CHECKING:
     from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
     from syncengine.replication.replica import Opening, Replica
     from syncengine.replication.rescue import Rescue, Rescued
-    from syncengine.replication.space import Found, Space
+    from syncengine.replication.space import Found, Space, StateStore
     from syncengine.replication.subscriber import EventSubscriber, SubscriberMetrics
     from syncengine.replication.transaction import Receipt, Transaction
     from syncengine.replication.undo import Undoing
@@ -144,6 +144,7 @@ if TYPE_CHECKING:
     from syncengine.trust.invite import Invite
 
 _HOMES = {
+    "StateStore": "syncengine.replication.space",
     "WriteEvent": "syncengine.replication.feed",
     "validate_event_timestamp": "syncengine.replication.feed",
     "Fleet": "syncengine.replication.fleet",
@@ -332,6 +333,7 @@ __all__ = [
     "Span",
     "SqlitePipeline",
     "StaleRead",
+    "StateStore",
     "StoreDamaged",
     "StoreError",
     "StoreFull",

@@ -55,6 +55,10 @@ PIECE_BYTES = ENTRY_BYTES_MAX - ENVELOPE_BYTES
 # each author's order, so few ever wait; what is beyond this is read again later.
 WAITING_MAX = 256
 
+# How often what waits is tried again while rows come in another way: each takes the
+# checking of a signature.
+LOOK_AGAIN_SECONDS = 1.0
+
 # What is wrong with a pipeline that may pass; anything else is a bug, and told.
 _PASSING = (PipelineError, StoreError, OSError, TimeoutError)
 
@@ -377,6 +381,7 @@ class PipelineReceiver(_Worker):
         self._waiting_max = waiting_max
         self._partial: dict[bytes, _Pack] = {}
         self._waiting: list[tuple[int, list[Row]]] = []
+        self._turn = asyncio.Lock()  # of who takes in what waits
         self._evicted: int | None = None
         self.gaps = 0
         """How often what it was to read was not kept any more"""
@@ -395,13 +400,37 @@ class PipelineReceiver(_Worker):
         await self._until(lambda: self._done >= last)
 
     async def _work(self) -> None:
+        looking = asyncio.create_task(self._look_again())
+        try:
+            await self._follow()
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    async def _look_again(self) -> None:
+        """Take in what waits when what it waits for came in another way."""
+        grew = Bell()
+        self._engine.log_grew.listen(grew.set)
+        try:
+            while True:
+                await grew.heard()
+                async with self._turn:
+                    # The next entry comes upon whatever is raised here.
+                    with contextlib.suppress(StoreError, _Again):
+                        await self._take_waiting()
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        finally:
+            self._engine.log_grew.unlisten(grew.set)
+
+    async def _follow(self) -> None:
         delay = 0.1
         while True:
             # What waited is read again.
             done: int = self._stored() or 0
-            self._partial.clear()
-            self._waiting.clear()
-            self._evicted = None
+            async with self._turn:
+                self._partial.clear()
+                self._waiting.clear()
+                self._evicted = None
             self._done = max(self._done, done)
             self._moved.set()
             try:
@@ -479,7 +508,14 @@ class PipelineReceiver(_Worker):
 
     async def _take_in(self, since: int, rows: list[Row]) -> None:
         """Take in rows, and then what waited for them."""
-        self._waiting.append((since, rows))
+        async with self._turn:
+            self._waiting.append((since, rows))
+            await self._take_waiting()
+            await self._engine.flush()
+            if len(self._waiting) > self._waiting_max:
+                self._evict(self._waiting.pop(0)[0])
+
+    async def _take_waiting(self) -> None:
         moved = True
         while moved and self._waiting:
             moved = False
@@ -495,9 +531,6 @@ class PipelineReceiver(_Worker):
                 if not admission.missing:
                     self._waiting.remove(item)
                     self.refused += len(admission.refused)
-        await self._engine.flush()
-        if len(self._waiting) > self._waiting_max:
-            self._evict(self._waiting.pop(0)[0])
 
     def _evict(self, since: int) -> None:
         """Drop what waits: it is read again after a restart, or when that is due."""

@@ -948,6 +948,10 @@ class Space:
         ]
 
 
+StateStore = Space
+"""What the replication guide calls where a node keeps what it knows."""
+
+
 def _field_path(kind: Any, id: str | None, field: str | None) -> str:
     """Return the path that a class, an id and a field mean; a path as it is."""
     if isinstance(kind, str):
