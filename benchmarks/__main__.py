@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import large, leaders, merge, sql, sync, text
+from benchmarks import fleets, large, leaders, merge, sql, sync, text
 from benchmarks.row import HEADER, Row
 
 ALL = {
@@ -16,6 +16,7 @@ ALL = {
     "large": large.run,
     "sql": sql.run,
     "leaders": leaders.run,
+    "fleets": fleets.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 

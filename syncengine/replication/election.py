@@ -556,9 +556,13 @@ class Election:
             race.votes if race.how != "forced" and self.voters else {},
         )
         try:
-            await self.engine.begin_term(race.nonce, record)
+            term = await self.engine.begin_term(race.nonce, record)
         except SyncError as error:
             race.error = PromotionFailed(str(error))
+            return
+        if self.leading is None or self.leading.id != term.id:
+            # While this one's beginning was written to the disk.
+            race.error = PromotionFailed("a higher term has begun meanwhile")
             return
         self._begin_leading()
 

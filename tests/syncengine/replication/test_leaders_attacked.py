@@ -532,3 +532,29 @@ async def test_whoever_lets_the_turn_go_lets_the_commit_begin(cluster: Cluster) 
         await asyncio.sleep(0.01)  # the writer has looked, and found it taken
     async with asyncio.timeout(10):
         await asked
+
+
+async def test_a_term_that_ended_while_it_was_written_began_nothing(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cluster.join(2)
+    await cluster.mesh()
+    leader, follower = await cluster.start()
+    await leader.write("k", 1)
+    await until(lambda: cluster.applied() == [1, 1])
+    engine = follower._space.engine
+    begin = engine.begin_term
+
+    async def overtaken(nonce: bytes, record: Any) -> Any:
+        term = await begin(nonce, record)
+        await engine.end_term(record.number + 1)
+        return term
+
+    engine.begin_term = overtaken  # type: ignore[method-assign]  # a higher one comes
+    with pytest.raises(PromotionFailed, match="higher term"):
+        await follower.promote(timeout_ms=300)
+    assert follower.get_role() == "follower"
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+    engine.begin_term = begin  # type: ignore[method-assign]  # as it was
+    await follower.promote()
+    assert (await follower.write("k", 2)).success
