@@ -170,6 +170,8 @@ def check_text(text: str, path: str) -> None:
 
 def check_key(key: object, path: str) -> None:
     """Raise `Invalid` unless `key` can be a key of a map."""
+    if type(key) is str and len(key) <= limits.KEY_BYTES_MAX and key.isascii():
+        return  # nearly always
     if not isinstance(key, str):
         raise Invalid(f"a key is a str, not {type(key).__name__}", path=path)
     check_text(key, path)

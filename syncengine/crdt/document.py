@@ -895,8 +895,15 @@ class Document:
     def _put_slot(
         self, container: ContainerId, state: MapState, key: str, slot: Slot
     ) -> None:
-        self._changing(container)
-        self._put(state.slots, key, slot or None)
+        if self._viewers:
+            self._changing(container)
+        slots = state.slots
+        if self._undo is not None:
+            self._undo.append((slots, key, slots.get(key)))
+        if slot:
+            slots[key] = slot
+        else:
+            slots.pop(key, None)
         self._dirty.add((container, key))
         if len(slot) > 1 and self.conflicts is not None:
             path = self.path(container, key)

@@ -165,6 +165,9 @@ def renamed(op: Operation, name: Callable[[int], Any]) -> Operation:
     ]
 
 
+_COUNTED = frozenset({Action.TEXT_DELETE, Action.TEXT_BACKSPACE, Action.LIST_DELETE})
+
+
 def length(op: Operation) -> int:
     """Return how many seqs `op` takes; raises `InvalidOperation`.
 
@@ -175,11 +178,9 @@ def length(op: Operation) -> int:
         action = op[0]
         if action == 8 or action == 11:  # TEXT_INSERT, LIST_INSERT
             return len(op[3])
-        if action in (
-            Action.TEXT_DELETE,
-            Action.TEXT_BACKSPACE,
-            Action.LIST_DELETE,
-        ):
+        if action == 1:  # SET
+            return 1
+        if action in _COUNTED:
             n = op[3]
             if type(n) is not int or n <= 0:
                 raise InvalidOperation("a length is a positive number")

@@ -11,7 +11,6 @@ part can later be withheld, erased or expired by sending its hash in its place.
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
@@ -227,8 +226,7 @@ def seal(
     return Batch(header, name, key.sign(signed_bytes(name)), payload)
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeHead:
+class ChangeHead(msgspec.Struct, frozen=True, gc=False):
     """A change as its spine tells it; its operations are still encoded."""
 
     seq: int
@@ -305,20 +303,24 @@ _NO_META = Meta()
 
 
 def _touches(flat: list[Any], groups: list[int]) -> list[tuple[int, int, int]]:
-    found: list[tuple[int, int, int]] = []
-    for back, n in zip(flat[0::2], flat[1::2], strict=True):
-        if type(back) is not int or type(n) is not int or n <= 0 or back < 0:
-            raise ValueError("a touch is [how far back, operations]")
-        if back == 0:
-            groups.append(0)
-            part = len(groups) - 1
-        else:
-            part = len(groups) - back
-            if part < 0:
-                raise ValueError("a touch names an earlier part")
-            groups[part] += 1
-        found.append((part, groups[part], n))
-    return found
+    if len(flat) == 2:  # nearly always
+        return [_touch(flat[0], flat[1], groups)]
+    return [
+        _touch(back, n, groups) for back, n in zip(flat[0::2], flat[1::2], strict=True)
+    ]
+
+
+def _touch(back: Any, n: Any, groups: list[int]) -> tuple[int, int, int]:
+    if type(back) is not int or type(n) is not int or n <= 0 or back < 0:
+        raise ValueError("a touch is [how far back, operations]")
+    if back == 0:
+        groups.append(0)
+        return len(groups) - 1, 0, n
+    part = len(groups) - back
+    if part < 0:
+        raise ValueError("a touch names an earlier part")
+    groups[part] += 1
+    return part, groups[part], n
 
 
 def _deps(raw: Any) -> list[Dep]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from syncengine import limits
 from syncengine.clock import ms_from_hlc
 from syncengine.ids import ActorId
@@ -49,8 +51,7 @@ class History(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Ready:
+class Ready(msgspec.Struct, gc=False):
     """A change whose time has come."""
 
     actor: ActorId

@@ -81,7 +81,7 @@ class Relay:
             self.keeper.tell_forks(self._key)
         if pace.cancelled:
             self.flush()
-            raise asyncio.CancelledError
+            pace.raise_cancelled()
         return admission
 
     def flush(self) -> Flush:

@@ -222,6 +222,7 @@ class Moves:
                 address = address_of(home).without_ticket
                 relay.is_new_home_verified &= relay.moved[0] == address
             await pace.pause()
+        pace.raise_cancelled()
         listening = {r for away in self._away.values() for r in away.values()}
         for relay in self._listening - listening:
             self._unlisten(relay)
@@ -305,7 +306,8 @@ class Moves:
             return
         behind = relay.committed_position - channel.confirmed
         if relay.moved is None:
-            if channel.sent is not None and behind <= limits.MOVE_BEHIND_ROWS_MAX:
+            # Never before it has something: it would not know who comes.
+            if channel.confirmed and behind <= limits.MOVE_BEHIND_ROWS_MAX:
                 await self._switch(relay, placement)
         elif channel.agrees:
             due_ms = relay.moved[1] + self._keep_ms
@@ -332,6 +334,7 @@ class Moves:
         relay.is_new_home_verified = False
         for channel in relay.channels:
             relay.send_on(channel)
+        self._bell.set()
 
     async def _come_back(self, relay: "Relay") -> None:
         """What was given away is at home here (again): members may come."""
@@ -379,6 +382,7 @@ class Moves:
             count, size = found.get(at, (0, 0))
             found[at] = count + 1, size + relay.log_bytes()
             await pace.pause()
+        pace.raise_cancelled()
         return found
 
     def moving(self) -> tuple[int, int]:

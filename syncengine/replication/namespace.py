@@ -86,6 +86,9 @@ SEAL_BYTES_MAX = 4 * limits.BATCH_BYTES_CUT
 # Remote changes applied before others get a turn of the event loop: about 5 ms.
 SLICE_CHANGES = 200
 
+# Of these, how many before the clock is looked at: that takes a twentieth of one.
+LOOK_CHANGES = 8
+
 # The same within one change, and so many operations count like a change.
 SLICE_OPERATIONS = 1024
 OPERATIONS_A_CHANGE = SLICE_OPERATIONS // SLICE_CHANGES
@@ -880,7 +883,7 @@ class Namespace:
 
     async def _apply_ready(self, pace: Pace) -> int:
         """Apply what can be; return how many changes that was."""
-        count = steps = 0
+        count = steps = looked = 0
         again = False
         generation = self.generation
         self._step_until = self._time() + STEP_SECONDS
@@ -895,8 +898,11 @@ class Namespace:
                     again |= await self._as_a_whole(applying, pace, begun=True)
                 count += 1
                 steps += 1 + ready.head.n // OPERATIONS_A_CHANGE
+                if steps < looked + LOOK_CHANGES:
+                    continue
+                looked = steps
                 if steps >= SLICE_CHANGES or self._time() > self._step_until:
-                    steps = 0
+                    steps = looked = 0
                     self.is_between_changes = True
                     await pace.pause()
                     self.is_between_changes = False

@@ -21,3 +21,8 @@ class Pace:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
             self.cancelled = True
+
+    def raise_cancelled(self) -> None:
+        """Raise what `pause` held back: the work can be left here."""
+        if self.cancelled:
+            raise asyncio.CancelledError

@@ -281,13 +281,14 @@ async def test_all_means_every_voter(cluster: Cluster) -> None:
 async def test_a_transaction_that_stays_open_deposes_nobody(cluster: Cluster) -> None:
     await cluster.join(3)
     await cluster.mesh()
-    nodes = await cluster.start(voters=3)
+    nodes = await cluster.start(voters=3, heartbeat_timeout_ms=500)
     await until(lambda: nodes[0].get_role() == "leader")
+    await until(lambda: all(node.is_leader_healthy() for node in nodes))
     space = nodes[0]._space
 
     async with space.transaction() as tx:
         tx["entry/slow"]["value"] = 1
-        await asyncio.sleep(1.0)  # three heartbeat time-outs
+        await asyncio.sleep(1.5)  # three heartbeat time-outs
     assert nodes[0].get_role() == "leader"
     assert nodes[0].term == 1
     assert (await nodes[0].write("k", 1)).success

@@ -12,7 +12,7 @@ import pytest
 
 import syncengine
 import transport
-from syncengine import Fleet, Hub, Replica, Space
+from syncengine import Fleet, Hub, Replica, Space, limits
 from syncengine.errors import Moved, Refused
 from syncengine.ids import (
     DeviceId,
@@ -25,6 +25,7 @@ from syncengine.protocol.codes import Code
 from syncengine.protocol.messages import Open, Refusal
 from syncengine.replication.address import Address, parse_address
 from syncengine.replication.link import Link
+from syncengine.replication.peer import Channel
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
 from transport.server import Server
@@ -431,3 +432,71 @@ async def test_a_full_disk_moves_nothing_and_loses_nothing(
             await everything_home(here, teams)
             assert failed == 3
             await link.synced()
+
+
+async def test_nothing_is_deleted_that_the_other_was_not_seen_to_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path, "a") as here, syncengine.open(":memory:") as ann:
+        (team,) = await spaces(ann, 1)
+        async with transport.connect(ann, here.servers["a"].address) as link:
+            await link.synced()
+        await here.add("b")
+        partition = partition_of(parse_namespace_id(team.id), 16)
+        await here.fleet.move(partition, base32(here.hubs["b"].id))
+        with monkeypatch.context() as patch:
+            patch.setattr(Channel, "agrees", property(lambda _: False))
+            patch.setattr(limits, "MOVES_LOOK_SECONDS", 0.01)
+            await here.tell("a")
+            await until(lambda: here.keepers(team) == {"a": True, "b": False})
+            await asyncio.sleep(0.3)
+            assert here.keepers(team) == {"a": True, "b": False}
+        await everything_home(here, [team])
+
+
+async def test_what_was_given_away_is_so_after_a_restart(tmp_path: Path) -> None:
+    async with stage(tmp_path, "a") as here, syncengine.open(":memory:") as ann:
+        here.keep_moved = 600.0
+        await here.stop("a")
+        await here.start("a")
+        (team,) = await spaces(ann, 1)
+        async with transport.connect(ann, here.servers["a"].address) as link:
+            await link.synced()
+        await here.add("b")
+        partition = partition_of(parse_namespace_id(team.id), 16)
+        await here.fleet.move(partition, base32(here.hubs["b"].id))
+        await here.tell("a")
+        await until(lambda: here.keepers(team) == {"a": True, "b": False})
+        await here.stop("b")
+        await here.stop("a")
+        await here.start("a")
+        assert here.keepers(team) == {"a": True}
+        with pytest.raises(Moved):
+            here.hubs["a"].check_home(open_of(team), DeviceId(bytes(32)))
+
+
+async def test_who_opens_what_is_being_given_away_is_sent_on(tmp_path: Path) -> None:
+    class Late:
+        device = DeviceId(bytes(32))
+        told: Refusal | None = None
+
+        def tell(self, message: object) -> None: ...
+
+        def dismiss(self, refusal: Refusal) -> None:
+            self.told = refusal
+
+    async with stage(tmp_path, "a") as here, syncengine.open(":memory:") as ann:
+        (team,) = await spaces(ann, 1)
+        async with transport.connect(ann, here.servers["a"].address) as link:
+            await link.synced()
+        relay = here.hubs["a"].find(parse_namespace_id(team.id))
+        assert relay is not None
+        early, late = Late(), Late()
+        relay.opened(early)
+        relay.moved = "ws://two/#aa", 1
+        relay.opened(late)
+        assert early.told is None
+        assert late.told is not None
+        assert (late.told.code, late.told.address) == (Code.MOVED, "ws://two/#aa")
+        for channel in (early, late):
+            relay.closed(channel)
