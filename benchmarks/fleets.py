@@ -177,7 +177,7 @@ def _start(
 
 async def _settled(fleet: Fleet) -> dict[str, Any]:
     while True:
-        load = await fleet.ask_load()
+        load = await fleet.ask_load(within=0.1)
         there = sum(hub.namespaces for hub in load.values())
         moving = any(hub.moving or hub.kept for hub in load.values())
         heard = {hub.number for hub in load.values()} == {fleet.placement.number}

@@ -118,11 +118,7 @@ HUB_WEIGHT_MAX = 1000
 MOVES_AT_ONCE = 64
 
 # How often moves under way are looked at, where nothing tells that they got further.
-MOVES_LOOK_SECONDS = 1.0
-
-# How long until a hub that refused another one of its fleet is dialled again: it hears
-# of it within a second of the operator's link.
-HUB_REFUSED_SECONDS = 5.0
+MOVES_LOOK_SECONDS = 0.1
 
 # A namespace that is written to all the time is never quite copied: so many rows
 # behind, members are sent on, and these follow within the same second.

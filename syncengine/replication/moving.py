@@ -21,6 +21,7 @@ from syncengine.ids import DeviceId, NamespaceId, partition_of, short
 from syncengine.protocol.codes import Code
 from syncengine.protocol.fleets import Load, LoadAsked, decode, encode
 from syncengine.replication.address import address_of
+from syncengine.replication.backoff import Backoff
 from syncengine.replication.conversation import Dialling
 from syncengine.replication.host import Bell, Hosted
 from syncengine.replication.link import Dial, Link
@@ -52,7 +53,7 @@ class Moves:
         self._known: tuple[Placement | None, frozenset[DeviceId]] = None, frozenset()
         self._known_for: tuple[Membership | None, int] = None, 0
         self._links: dict[DeviceId, Link] = {}
-        self._refused: dict[DeviceId, float] = {}  # since when
+        self._refused: dict[DeviceId, tuple[float, Backoff]] = {}  # until when
         self._away: dict[DeviceId, dict[NamespaceId, Relay]] = {}
         self._listening: set[Relay] = set()
         self._bell = Bell()
@@ -192,12 +193,16 @@ class Moves:
 
     async def _dial_again(self, hub: HubRecord, link: Link) -> float:
         now = asyncio.get_running_loop().time()
-        since = self._refused.setdefault(hub.device, now)
-        left = since + limits.HUB_REFUSED_SECONDS - now
-        if left > 0:
-            return left
-        log.warning("the hub at %s refuses us: %s", hub.url, link.error)
-        del self._refused[hub.device]
+        known = self._refused.get(hub.device)
+        if known is None:
+            backoff = Backoff(self._hub.entropy)
+            known = now + backoff.next_seconds(), backoff
+            self._refused[hub.device] = known
+        due, backoff = known
+        if due > now:
+            return due - now
+        log.info("the hub at %s refuses us: %s", hub.url, link.error)
+        self._refused[hub.device] = now + backoff.next_seconds(), backoff
         await link.close()
         await self._keep_link(hub)
         return math.inf
@@ -263,7 +268,10 @@ class Moves:
         fleet = self._hub.find(self.fleet)
         if conversation is not None:
             self._leave_others(home, conversation)
-        if not away or conversation is None or fleet is None:
+        if conversation is None or fleet is None:
+            return math.inf
+        self._refused.pop(home, None)
+        if not away:
             return math.inf
         known = conversation.channel_of(fleet)
         if known is None or known.confirmed < fleet.keeper.position:
