@@ -117,6 +117,10 @@ HUB_WEIGHT_MAX = 1000
 # Namespaces that are moved to one hub at once: each has a channel of the link there.
 MOVES_AT_ONCE = 64
 
+# How long until a namespace is offered again to a new home that refused it: others are
+# moved meanwhile.
+MOVE_REFUSED_SECONDS = 30.0
+
 # How often moves under way are looked at, where nothing tells that they got further.
 MOVES_LOOK_SECONDS = 0.1
 

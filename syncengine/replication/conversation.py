@@ -368,7 +368,10 @@ class Dialling(Conversation):
         self._on_joined = on_joined
         self._on_moved = on_moved
         self._opening: dict[int, tuple[Hosted, Open]] = {}
-        self._asking_again: dict[NamespaceId, tuple[Backoff, asyncio.TimerHandle]] = {}
+        self._asking_again: dict[
+            NamespaceId, tuple[Backoff, asyncio.TimerHandle, int]
+        ] = {}
+        self._unwanted: set[int] = set()  # asked for, and left before the answer
         self._next_channel = 0
         self._free: list[int] = []  # the listener says nothing more under these
         self._reopened: set[NamespaceId] = set()
@@ -404,6 +407,10 @@ class Dialling(Conversation):
                 self._leave(channel)
                 await self._refused(channel.hosted, None, event)
                 self._told()
+            case Refusal() if (
+                event.channel in self._left and event.channel not in self._opening
+            ):
+                self._free.append(event.channel)  # dismissed as we left
             case Opened() | Refusal():
                 await self._answered(event)
                 self._told()
@@ -422,12 +429,32 @@ class Dialling(Conversation):
         self.send(self._open(hosted, known=False))
 
     def leave(self, hosted: Hosted) -> None:
-        """Carry a namespace no more."""
+        """Carry a namespace no more, nor ask for it."""
+        self._ask_no_more(hosted.keeper.namespace)
+        for number, (asked, _) in self._opening.items():
+            if asked is hosted:
+                self._unwanted.add(number)
         for number, channel in list(self.channels.items()):
             if channel.hosted is hosted:
                 self.send(Leave(number))
                 self._left |= {number}
                 self._leave(self.channels.pop(number))
+
+    def _ask_no_more(self, namespace: NamespaceId) -> None:
+        asking = self._asking_again.pop(namespace, None)
+        if asking is not None:
+            asking[1].cancel()
+            if asking[2] not in self._opening:
+                self._free.append(asking[2])
+
+    def waits(self, hosted: Hosted) -> bool:
+        """Tell whether a namespace is to be asked for again."""
+        return hosted.keeper.namespace in self._asking_again
+
+    def carried(self) -> list[Hosted]:
+        """Return the namespaces that are open, or asked for."""
+        asked = [hosted for hosted, _ in self._opening.values()]
+        return [channel.hosted for channel in self.channels.values()] + asked
 
     def channel_of(self, hosted: Hosted) -> Channel | None:
         """Return the open channel of a namespace."""
@@ -447,17 +474,19 @@ class Dialling(Conversation):
         namespace = hosted.keeper.namespace
         known = self._asking_again.get(namespace)
         backoff = known[0] if known else Backoff(self.host.entropy)
+        if known:
+            known[1].cancel()
         timer = asyncio.get_running_loop().call_later(
             backoff.next_seconds(), self._ask_again, hosted, channel
         )
-        self._asking_again[namespace] = backoff, timer
+        self._asking_again[namespace] = backoff, timer, channel
 
     def _ask_again(self, hosted: Hosted, channel: int) -> None:
         if self.session.state is State.LIVE and self.closed is None:
             self.send(self._open(hosted, known=False, channel=channel))
 
     def _leave_all(self) -> None:
-        for _, timer in self._asking_again.values():
+        for _, timer, _ in self._asking_again.values():
             timer.cancel()
         super()._leave_all()
 
@@ -509,6 +538,14 @@ class Dialling(Conversation):
             raise ProtocolError(Code.PROTOCOL, "an answer to no question")
         hosted, asked = opening
         assert self.device is not None
+        if answer.channel in self._unwanted:
+            self._unwanted.discard(answer.channel)
+            if isinstance(answer, Refusal):
+                self._free.append(answer.channel)
+            else:
+                self.send(Leave(answer.channel))
+                self._left |= {answer.channel}
+            return
         if isinstance(answer, Refusal):
             await self._refused(hosted, asked, answer)
             return

@@ -12,7 +12,7 @@ from typing import Literal
 
 from syncengine import limits
 from syncengine.clock import Clock, Entropy
-from syncengine.errors import Invalid, Refused, SyncError, WrongLoop
+from syncengine.errors import Closed, Invalid, Refused, SyncError, WrongLoop
 from syncengine.ids import ActorId, DeviceId, NamespaceId
 from syncengine.log.run import Row
 from syncengine.protocol.codes import Code
@@ -24,7 +24,7 @@ from syncengine.replication.link import Link
 from syncengine.replication.moving import MOVED_TEXT, Moves
 from syncengine.replication.notices import Known, Notices, hand_on
 from syncengine.replication.opening import Opened
-from syncengine.replication.pace import Pace
+from syncengine.replication.pace import Pace, finished
 from syncengine.replication.writer import Flush, Writer
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
@@ -85,12 +85,22 @@ class Relay:
         return admission
 
     def flush(self) -> Flush:
+        if self.is_deleted:
+            raise Closed("this hub deleted its copy of this namespace")
         return self._writer.flush(self)
+
+    is_ending = False
+    """Whether the next commit takes all of it out of the file"""
+    is_deleted = False
 
     def ready_to_collect(self) -> bool:
         return True
 
     def collect(self, writes: Writes) -> int:
+        if self.is_ending:
+            for statement in sql.CLEAR_RELAY:
+                writes.add(statement, self.keeper.ns)
+            return self.keeper.position
         if self._is_new:
             row = (self.keeper.ns, self.keeper.namespace, None, None)
             writes.clear(sql.ADD_NAMESPACE, *row)
@@ -106,6 +116,7 @@ class Relay:
         self.progress.set()
 
     def failed(self, error: Exception) -> None:
+        self.is_ending = False
         self._failures += 1
         self.keeper.load()
 
@@ -230,14 +241,16 @@ class Hub:
     async def forget(self, relay: Relay) -> None:
         """Delete a namespace that nobody has open; all of it stays where it fails."""
         del self._relays[relay.keeper.namespace]
-        writes = Writes()
-        for statement in sql.CLEAR_RELAY:
-            writes.add(statement, relay.keeper.ns)
+        relay.is_ending = True  # behind all of it that is on its way to the disk
         try:
-            await self.store.commit(writes)
+            cancelled = await finished(relay.flush())
         except BaseException:
             self._relays[relay.keeper.namespace] = relay
             raise
+        relay.is_deleted = True
+        self.writer.drop(relay)
+        if cancelled:
+            raise asyncio.CancelledError
 
     # --- life ---------------------------------------------------------------------
 

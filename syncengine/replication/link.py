@@ -93,6 +93,8 @@ class Link:
         self._kept: dict[NamespaceId, str] = {}  # what the host keeps of these
         self._followed: dict[NamespaceId, tuple[int, Backoff]] = {}
         self._chores: set[asyncio.Task[None]] = set()
+        self._ending: set[Link] = set()  # branches that carry nothing any more
+        self._is_closing = False
         self.changed: Signal = root.changed if root is not None else Signal()
         """Raised when the state of the link or a branch changed"""
         self._task: asyncio.Task[None] | None = None
@@ -128,12 +130,15 @@ class Link:
         """End the link; what was acknowledged is on the peer's disk."""
         task, self._task = self._task, None
         if task is not None:
-            branches, self._branches = list(self._branches.values()), {}
-            for branch in branches:
-                await branch.close()
+            self._is_closing = True
             for one in (task, *self._chores):
                 one.cancel()
             await asyncio.gather(task, *self._chores, return_exceptions=True)
+            self._ending |= set(self._branches.values())
+            self._branches.clear()
+            for branch in self._ending:
+                await branch.close()
+            self._ending.clear()
             if self._root is self:
                 self._host.link_ended(self)
         self._set("closed")
@@ -231,13 +236,16 @@ class Link:
         hosted.progress.set()
 
     def _branch_to(self, to: Address) -> None:
+        if self._is_closing:
+            return
         branch = self._branches.pop(to.device, None)
         if branch is not None:
             is_same = to in (branch.address, parse_address(branch.hub))
             if is_same and branch._state != "refused":
                 self._branches[to.device] = branch
                 return
-            self._chore(branch.close)
+            self._ending.add(branch)
+            self._chore(self._prune)
 
         def carried() -> list[Hosted]:
             return [
@@ -258,7 +266,10 @@ class Link:
         for device, branch in list(self._branches.items()):
             if not branch._namespaces():
                 del self._branches[device]
-                await branch.close()
+                self._ending.add(branch)
+        for branch in list(self._ending):
+            await branch.close()
+            self._ending.discard(branch)
 
     def _joined(self, hosted: Hosted) -> None:
         """The listener, or a branch's, carries a namespace: it is at home there."""
@@ -286,8 +297,9 @@ class Link:
         if self is root or root.conversation is None:
             return
         for hosted in self._namespaces():
-            if not root.conversation.asks(hosted):
-                root.conversation.open(hosted)
+            talk = root.conversation
+            if not (talk.asks(hosted) or talk.waits(hosted)):
+                talk.open(hosted)
 
     def _chore(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def done() -> None:

@@ -56,6 +56,7 @@ class Moves:
         self._refused: dict[DeviceId, tuple[float, Backoff]] = {}  # until when
         self._away: dict[DeviceId, dict[NamespaceId, Relay]] = {}
         self._listening: set[Relay] = set()
+        self._put_off: dict[NamespaceId, float] = {}  # until when
         self._bell = Bell()
         self._task: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -163,6 +164,9 @@ class Moves:
             except (SyncError, OSError) as error:
                 log.warning("moving namespaces waits: %s", error)
                 wait = limits.STORE_RETRY_SECONDS
+            except Exception:
+                log.exception("moving namespaces: a bug")
+                wait = limits.STORE_RETRY_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait == math.inf else wait):
                     await self._bell.heard()
@@ -218,6 +222,7 @@ class Moves:
             if hub.device != me and hub.device not in self._links:
                 await self._keep_link(hub)
         self._away.clear()
+        self._put_off.clear()
         pace = Pace()
         for relay in self._hub.relays():
             self._sort_out(relay, placement)
@@ -240,9 +245,9 @@ class Moves:
         """Carry over a link nothing that is at home elsewhere: it would be in use
         there, and nobody could delete it."""
         mine = set(self._away.get(home, {}))
-        for channel in list(conversation.channels.values()):
-            if channel.keeper.namespace not in mine | {self.fleet}:
-                conversation.leave(channel.hosted)
+        for hosted in conversation.carried():
+            if hosted.keeper.namespace not in mine | {self.fleet}:
+                conversation.leave(hosted)
 
     def _sort_out(self, relay: "Relay", placement: Placement) -> None:
         namespace = relay.keeper.namespace
@@ -279,9 +284,14 @@ class Moves:
         now_ms = self._hub.clock.now_ms()
         wait = math.inf
         active = 0
+        now = asyncio.get_running_loop().time()
         for relay in list(away.values()):
             if active >= limits.MOVES_AT_ONCE:
                 break
+            left = self._put_off.get(relay.keeper.namespace, 0.0) - now
+            if left > 0:
+                wait = min(wait, left)
+                continue
             if relay.is_new_home_verified and relay.moved is not None:
                 left_ms = relay.moved[1] + self._keep_ms - now_ms
                 if left_ms > 0:
@@ -309,6 +319,8 @@ class Moves:
                 name = short(relay.keeper.namespace)
                 log.warning("the new home refuses %s: %s", name, refusal.reason)
                 del conversation.refusals[relay.keeper.namespace]
+                until = asyncio.get_running_loop().time() + limits.MOVE_REFUSED_SECONDS
+                self._put_off[relay.keeper.namespace] = until
             elif refusal is None and not conversation.asks(relay):
                 conversation.open(relay)
             return
@@ -354,6 +366,8 @@ class Moves:
     async def _delete(self, relay: "Relay") -> None:
         """Delete what the new home was just seen to have, unless somebody came."""
         position = relay.keeper.position
+        for link in self._links.values():
+            link.leave(relay)  # also what was asked, and not answered yet
         await relay.flush()
         if relay.channels or relay.keeper.position != position:
             return
@@ -364,7 +378,7 @@ class Moves:
         try:
             await self._hub.forget(relay)
         except BaseException:
-            if self._placement is not None:
+            if self._placement is not None and self._hub.find(namespace) is relay:
                 self._sort_out(relay, self._placement)
             raise
         finally:

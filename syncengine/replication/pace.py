@@ -1,6 +1,7 @@
 """Long work in short steps, so that others have the event loop in between."""
 
 import asyncio
+from collections.abc import Awaitable
 
 
 class Pace:
@@ -26,3 +27,17 @@ class Pace:
         """Raise what `pause` held back: the work can be left here."""
         if self.cancelled:
             raise asyncio.CancelledError
+
+
+async def finished(work: Awaitable[None]) -> bool:
+    """Wait until `work` has ended, whatever becomes of who waits; raises what it
+    raised. Tells whether who waits was cancelled meanwhile, and is to raise that."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    return cancelled

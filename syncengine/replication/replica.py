@@ -37,6 +37,7 @@ from syncengine.replication.keeper import Keeper
 from syncengine.replication.link import Link
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.opening import REPLICA, Opened, open_file
+from syncengine.replication.pace import finished
 from syncengine.replication.space import Space
 from syncengine.replication.tables import Tables
 from syncengine.replication.writer import Writer
@@ -423,27 +424,23 @@ class Replica:
         engine = space.engine
         namespace = engine.keeper.namespace
         await sealed(engine)
-        unsent = engine.unsent_count()
-        if unsent and not lose_unsent:
-            raise Invalid(
-                f"{unsent} changes of {space.name or space.id[:8]} are on no other "
-                "disk; connect first, or clear it with lose_unsent=True"
-            )
+        _check_sent(space, lose_unsent=lose_unsent)
         del self._spaces[namespace]  # nobody opens it any more
         for link in self._links:
             link.leave(engine)
         gone = (0, Code.NO_NAMESPACE, "it was taken out of this file", "later", "none")
-        while engine.channels:
-            for channel in engine.channels:
-                channel.dismiss(Refusal(*gone))
-            engine.log_grew.set()
-            await engine.progress.wait()
         try:
+            while engine.channels:
+                for channel in engine.channels:
+                    channel.dismiss(Refusal(*gone))
+                engine.log_grew.set()
+                await engine.progress.wait()
             async with engine.turn:
                 await engine.settled()
+                _check_sent(space, lose_unsent=lose_unsent)  # somebody may have written
                 writes = Writes()
                 engine.collect_end(writes)
-                await self.store.commit(writes)
+                cancelled = await finished(self.store.commit(writes))
                 engine.is_cleared = True
                 self.writer.drop(engine)
                 engine.stop()
@@ -452,6 +449,8 @@ class Replica:
             self._tell_links(space)
             raise
         engine.documents.forget()
+        if cancelled:
+            raise asyncio.CancelledError
 
     def add_space(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
@@ -598,6 +597,15 @@ class Replica:
             raise AlreadyExists(f"{path} exists; a backup replaces nothing")
         await self.flush_all()
         await self.store.backup(os.fspath(path))
+
+
+def _check_sent(space: Space, *, lose_unsent: bool) -> None:
+    unsent = space.engine.unsent_count()
+    if unsent and not lose_unsent:
+        raise Invalid(
+            f"{unsent} changes of {space.name or space.id[:8]} are on no other disk; "
+            "connect first, or clear it with lose_unsent=True"
+        )
 
 
 async def _adopt(old: Space, new: Space) -> None:

@@ -17,6 +17,7 @@ PAST = {
     1134: "a hub went on pushing to a former home, and neither could delete its copy",
     1203: "a new home refused for good what was on its way to it",
     2041: "a push that was asked for before the placement changed was kept open",
+    58714: "what was on its way to the disk of a namespace came after its deletion",
 }
 
 

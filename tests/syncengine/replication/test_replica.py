@@ -362,3 +362,50 @@ async def test_a_full_disk_clears_nothing(monkeypatch: pytest.MonkeyPatch) -> No
             tx["page/1"]["title"] = "goes on"
         await meet(space, theirs)
         assert (await space.get("page/1"))["title"] == "goes on"
+
+
+async def test_what_is_written_meanwhile_is_not_cleared() -> None:
+    async with two_members() as (space, theirs):
+        await meet(space, theirs)
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def write() -> None:
+            async with theirs.transaction() as tx:
+                tx["page/1"]["title"] = "meanwhile"
+                entered.set()
+                await leave.wait()
+
+        writing = asyncio.create_task(write())
+        await entered.wait()
+        clearing = asyncio.create_task(theirs.clear())
+        await asyncio.sleep(0.05)
+        leave.set()
+        await writing
+        with pytest.raises(Invalid, match="on no other disk"):
+            await clearing
+        assert (await theirs.get("page/1"))["title"] == "meanwhile"
+        await meet(space, theirs)
+        assert (await space.get("page/1"))["title"] == "meanwhile"
+
+
+async def test_who_is_cancelled_has_cleared_all_or_nothing() -> None:
+    async with two_members() as (space, theirs):
+        await meet(space, theirs)
+        store = theirs._replica.store
+        commit, begun = store.commit, asyncio.Event()
+
+        async def slow(writes: Any) -> None:
+            begun.set()
+            await asyncio.sleep(0.05)
+            await commit(writes)
+
+        store.commit = slow  # type: ignore[method-assign]  # to be cancelled in it
+        clearing = asyncio.create_task(theirs.clear())
+        await begun.wait()
+        clearing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await clearing
+        store.commit = commit  # type: ignore[method-assign]  # as it was
+        assert theirs._replica.spaces() == []
+        with pytest.raises(Closed, match="cleared"):
+            await theirs.get("page/1")
