@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import syncengine
 import transport
@@ -500,3 +501,79 @@ async def test_who_opens_what_is_being_given_away_is_sent_on(tmp_path: Path) -> 
         assert (late.told.code, late.told.address) == (Code.MOVED, "ws://two/#aa")
         for channel in (early, late):
             relay.closed(channel)
+
+
+async def test_nothing_is_pushed_to_a_home_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path, "a") as here, syncengine.open(":memory:") as ann:
+        (team,) = await spaces(ann, 1)
+        async with transport.connect(ann, here.servers["a"].address) as link:
+            await link.synced()
+        partition = partition_of(parse_namespace_id(team.id), 16)
+        moves = here.hubs["a"].moves
+        assert moves is not None
+
+        def pushed_to() -> set[str]:
+            return {
+                name
+                for name, hub in here.hubs.items()
+                if (to := moves._links.get(hub.id)) is not None
+                and to.conversation is not None
+                and len(to.conversation.carried()) > 1
+            }
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Channel, "agrees", property(lambda _: False))
+            await here.add("b")
+            await here.add("c")
+            for name in ("b", "c"):
+                await here.fleet.move(partition, base32(here.hubs[name].id))
+                await here.tell("a")
+                await until(lambda name=name: pushed_to() == {name})  # type: ignore[misc]  # of this turn
+        await everything_home(here, [team])
+
+
+async def test_what_may_be_on_its_way_is_not_refused_for_good(tmp_path: Path) -> None:
+    async with stage(tmp_path, "a") as here, syncengine.open(":memory:") as ann:
+        (team,) = await spaces(ann, 1)
+        known = team.engine.keeper.membership.entries.values()
+        request = replace(open_of(team), entries=[tuple(entry) for entry in known])
+        with pytest.raises(Refused) as raised:
+            here.hubs["a"].admit(request, DeviceId(ann.key.public))
+        assert (raised.value.code, raised.value.retry) == (Code.NO_NAMESPACE, "later")
+
+
+async def test_a_deletion_that_was_begun_ends_whoever_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, "a") as here, syncengine.open(":memory:") as ann:
+        (team,) = await spaces(ann, 1)
+        async with transport.connect(ann, here.servers["a"].address) as link:
+            await link.synced()
+        hub, name = here.hubs["a"], parse_namespace_id(team.id)
+        relay = hub.find(name)
+        assert relay is not None
+        await until(lambda: not relay.channels)
+        deleting = asyncio.create_task(hub.forget(relay))
+        await asyncio.sleep(0)
+        deleting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deleting
+        assert hub.find(name) is None
+        assert not hub.store.read("SELECT 1 FROM _sync_namespace WHERE id = ?", name)
+        with pytest.raises(syncengine.Closed):
+            relay.flush()
+
+
+async def test_a_closed_link_goes_nowhere() -> None:
+    one, two = (Address("ws://hub", DeviceId(bytes([n]) * 32)) for n in (1, 2))
+    async with syncengine.open(":memory:") as ann:
+        space = await ann.namespace("home")
+        link = Link(ann, nobody, one, lambda: [space.engine])
+        async with link:
+            pass
+        told = Refusal(0, Code.MOVED, "moved", "after_action", "none", str(two))
+        link._moved(space.engine, told)
+        await asyncio.sleep(0)
+        assert not link._branches
