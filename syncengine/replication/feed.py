@@ -16,7 +16,6 @@ from syncengine.log.change import Change as Pending
 from syncengine.log.run import Row
 from syncengine.replication.host import Bell
 from syncengine.replication.keeper import Keeper
-from syncengine.storage.sql import statements as sql
 from syncengine.system import SystemClock
 
 if TYPE_CHECKING:
@@ -143,8 +142,9 @@ def has_more(keeper: Keeper, cursor: str | None, until: int) -> bool:
 def find(keeper: Keeper, name: str) -> Change:
     """Return a change by its id; raises `NotFound`."""
     actor, seq = parse_node_id(name)
-    for (at,) in keeper.store.read(sql.POSITION_OF, keeper.ns, actor, seq, seq):
-        for change in told(keeper, at - 1, at, keeper.rows_after(at - 1, 1)[0][1]):
+    for batch in keeper.batches_at(actor, seq):
+        at = keeper.position_of(batch.id)
+        for change in told(keeper, at - 1, at, batch):
             if change.id == name:
                 return change
     raise NotFound(f"there is no change {name} here")

@@ -745,10 +745,11 @@ class Keeper:
 
     def batches_at(self, actor: ActorId, seq: int) -> list[Batch]:
         """Return the stored batches of `actor` that hold `seq` (of all branches)."""
+        statement = sql.BATCHES_AT if actor in self.branches else sql.LAST_BATCH_TO
         rows = [
             _row(kind, head, name, body, signature)
             for _, kind, name, head, body, signature in self.store.read(
-                sql.BATCHES_AT, self.ns, actor, seq, seq
+                statement, self.ns, actor, seq
             )
         ]
         rows += [row for _, row, _, _ in self._not_on_disk()]

@@ -76,10 +76,6 @@ REMEMBER_ADDRESS = (
     "UPDATE _sync_namespace SET address = ? WHERE ns = ? AND address IS NULL"
 )
 APPEND = "INSERT INTO _sync_log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-POSITION_OF = (
-    "SELECT position FROM _sync_log WHERE ns = ? AND actor = ? AND kind = 0 "
-    "AND first_seq <= ? AND last_seq >= ?"
-)
 ARRIVED = "SELECT arrived FROM _sync_log WHERE ns = ? AND id = ?"
 CHAIN_AT = "SELECT chain FROM _sync_log WHERE ns = ? AND position = ?"
 DROP_HEAD = "DELETE FROM _sync_head WHERE ns = ? AND actor = ? AND id = ?"
@@ -223,10 +219,17 @@ BATCHES_OF = (
     "WHERE ns = ? AND actor = ? AND kind = 0 AND first_seq >= ? "
     "ORDER BY first_seq, position LIMIT ?"
 )
+# Of an actor that did not fork the newest that begins there is the only one that may
+# hold it; of one that did, all are looked at.
+LAST_BATCH_TO = (
+    "SELECT position, kind, id, head, body, signature FROM _sync_log "
+    "WHERE ns = ? AND actor = ? AND kind = 0 AND first_seq <= ? "
+    "ORDER BY first_seq DESC LIMIT 1"
+)
 BATCHES_AT = (
     "SELECT position, kind, id, head, body, signature FROM _sync_log "
-    "WHERE ns = ? AND actor = ? AND kind = 0 AND first_seq <= ? AND last_seq >= ? "
-    "ORDER BY first_seq DESC LIMIT 16"
+    "WHERE ns = ?1 AND actor = ?2 AND kind = 0 AND first_seq <= ?3 AND last_seq >= ?3 "
+    "ORDER BY first_seq DESC"
 )
 HEADER_OF = "SELECT head FROM _sync_log WHERE ns = ? AND id = ? AND kind = 0"
 HEADER_BEGINNING = (
