@@ -149,11 +149,24 @@ def _check_nested(value: list[Any] | dict[Any, Any], path: str, depth: int) -> N
         )
     if isinstance(value, list):
         for index, item in enumerate(value):
-            check(item, f"{path}/{index}", depth + 1)
+            if not _is_small(item):
+                check(item, f"{path}/{index}", depth + 1)
         return
     for key, item in value.items():
         check_key(key, path)
-        check(item, f"{path}/{escape(key)}", depth + 1)
+        if not _is_small(item):
+            check(item, f"{path}/{escape(key)}", depth + 1)
+
+
+def _is_small(value: Value) -> bool:
+    """Whether it can be stored at first sight, as most can: no path need be made."""
+    kind = kind_of(value)
+    return (
+        (kind is str and value.isascii())
+        or (kind is int and limits.INT_MIN <= value <= limits.INT_MAX)
+        or kind is bool
+        or value is None
+    )
 
 
 def check_text(text: str, path: str) -> None:

@@ -277,6 +277,7 @@ class MultiMasterManager:
         self._merge_fn = merge_fn
         self._apply_timeout = apply_timeout / 1000
         self._collection = collection
+        self._prefix = f"{collection}/"
         self._debug = debug
         self._emitter: PipelineEmitter | None = None
         self._receiver: PipelineReceiver | None = None
@@ -770,7 +771,7 @@ class MultiMasterManager:
         await sealed(engine)
         await self._looked()
         change = feed.find(engine.keeper, name)
-        own = [d for d in change.documents if d.startswith(f"{self._collection}/")]
+        own = [d for d in change.documents if d.startswith(self._prefix)]
         disputed = any(_differ(self._versions(DocumentId(d))) for d in own)
         ids = tuple(document.partition("/")[2] for document in own)
         return ApplyResult(True, disputed, ids)
@@ -787,9 +788,11 @@ class MultiMasterManager:
             self._changed[document.name] = None
 
     def _note_applied(self, header: Header, touches: list[Touch]) -> None:
-        if any(self._is_entity(touch.document) for touch in touches):
-            author = self._space.engine.keeper.membership.actors.get(header.actor)
-            self._applied += author != self._space.engine.key.public
+        for touch in touches:
+            if touch.document.startswith(self._prefix):
+                author = self._space.engine.keeper.membership.actors.get(header.actor)
+                self._applied += author != self._space.engine.key.public
+                return
 
     def _ring(self) -> None:
         self._came.set()
@@ -831,11 +834,13 @@ class MultiMasterManager:
             await engine.whole()
             changed, self._changed = self._changed, {}
             try:
-                clocks = [name for name in changed if not self._is_entity(name)]
-                for name in clocks if self._clock is not None else ():
-                    self._learn(name)
-                found = [self._conflict_of(n) for n in changed if self._is_entity(n)]
-                new = await self._keep(list(filter(None, found)), changed)
+                entities = list(filter(self._is_entity, changed))
+                if self._clock is not None and len(entities) < len(changed):
+                    for name in changed:
+                        if not self._is_entity(name):
+                            self._learn(name)
+                found = [self._conflict_of(name) for name in entities]
+                new = await self._keep(list(filter(None, found)), entities)
             except BaseException:
                 self._changed = {**changed, **self._changed}
                 raise
@@ -857,7 +862,7 @@ class MultiMasterManager:
                 self._bell.set()
 
     def _is_entity(self, name: DocumentId) -> bool:
-        return name.startswith(f"{self._collection}/")
+        return name.startswith(self._prefix)
 
     def _others(self) -> list[Change]:
         """Return what others wrote to entities, and has its effect since the last
@@ -893,16 +898,10 @@ class MultiMasterManager:
     def _is_single(self, name: DocumentId) -> bool:
         """Whether there is at most one version, as there nearly always is."""
         engine = self._space.engine
-        before = contextlib.nullcontext() if engine.draft is None else (
-            engine.as_before([name])
-        )  # fmt: skip
-        with before:
-            document = engine.documents.find(name)
-            if document is None:
-                return True
-            state = document.state((_VERSIONS, int(Type.MULTI)), Type.MULTI)
-            assert state is None or isinstance(state, MultiState), "it is of that type"
-            return state is None or len(state.slot.get(None, ())) < 2
+        if engine.draft is not None:
+            with engine.as_before([name]):
+                return _has_one(engine.documents.find(name))
+        return _has_one(engine.documents.find(name))
 
     def _conflict_of(self, name: DocumentId) -> EntityConflict | None:
         if self._is_single(name):
@@ -923,7 +922,7 @@ class MultiMasterManager:
         return EntityConflict(id_, entity, now, told, list(_OPTIONS))
 
     async def _keep(
-        self, found: list[EntityConflict], changed: Iterable[DocumentId]
+        self, found: list[EntityConflict], entities: list[DocumentId]
     ) -> list[EntityConflict]:
         """Write down conflicts that are new, and those that are decided; return the
         new ones."""
@@ -940,7 +939,7 @@ class MultiMasterManager:
             given = (now, how, engine.ns, self._name(entity), bytes.fromhex(but))
             writes.append((sql.RESOLVE_VERSIONS, given))
 
-        for name in filter(self._is_entity, changed):
+        for name in entities if self._pending else ():
             entity = name.partition("/")[2]
             waits = current.get(entity, "")
             if entity in self._pending and waits not in known:
@@ -1079,6 +1078,14 @@ def _fields(data: Any) -> dict[str, Any]:
 
 def _same(one: Any, other: Any) -> bool:
     return values.canonical(one) == values.canonical(other)
+
+
+def _has_one(entity: State | None) -> bool:
+    if entity is None:
+        return True
+    state = entity.state((_VERSIONS, int(Type.MULTI)), Type.MULTI)
+    assert state is None or isinstance(state, MultiState), "it is of that type"
+    return state is None or len(state.slot.get(None, ())) < 2
 
 
 def _differ(versions: list[_Version]) -> bool:
