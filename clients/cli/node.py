@@ -222,10 +222,12 @@ def show_peers(out: Output, told: dict[str, Any]) -> None:
     state = told["leader"]
     for name, one in sorted(state["followers"].items()):
         behind = max(0, state["current_sequence"] - one["last_reported_sequence"])
+        # It may have voted before its backup; `voters add` lets it vote again.
+        forgot = "votes no more" if one["is_voter"] and not one["votes"] else None
         shown.add_row(
             escape(name),
             str(behind),
-            "yes" if one["is_voter"] else "-",
+            forgot or ("yes" if one["is_voter"] else "-"),
             "yes" if one["is_connected"] else "no",
             (one["device"] or "")[:8],
         )

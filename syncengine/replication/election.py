@@ -421,7 +421,8 @@ class Election:
         at = durable[1] if durable is not None and durable[0].id == top.id else -1
         if at < 0 and not answer:
             return
-        state = (top.id, self.ballot.number, at, self.engine.applied_index)
+        votes = self.ballot.may_vote
+        state = (top.id, self.ballot.number, at, self.engine.applied_index, votes)
         if state == self._reported and not answer:
             return
         self._reported = state
@@ -433,7 +434,7 @@ class Election:
                 max(0, at),
                 state[3],
                 self.may_lead,
-                self.ballot.may_vote,
+                votes,
             ),
             top.leader,
         )

@@ -159,6 +159,8 @@ class FollowerInfo:
     is_connected: bool = False
     device: str | None = None
     is_voter: bool = False
+    votes: bool = True
+    """Not where it may have voted and does not know it any more: see `add_voter`"""
 
 
 @dataclass(frozen=True)
@@ -638,6 +640,7 @@ class LeaderFollowerManager:
                 now - known.heard_at <= self._timeout,
                 base32(device),
                 device in election.voters,
+                known.votes,
             )
         durable = election.engine.leadership.durable
         commit = election.commit if election.voters else durable and durable[1]
@@ -1377,7 +1380,10 @@ class LeaderFollowerManager:
     async def add_voter(self, device: str, *, timeout_ms: int = 10_000) -> None:
         """Let a device vote from now on: a follower that has nearly all, one at a time.
 
-        Raises `PromotionFailed` where the voters before do not agree, `NotLeader`."""
+        One that came back from a backup, and may have voted without knowing it, votes
+        again after this, whether it was a voter or not: a term begins without it first.
+        Raises `PromotionFailed` where the voters before do not agree, `NotLeader`.
+        """
         self._check_open()
         election, added = self._election, parse_device_id(device)
         known, newest = election.followers.get(added), election.engine.newest_index
@@ -1390,8 +1396,34 @@ class LeaderFollowerManager:
         if not election.voters and added != election.me:
             # Or somebody else would decide alone.
             await self._change_voters((election.me,), timeout_ms)
+        if known is not None and not known.votes:
+            await self._forgive(added, timeout_ms)
         if added not in election.voters:
             await self._change_voters((*election.voters, added), timeout_ms)
+
+    async def _forgive(self, device: DeviceId, timeout_ms: int) -> None:
+        """Begin terms in which a device does not vote, until it has heard of one that
+        began after it was back: what it voted before is over then."""
+        election = self._election
+        others = tuple(voter for voter in election.voters if voter != device)
+
+        def votes() -> bool:
+            known = election.followers.get(device)
+            return known is not None and known.votes
+
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while not votes():
+                    await self._change_voters(others, timeout_ms)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(2 * self._beat_seconds):
+                            while not votes():
+                                await self._next()
+        except TimeoutError:
+            raise PromotionFailed(
+                "it may have voted and not know it any more, and does not follow now; "
+                "add it again once it does"
+            ) from None
 
     async def remove_voter(self, device: str, *, timeout_ms: int = 10_000) -> None:
         """Let a device vote no more; raises as `add_voter` does."""

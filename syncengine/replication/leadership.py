@@ -160,7 +160,7 @@ class Leadership:
             if me in terms.voters:
                 log.warning(
                     "this voter may have voted and not know it any more: it votes no "
-                    "more until a leader removes it from the voters and adds it again"
+                    "more until it is added to the voters again"
                 )
         self.set(number=max(self.current.number, top.number if top is not None else 0))
 

@@ -601,11 +601,11 @@ class Namespace:
             # It may go on from an earlier term than the one that came in meanwhile.
             if await self._heed_terms(before, self.generation):
                 await self.rebuild(pace)
-            if top is None or not leads:
-                raise SyncError("somebody else leads by now, in a higher term")
             await self._apply_ready(pace)
         self._tell_terms()
         await self.flush()
+        if top is None or not leads:
+            raise SyncError("somebody else leads by now, in a higher term")
         self._went_on(pace)
         return top
 
@@ -643,7 +643,7 @@ class Namespace:
 
     async def settle_terms(self) -> None:
         """Show no more than what a majority is known to have, and write as nobody who
-        led once: what a crash has left undone."""
+        led once: what a crash, or a failed commit, has left undone."""
         if not self.keeper.membership.modes:
             return
         term = self.keeper.terms.term_of(self.actor) if self.actor else None
@@ -654,6 +654,7 @@ class Namespace:
                 self._leave_term()
                 if self.shows_too_much:
                     await self.rebuild()
+            self.flush()
 
     def _tell_terms(self) -> None:
         for tell in list(self.on_terms):

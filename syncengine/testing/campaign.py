@@ -10,6 +10,7 @@ import time
 
 from syncengine.testing.leading import led
 from syncengine.testing.mastering import mastered
+from syncengine.testing.operating import operated
 from syncengine.testing.sharding import sharded
 from syncengine.testing.story import cloned, standard
 from syncengine.testing.world import Report, run_seed
@@ -18,6 +19,7 @@ STORIES = {
     "standard": standard,
     "cloned": cloned,
     "led": led,
+    "operated": operated,
     "mastered": mastered,
     "sharded": sharded,
 }
@@ -46,17 +48,17 @@ def main() -> int:
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     context = multiprocessing.get_context("spawn")
     with context.Pool(os.cpu_count(), maxtasksperchild=CHUNK) as pool:
-        results = pool.map(functools.partial(one, arguments.story), seeds, chunksize=1)
-    for report, problem in results:
-        totals["transactions"] += report.transactions
-        totals["cuts"] += report.cuts
-        totals["crashes"] += report.crashes
-        totals["elections"] += report.elections
-        totals["hours"] += report.virtual_seconds / 3600
-        if problem:
-            failed.append(report.seed)
-            shown = problem if len(failed) == 1 else problem.partition("\n")[0]
-            print(f"seed {report.seed}: {shown}", file=sys.stderr)
+        run = functools.partial(one, arguments.story)
+        for report, problem in pool.imap(run, seeds):
+            totals["transactions"] += report.transactions
+            totals["cuts"] += report.cuts
+            totals["crashes"] += report.crashes
+            totals["elections"] += report.elections
+            totals["hours"] += report.virtual_seconds / 3600
+            if problem:
+                failed.append(report.seed)
+                shown = problem if len(failed) == 1 else problem.partition("\n")[0]
+                print(f"seed {report.seed}: {shown}", file=sys.stderr, flush=True)
     seconds = time.monotonic() - began
     print(
         f"{arguments.seeds} seeds from {arguments.first} in {seconds:.0f} s: "

@@ -116,6 +116,7 @@ class Node:
             chance.randbytes(32), random.Random(f"{world.seed}/d/{name}")
         )
         self.clock = SimClock(world.loop, *world.draw_clock(chance, role))
+        world.clocks.append(self.clock)
         self.slow = chance.choice((0.0005, 0.005, 0.05))
         self.life = Life(name)
         self.life.over = True
@@ -273,6 +274,8 @@ class World:
         self.scheme: Scheme = ED25519 if seed % 10 == 0 else StandIn()
         self.network = Network(loop, Weather.draw(self.random))
         self.nodes: dict[str, Node] = {}
+        self.clocks: list[SimClock] = []
+        """Of all machines that there ever were"""
         self.report = Report(seed)
         self.graveyard: list[Life] = []
         self.ledger: list[Promise] = []
@@ -365,7 +368,7 @@ class World:
     def stamped(self, node: Node, actor: ActorId, seq: int, hlc: int) -> None:
         """O3: an actor's stamps strictly increase, across restarts, and none is later
         than what some clock would show by now."""
-        latest = max(other.clock.latest_ms() for other in self.nodes.values())
+        latest = max(clock.latest_ms() for clock in self.clocks)
         ahead = ms_from_hlc(hlc) - latest
         # Without a hub each is told the time by others that were told it.
         told = (

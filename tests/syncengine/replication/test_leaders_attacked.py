@@ -447,6 +447,59 @@ async def test_who_may_have_forgotten_its_votes_votes_no_more(
         await until(lambda: again.can_participate_in_election())
 
 
+async def test_what_is_made_anew_after_leading_is_written(cluster: Cluster) -> None:
+    """Who compared what it showed with others found rows of documents that it had not:
+    seeds 1067 and 1109 of `operated`."""
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    await nodes[0].write("k", 1)
+    await nodes[0].close()
+    await cluster.part(0)
+    engine = nodes[0]._space.engine
+    # As after a failed commit: it shows what it wrote as a leader, and is none.
+    engine.leadership.set(shown=0)
+    await engine.flush()
+    assert engine.shows_too_much
+
+    await engine.settle_terms()
+    assert not engine.shows_too_much
+    assert not engine.all_on_disk
+    await until(lambda: engine.all_on_disk)
+    assert engine.documents.digests("", "\uffff", 100) == []
+
+
+@pytest.mark.parametrize("was_removed", [False, True])
+async def test_a_voter_from_a_backup_votes_again_when_it_is_added(
+    cluster: Cluster, was_removed: bool
+) -> None:
+    """Also one that was removed before it was back: it never heard of that term."""
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    await nodes[2].close()
+    engine, device = nodes[2]._space.engine, cluster.replicas[2].id
+    if was_removed:
+        await nodes[0].remove_voter(device)
+        await until(lambda: device not in nodes[1].get_voters())
+    engine.leadership.forget_votes()  # as after a backup came back
+    await engine.flush()
+    again = LeaderFollowerManager(
+        *("again", "follower", None, cluster.replicas[2], "tenant-abc"), **FAST
+    )
+    async with again:
+        await until(lambda: nodes[0].get_follower_lag("again") == 0)
+        state = nodes[0].get_leader_state()
+        assert state is not None
+        assert not state.followers["again"].votes
+        await nodes[0].add_voter(device)
+        await until(lambda: again.can_participate_in_election())
+        assert device in nodes[0].get_voters()
+        await until(lambda: nodes[0].get_leader_state() is not None)
+
+
 async def test_who_lost_a_majority_for_good_leads_on_without_it(
     cluster: Cluster,
 ) -> None:
