@@ -133,6 +133,7 @@ class Led:
     """Machines that elect a leader, their clients, and their troubles."""
 
     invite_uses = 5
+    faults: tuple[str, ...] = FAULTS
 
     def __init__(self, world: World, names: tuple[str, ...], voters: int | None = None):
         self.world = world
@@ -403,7 +404,7 @@ class Led:
                 return
             victim = self.leader() if chance.random() < 0.75 else None
             victim = victim or chance.choice(self.names)
-            what = chance.choice(FAULTS)
+            what = chance.choice(self.faults)
             world.trace(what, victim)
             await self._strike(what, victim)
 
@@ -430,6 +431,13 @@ class Led:
                 for one in side:
                     for two in rest:
                         network.part(one, two)
+                world.loop.call_later(later, network.heal)
+            case "strand":  # with one other, and no majority
+                friend = chance.choice(others)
+                for other in others:
+                    if other != friend:
+                        network.part(victim, other)
+                        network.part(friend, other)
                 world.loop.call_later(later, network.heal)
             case "deaf":
                 for other in others:

@@ -16,7 +16,7 @@ from typing import Any
 
 from syncengine.errors import SyncError
 from syncengine.ids import base32
-from syncengine.testing.leading import NAMES, Done, Led, judge
+from syncengine.testing.leading import FAULTS, NAMES, Done, Led, judge
 from syncengine.testing.world import Image, Invariant, Node, World
 
 VOTERS_AT_FIRST = 3
@@ -36,6 +36,7 @@ async def operated(world: World) -> None:
 
 class _Operated(Led):
     invite_uses = MACHINES_MAX
+    faults = (*FAULTS, "strand", "strand", "strand")
 
     def __init__(self, world: World):
         super().__init__(world, NAMES, VOTERS_AT_FIRST)
@@ -222,8 +223,9 @@ class _Operated(Led):
             leader = self.leader()
             here = {self.device(name) for name in self.names}
             voters = set(self.managers[leader].get_voters() if leader else [])
-            if voters == here and not self._unfit(voters):
-                break
+            terms = {self.managers[name].term for name in self.names}
+            if voters == here and len(terms) == 1 and not self._unfit(voters):
+                break  # and nobody knows of another leader
             if world.loop.now > deadline:
                 raise Invariant("B2", f"not all vote again: {self._state()}")
             await self._tend(may_change=False)

@@ -447,6 +447,25 @@ async def test_who_may_have_forgotten_its_votes_votes_no_more(
         await until(lambda: again.can_participate_in_election())
 
 
+async def test_a_follower_shows_nothing_that_no_majority_has(cluster: Cluster) -> None:
+    await cluster.join(4)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    await nodes[0].write("k", "decided")
+    await until(lambda: nodes[0].get_follower_lag("follower-3") == 0)
+    await cluster.part(1)
+    await cluster.part(2)
+    await nodes[0].write("k", "undecided", level="local")
+    # It has it, with its leader, for as long as he leads.
+    await until(lambda: nodes[0].get_follower_lag("follower-3") == 0)
+    assert await nodes[3].read("k") == "decided"
+    await until(lambda: nodes[0].get_role() == "follower")
+    assert await nodes[3].read("k") == "decided"
+    cluster.heal()
+    await until(lambda: bool(cluster.leaders))
+
+
 async def test_what_is_made_anew_after_leading_is_written(cluster: Cluster) -> None:
     """Who compared what it showed with others found rows of documents that it had not:
     seeds 1067 and 1109 of `operated`."""
