@@ -13,6 +13,7 @@ from syncengine.testing.mastering import mastered
 from syncengine.testing.operating import operated
 from syncengine.testing.sharding import sharded
 from syncengine.testing.story import cloned, standard
+from syncengine.testing.switching import switched
 from syncengine.testing.world import Report, run_seed
 
 STORIES = {
@@ -20,6 +21,7 @@ STORIES = {
     "cloned": cloned,
     "led": led,
     "operated": operated,
+    "switched": switched,
     "mastered": mastered,
     "sharded": sharded,
 }

@@ -9,7 +9,7 @@ knows nothing of the engine but the ids in the log.
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -53,6 +53,8 @@ class Done:
     sequence: int = 0
     floor: int = 0
     """What the client had seen before"""
+    token: str | None = None
+    """What names the log and the place in it"""
 
 
 async def led(world: World) -> None:
@@ -60,12 +62,23 @@ async def led(world: World) -> None:
     await Led(world, NAMES[: world.random.choice((3, 3, 5))]).lived()
 
 
-def judge(history: list[Done], chain: list[str | None]) -> None:
-    """Check what clients saw against the log that came of it: the client operation id
-    of each entry, from index 1 on. Raises `Invariant`."""
-    named = [name for name in chain if name is not None]
+def check_once(log: list[str | None]) -> set[str]:
+    """Return the client operation ids in a log; D2: each is there once."""
+    named = [name for name in log if name is not None]
     if len(set(named)) != len(named):
         raise Invariant("D2", "a write is in the log twice")
+    return set(named)
+
+
+def judge(
+    history: list[Done],
+    chain: list[str | None],
+    before: Sequence[tuple[str, Any]] = (),
+) -> None:
+    """Check what clients saw against the log that came of it: the client operation id
+    of each entry, from index 1 on; `before`: (key, value) of what was written before
+    it. Raises `Invariant`."""
+    named = check_once(chain)
     writes = {done.name: done for done in history if done.kind == "write"}
     for done in writes.values():
         place = done.sequence - 1
@@ -78,7 +91,7 @@ def judge(history: list[Done], chain: list[str | None]) -> None:
             continue
         if done.sequence > len(chain):
             raise Invariant("L4", f"a read saw {done.sequence}, which is not there")
-        expected = None
+        expected = dict(before).get(done.key)
         for name in chain[: done.sequence]:
             if name is not None and writes[name].key == done.key:
                 expected = writes[name].value
@@ -118,7 +131,7 @@ def _check_order(history: list[Done]) -> None:
 
 
 @dataclass
-class _Session:
+class Session:
     token: str | None = None
     sequence: int = 0
     unknown: list[Done] = field(default_factory=list[Done])
@@ -298,7 +311,7 @@ class Led:
 
     async def client(self, number: int, until: float) -> None:
         world, chance = self.world, self.world.random
-        seen = _Session()
+        seen = Session()
         while world.loop.now < until:
             await asyncio.sleep(chance.expovariate(0.8))
             world.check_failures()
@@ -323,7 +336,7 @@ class Led:
     retried = 0
 
     async def _write(
-        self, client: int, name: str, key: str, seen: "_Session | None" = None
+        self, client: int, name: str, key: str, seen: "Session | None" = None
     ) -> Done:
         self._count += 1
         node, manager = self.world.nodes[name], self.managers[name]
@@ -337,6 +350,7 @@ class Led:
         done.ended = self.world.loop.now
         if result is not None:  # else it crashed: nobody knows
             done.status, done.sequence = result.status, result.sequence or 0
+            done.token = result.token
             self.world.trace(op, result.status)
             if seen is not None and result.status == "ok":
                 seen.saw(result.token, done.sequence)
@@ -344,7 +358,7 @@ class Led:
             seen.unknown.append(done)
         return done
 
-    async def _write_again(self, name: str, seen: "_Session") -> None:
+    async def _write_again(self, name: str, seen: "Session") -> None:
         """Try a write again, under its operation id: it happens once."""
         node, manager = self.world.nodes[name], self.managers[name]
         done = seen.unknown[-1]
@@ -356,6 +370,7 @@ class Led:
             return
         if result is not None and result.status == "ok":
             done.status, done.sequence = "ok", result.sequence
+            done.token = result.token
             done.ended = self.world.loop.now
             self.retried += 1
             seen.unknown.remove(done)
@@ -367,7 +382,7 @@ class Led:
         name: str,
         key: str,
         kind: Literal["strong", "session"],
-        seen: "_Session",
+        seen: "Session",
     ) -> None:
         node, manager = self.world.nodes[name], self.managers[name]
         done = Done(client, kind, key, self.world.loop.now, 0, floor=seen.sequence)
@@ -382,17 +397,21 @@ class Led:
                 )
             )
         except HistoryDiverged:
-            if self.is_forced:
-                return  # force may take back what somebody saw; he is told
-            raise Invariant("O2", "what a majority has was taken back") from None
+            self.diverged(seen)
+            return
         except SyncError:  # stale, not the leader, closed
             return
         if result is None or (not strong and manager.get_role() == "leader"):
             return
         done.ended = self.world.loop.now
         done.value, done.sequence = result.value, result.sequence
+        done.token = result.token
         self.history.append(done)
         seen.saw(result.token, done.sequence)
+
+    def diverged(self, seen: "Session") -> None:
+        """A session was told that what it saw was taken back."""
+        raise Invariant("O2", "what a majority has was taken back")
 
     # --- trouble ----------------------------------------------------------------------
 
@@ -484,12 +503,13 @@ class Led:
     """Whether somebody may lead without a majority; two may then take one number"""
 
     def _check_terms(self) -> None:
-        numbers: dict[tuple[int, str], bytes] = {}
+        numbers: dict[tuple[bytes, int, str], bytes] = {}
         for node in self.world.replicas():
             if node.replica is None or not node.replica.spaces():
                 continue
             for name, record in node.space.engine.keeper.membership.terms.items():
-                own = record.number, record.node if self.is_forced else ""
+                node_id = record.node if self.is_forced else ""
+                own = record.mode, record.number, node_id
                 if numbers.setdefault(own, name) != name:
                     raise Invariant("L1", f"two lead in term {record.number}")
                 self.terms[record.number, name] = record.node

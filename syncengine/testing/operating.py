@@ -15,8 +15,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 from syncengine.errors import SyncError
-from syncengine.ids import base32
-from syncengine.testing.leading import FAULTS, NAMES, Done, Led, judge
+from syncengine.testing.leading import (
+    FAULTS,
+    NAMES,
+    Done,
+    Led,
+    Session,
+    check_once,
+    judge,
+)
 from syncengine.testing.world import Image, Invariant, Node, World
 
 VOTERS_AT_FIRST = 3
@@ -96,10 +103,7 @@ class _Operated(Led):
         return sorted((voters - here) | (voters & self.suspects))
 
     def device(self, name: str) -> str:
-        """Return a machine's device id, also of one that is down."""
-        node = self.world.nodes[name]
-        key = self.world.scheme.private_key(node.disk.identity.seed)
-        return base32(key.public)
+        return self.world.nodes[name].device
 
     def _crash(self, node: Node) -> None:
         self.world.loop.resume(node.life)
@@ -241,19 +245,23 @@ class _Operated(Led):
 
     # --- what must hold ---------------------------------------------------------------
 
+    def diverged(self, seen: Session) -> None:
+        if not self.is_forced:
+            super().diverged(seen)
+        # Force may take back what somebody saw: he is told, and begins anew.
+        seen.token, seen.sequence = None, 0
+
     async def judged(self, chain: list[str | None]) -> None:
         if not self.is_forced:
             judge(self.history, chain)
             return
-        named = [name for name in chain if name is not None]
-        if len(set(named)) != len(named):
-            raise Invariant("D2", "a write is in the log twice")
+        log = check_once(chain)
         rescued: set[str | None] = set()
         for node in self.world.replicas():
             found = await node.wait(node.space.rescue.list(decided=True))
             rescued |= {one.operation_id for one in found}
         for done in self.history:
-            self._check(done, set(named), rescued)
+            self._check(done, log, rescued)
 
     def _check(self, done: Done, log: set[str], rescued: set[str | None]) -> None:
         if done.kind != "write":

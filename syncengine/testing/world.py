@@ -207,6 +207,11 @@ class Node:
         return connection
 
     @property
+    def device(self) -> str:
+        """Its device's id, also while it is down."""
+        return base32(self.world.scheme.private_key(self.disk.identity.seed).public)
+
+    @property
     def address(self) -> Address:
         """Where to dial this machine."""
         host: Any = self.hub if self.hub is not None else self.replica
