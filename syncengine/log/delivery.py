@@ -232,5 +232,7 @@ class Delivery:
             self._candidates.append(waiting)
 
     def look_again(self) -> None:
-        """Let everything that waits be tried: `hold` has changed its mind."""
+        """Let everything that waits be tried: `hold`, or `is_ordered`, has changed its
+        mind."""
+        self._until.clear()
         self._candidates.extend(sorted(self._queues.keys() - set(self._candidates)))

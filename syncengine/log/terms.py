@@ -166,6 +166,14 @@ class Terms:
                 return BESIDE
         return None
 
+    def is_before_a_leader(self, header: Header) -> bool:
+        """Whether a leader's log goes on from a batch: whoever switched had it."""
+        return any(
+            (stood := period.mode.frontier.get(header.actor)) is not None
+            and header.end <= stood[0]
+            for period in self._judged().periods
+        )
+
     def _is_in_the_log(self, header: Header, verdict: _Verdict) -> bool:
         cut = verdict.cuts.get(header.actor)
         term = self._by_actor.get(header.actor)

@@ -39,6 +39,7 @@ from syncengine.ids import (
     short,
 )
 from syncengine.log.batch import Header
+from syncengine.log.terms import Term
 from syncengine.protocol.messages import Notice
 from syncengine.protocol.notices import Spoken, TakeOver, decode
 from syncengine.replication import feed
@@ -116,6 +117,8 @@ class LeaderFollowerWriteResult:
 
     success: bool
     sequence: int | None = None
+    """Its place in the log of leaders; None: nothing was written now, or what is
+    repeated is of a log that was ended, by a switch of the mode"""
     status: Status = "ok"
     level: Level = "local"
     term: int | None = None
@@ -755,6 +758,11 @@ class LeaderFollowerManager:
         if election.leading is None or self._drains:
             return self._refused(client_op_id)
         engine = self._space.engine
+        if not engine.has_all_before(election.leading) and not await self._goes_on(
+            timeout_ms
+        ):
+            why = "what this leader goes on from has not all its effect here yet"
+            return self._failed(why, TIMEOUT, client_op_id)
         repeated = False
         try:
             async with self._space.transaction(client_op_id, wait=False) as tx:
@@ -785,18 +793,25 @@ class LeaderFollowerManager:
             return self._failed(str(error), STORE_FAILED, client_op_id)
         actor, seq = tx.receipt.actor, tx.receipt.seq
         assert actor is not None, "who writes has an actor"
-        if repeated:
-            index = engine.index_of(actor, seq) or index
-        else:
+        sequence: int | None = index
+        named: Token | None
+        if not repeated:
             self._metrics.events_emitted += 1
+            named = self._named(index, actor, seq)
+        elif self._is_of_present_log(actor):
+            index = sequence = engine.index_of(actor, seq) or index
+            named = self._named(index, actor, seq)
+        else:  # of a log that was ended: the present one goes on from it
+            sequence, shown = None, self._token_of_entry(index)
+            named = None if shown is None else Token.parse(shown)
         result = LeaderFollowerWriteResult(
             True,
-            index,
+            sequence,
             "ok",
             level,
             term.number if term is not None else None,
             self._is_queued(),
-            named=self._named(index, actor, seq),
+            named=named,
             leader_id=self.leader_id,
             client_op_id=client_op_id,
         )
@@ -815,6 +830,17 @@ class LeaderFollowerManager:
                 while self._changes_voters:
                     await self._next()
         return not self._changes_voters
+
+    async def _goes_on(self, timeout_ms: int) -> bool:
+        """Wait until all that this leader goes on from has its effect, if it leads."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_ms / 1000):
+                while (term := self._election.leading) is not None:
+                    if self._space.engine.has_all_before(term):
+                        break
+                    await self._next()
+                return True
+        return False
 
     def _checked(self, level: Level | None) -> Level:
         voters = self._election.voters
@@ -961,12 +987,20 @@ class LeaderFollowerManager:
     def _name(self, key: str) -> DocumentId:
         return parse_document_id(f"{self._collection}/{key}")
 
+    def _is_of_present_log(self, actor: ActorId) -> bool:
+        terms = self._space.engine.keeper.terms
+        term = terms.term_of(actor)
+        return term is not None and term.record.mode == terms.mode_id
+
     def _named(self, index: int, actor: ActorId, seq: int) -> Token | None:
-        engine = self._space.engine
-        hash16 = engine.keeper.hash16_at(actor, seq)
-        if hash16 is None:
+        keeper = self._space.engine.keeper
+        hash16, term = keeper.hash16_at(actor, seq), keeper.terms.term_of(actor)
+        if hash16 is None or term is None:
             return None  # it waits for the next batch: there was very much
-        return Token(engine.keeper.terms.mode_id, self.term, index, hash16)
+        # The namespace may have been switched since.
+        mode = term.record.mode
+        known = self.term if mode == keeper.terms.mode_id else term.number
+        return Token(mode, known, index, hash16)
 
     def _token(self, index: int, hash16: bytes) -> str:
         mode = self._space.engine.keeper.terms.mode_id
@@ -1089,7 +1123,7 @@ class LeaderFollowerManager:
         # and nobody else was elected before it was read.
         result = await self._shown(name, "strong")
         if election.voters:
-            beat = election.say_beat(asks=True)
+            beat = self._ask(term)
             if not await self._until(result.sequence, term.id, "majority", beat):
                 raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
         else:
@@ -1112,6 +1146,14 @@ class LeaderFollowerManager:
                 have=self._space.engine.applied_index,
                 staleness_ms=self.staleness_ms(),
             ) from None
+
+    def _ask(self, term: Term) -> int:
+        """Ask who hears this leader; return the number of the beat. Raises `NotLeader`
+        where it leads no more."""
+        leading = self._election.leading
+        if leading is None or leading.id != term.id:
+            raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
+        return self._election.say_beat(asks=True)
 
     async def _reach(self, token: Token) -> None:
         """Wait until what a session has seen shows here."""
@@ -1347,10 +1389,9 @@ class LeaderFollowerManager:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await engine.flush()
+                beat = self._ask(term)
                 index = engine.newest_index
-                if voters and not await self._until(
-                    index, term.id, "majority", election.say_beat(asks=True)
-                ):
+                if voters and not await self._until(index, term.id, "majority", beat):
                     raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
                 async with self._turn:
                     await switch(self._space, MULTI_MASTER)

@@ -240,6 +240,7 @@ class Namespace:
         self._seal_due = False
         self._seal_timer: asyncio.TimerHandle | None = None
         self._clear_first = False
+        self._whole_until = None
 
     # --- opening ------------------------------------------------------------------
 
@@ -564,6 +565,7 @@ class Namespace:
             log.warning("this replica leads no more: a higher term has begun")
             self._stop_leading()
         self.leadership.heed_terms(DeviceId(self.key.public), before)
+        self._whole_until = None
         self._leave_term()
         self.delivery.look_again()
         self._tell_terms()
@@ -610,10 +612,29 @@ class Namespace:
         return top
 
     def check_leads(self) -> None:
-        """Raise `NotLeader` where another one writes."""
-        if self.leadership.leading is None and self.keeper.terms.has_leader:
+        """Raise `NotLeader` where another one writes, or before all that this one goes
+        on from has its effect: what it writes would not come after it."""
+        leading = self.leadership.leading
+        if leading is None and self.keeper.terms.has_leader:
             top = self.keeper.terms.top
             raise NotLeader(leader_id=None if top is None else top.record.node)
+        if leading is not None and not self.has_all_before(leading):
+            raise NotLeader(
+                "it has begun to lead, and not all of the log has its effect here yet; "
+                "write again",
+                leader_id=leading.record.node,
+            )
+
+    def has_all_before(self, term: Term) -> bool:
+        """Whether all that a term goes on from has its effect here."""
+        if self._began is not term:
+            if self.applied_index < term.record.index:
+                return False
+            self._began = term
+        return True
+
+    _began: Term | None = None
+    """A term of which that is so"""
 
     async def end_term(self, number: int | None = None) -> None:
         """Lead no more, if it does, and know of a higher term from now on; on disk when
@@ -719,23 +740,32 @@ class Namespace:
 
     @property
     def applied_index(self) -> int:
-        """Up to which index the log of leaders has its effect here."""
+        """Up to which index the log of leaders has its effect here, without a gap."""
         terms, keeper = self.keeper.terms, self.keeper
+        path: list[Term] = []
         term = terms.top
-        while term is not None:
-            record = term.record
-            state = self.delivery.applied.get(record.actor)
+        while term is not None and term.id != self._whole_until:
+            path.append(term)
+            term = terms.find(term.record.previous)
+        index = 0 if term is None else terms.cuts.get(term.record.actor, 0)
+        for term in reversed(path):
+            actor, cut = term.record.actor, terms.cuts.get(term.record.actor, 0)
+            state = self.delivery.applied.get(actor)
             if state is not None and state.seq:
-                last = keeper.last_index(record.actor)
-                head = keeper.heads.get(record.actor)
-                done = last
+                head = keeper.heads.get(actor)
+                done = keeper.last_index(actor)
                 if head is None or state.seq > head.seq:
-                    done = last + len(self.outbox)
+                    done += len(self.outbox)
                 elif state.seq < head.seq:
-                    done = self.index_of(record.actor, state.seq) or record.index
-                return min(done, terms.cuts.get(record.actor, 0))
-            term = terms.find(record.previous)
-        return 0
+                    done = self.index_of(actor, state.seq) or term.record.index
+                index = max(index, min(done, cut))
+            if index < cut:
+                break  # what comes later waits for what is missing
+            self._whole_until = term.id
+        return index
+
+    _whole_until: EntryId | None = None
+    """A term up to whose end all has its effect"""
 
     def entry_at(self, index: int) -> Batch | None:
         """Return the batch that holds an entry of the log of leaders."""
@@ -1006,8 +1036,10 @@ class Namespace:
         return self.leadership.is_held(batch.header)
 
     def _is_ordered(self, batch: Batch) -> bool:
-        header = batch.header
-        return bool(header.term) and self.keeper.terms.term_of(header.actor) is not None
+        header, terms = batch.header, self.keeper.terms
+        if header.term:
+            return terms.term_of(header.actor) is not None
+        return terms.is_before_a_leader(header)
 
     def _void_reason(
         self, ready: Ready, touches: list[Touch]

@@ -147,6 +147,8 @@ class Led:
 
     invite_uses = 5
     faults: tuple[str, ...] = FAULTS
+    elections_min = ELECTIONS_MIN
+    founder_role: Literal["leader", "follower"] = "leader"
 
     def __init__(self, world: World, names: tuple[str, ...], voters: int | None = None):
         self.world = world
@@ -186,7 +188,7 @@ class Led:
         report.transactions = sum(done.status == "ok" for done in self.history)
         report.elections = len(self.terms) - 1
         if (
-            report.elections < ELECTIONS_MIN
+            report.elections < self.elections_min
             or report.transactions < WRITES_MIN
             or world.loop.now < SECONDS_MIN
         ):
@@ -254,7 +256,7 @@ class Led:
             return
         manager = LeaderFollowerManager(
             node.name,
-            "leader" if node.name == self.founder else "follower",
+            self.founder_role if node.name == self.founder else "follower",
             None,
             node.space,
             "home",
@@ -369,7 +371,7 @@ class Led:
         except SyncError:
             return
         if result is not None and result.status == "ok":
-            done.status, done.sequence = "ok", result.sequence
+            done.status, done.sequence = "ok", result.sequence or 0
             done.token = result.token
             done.ended = self.world.loop.now
             self.retried += 1

@@ -10,6 +10,7 @@ it when a leader came (D1, L5). At the end all are in one mode, with one leader 
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 from syncengine.errors import SyncError
@@ -35,6 +36,7 @@ PAGE = "page/marks"
 
 # Of one world, or it proves too little.
 SWITCHES_MIN = 2
+SWITCHING_SECONDS = 120.0
 
 
 async def switched(world: World) -> None:
@@ -43,6 +45,7 @@ async def switched(world: World) -> None:
 
 
 class _Switched(Led):
+    elections_min = SWITCHES_MIN
     # What a master stamps an hour ahead waits for an hour, and is not lost.
     faults = tuple(fault for fault in FAULTS if fault != "clock")
 
@@ -51,15 +54,24 @@ class _Switched(Led):
         self.marks: set[str] = set()
         """What was written as a master, and promised durable"""
         self._count_marks = 0
+        self._switches = 0
 
     def others(self, until: float) -> list[Coroutine[Any, Any, None]]:
         return [self._switch(until), *(self._write_marks(n, until) for n in self.names)]
+
+    async def found(self) -> None:
+        await super().found()
+        # Whoever starts as a leader makes a namespace of masters have one.
+        self.founder_role = "follower"
 
     # --- what people do ---------------------------------------------------------------
 
     async def _switch(self, until: float) -> None:
         world, chance = self.world, self.world.random
-        while world.loop.now < until:
+        patience = until + SWITCHING_SECONDS
+        while world.loop.now < until or (
+            self._switches < SWITCHES_MIN and world.loop.now < patience
+        ):
             await asyncio.sleep(chance.uniform(6, 18))
             world.check_failures()
             if self.works(self.founder):
@@ -78,6 +90,7 @@ class _Switched(Led):
             else:
                 voters = [self.world.nodes[name].device for name in self.names]
                 await node.wait(node.space.switch_mode(LEADER_FOLLOWER, voters=voters))
+            self._switches += 1
         self.world.trace("switched to", mode)
 
     async def _write_marks(self, name: str, until: float) -> None:
@@ -142,21 +155,31 @@ class _Switched(Led):
         before: list[tuple[str, Any]] = []
         writes = {done.name: done for done in self.history if done.kind == "write"}
         for mode, log in logs.items():
-            own = [done for done in self.history if self._is_of(done, mode, log)]
-            judge(own, log, before)
+            judge(self._of(mode, log), log, before)
             known = [writes[name] for name in log if name is not None]
             before += [(done.key, done.value) for done in known]
+        everything = {name for log in logs.values() for name in log}
         for done in self.history:
-            if done.status == "ok" and done.token is not None:
-                mode = Token.parse(done.token).mode
-                if mode not in logs and done.sequence:
-                    raise Invariant("L3", f"{done} was in a log that nobody has")
+            if done.kind == "write" and done.status == "ok":
+                if done.name not in everything:
+                    raise Invariant("L3", f"{done} is in no log")
+            elif done.token and Token.parse(done.token).mode not in logs:
+                raise Invariant("L4", f"{done} saw a log that nobody has")
         await self._check_marks()
 
-    def _is_of(self, done: Done, mode: EntryId, log: list[str | None]) -> bool:
-        if done.token is not None:
-            return Token.parse(done.token).mode == mode
-        return done.kind == "write" and (done.status == "failed" or done.name in log)
+    def _of(self, mode: EntryId, log: list[str | None]) -> list[Done]:
+        """Return what is to be judged by a log."""
+        found: list[Done] = []
+        for done in self.history:
+            if done.kind == "write" and (done.status != "ok" or not done.sequence):
+                if done.name in log and done.status == "ok":
+                    # Repeated when its log had been ended: there, and without a place.
+                    found.append(replace(done, status="unknown"))
+                elif done.name in log or done.status == "failed":
+                    found.append(done)
+            elif done.token is not None and Token.parse(done.token).mode == mode:
+                found.append(done)
+        return found
 
     def _logs(self) -> dict[EntryId, list[str | None]]:
         """Return the client operation ids of the log of each time with a leader."""

@@ -14,6 +14,7 @@ from syncengine import (
     Invalid,
     LeaderFollowerManager,
     MemoryPipeline,
+    NotLeader,
     PromotionFailed,
     Space,
     limits,
@@ -464,6 +465,41 @@ async def test_a_follower_shows_nothing_that_no_majority_has(cluster: Cluster) -
     assert await nodes[3].read("k") == "decided"
     cluster.heal()
     await until(lambda: bool(cluster.leaders))
+
+
+async def test_a_new_leader_writes_after_what_it_goes_on_from(
+    cluster: Cluster,
+) -> None:
+    """Else what it wrote was concurrent with what its log has before, and the stamps
+    decided: seed 317 of `switched`."""
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    await nodes[0].write("k", 1)
+    await until(lambda: cluster.applied() == [1, 1, 1])
+    engine = nodes[1]._space.engine
+    engine.delivery.hold = lambda batch, end: True  # for a clock, or for what it saw
+    await nodes[0].write("k", 2)
+    await until(lambda: nodes[0].get_follower_lag("follower-1") == 0)
+    await nodes[1].promote()
+    assert nodes[1].get_role() == "leader"
+
+    early = await nodes[1].write("k", 3, timeout_ms=100)
+    assert (early.status, early.error_code) == ("failed", "TIMEOUT")
+    with pytest.raises(NotLeader, match="write again"):
+        async with nodes[1]._space.transaction() as tx:
+            tx["entry/k"]["value"] = 3
+    assert engine.applied_index == 1
+    writing = asyncio.create_task(nodes[1].write("k", 3))
+    await asyncio.sleep(0.05)
+    engine.delivery.hold = engine._is_held
+    await engine.apply_held()
+    assert (await writing).sequence == 3
+    assert engine.applied_index == 3
+    await until(lambda: cluster.applied() == [3, 3, 3])
+    for node in nodes:
+        assert await node.read("k") == 3
 
 
 async def test_what_is_made_anew_after_leading_is_written(cluster: Cluster) -> None:

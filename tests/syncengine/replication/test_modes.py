@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from syncengine import (
+    HistoryDiverged,
     Invalid,
     MultiMasterManager,
     NotLeader,
@@ -16,6 +17,7 @@ from syncengine import (
     Refused,
     Space,
 )
+from syncengine.clock import hlc_from_ms
 from tests.syncengine.replication.test_leader_follower import Cluster, until
 
 
@@ -169,3 +171,71 @@ async def test_a_master_says_that_one_leads_now(cluster: Cluster) -> None:
         assert (refused.success, refused.error_code) == (False, "FOLLOWER_READ_ONLY")
         await one.switch_mode("multi-master")
         assert (await master.write("e", 3)).success
+
+
+async def test_what_was_written_before_a_switch_is_not_written_again_after_it(
+    cluster: Cluster,
+) -> None:
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    first = await nodes[0].write("k", 1, client_op_id="once")
+    await nodes[0].switch_to_masters()
+    spaces = await spaces_of(cluster)
+    ids = [replica.id for replica in cluster.replicas]
+    await spaces[0].switch_mode("leader-follower", voters=ids)
+    await until(lambda: cluster.leaders)
+    leader = cluster.leaders[0]
+    await leader.write("other", 1)
+
+    again = await leader.write("k", 2, client_op_id="once")
+    assert (again.status, again.sequence) == ("ok", None), "its log was ended"
+    assert await leader.read("k", "strong") == 1
+    assert first.token is not None
+    assert again.token is not None
+    # The token is of the present log, which goes on from the other one.
+    for node in nodes:
+        assert await node.read("k", token=again.token) == 1
+        with pytest.raises(HistoryDiverged):
+            await node.read("k", token=first.token)
+
+
+async def test_who_stops_leading_while_it_switches_says_so(cluster: Cluster) -> None:
+    """It was an assertion that failed: seed 166 of `switched`."""
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3)
+    await until(lambda: nodes[0].get_role() == "leader")
+    engine = nodes[0]._space.engine
+    flush = engine.flush
+
+    async def overtaken() -> None:
+        engine.flush = flush  # type: ignore[method-assign]  # as it was
+        await engine.end_term()
+
+    engine.flush = overtaken  # type: ignore[method-assign,assignment]  # it takes long
+    with pytest.raises(NotLeader):
+        await nodes[0].switch_to_masters()
+    assert nodes[0]._space.mode == "leader-follower"
+
+
+async def test_what_a_leader_goes_on_from_waits_for_no_clock(cluster: Cluster) -> None:
+    """Seeds 317 and 450 of `switched`: a master's clock was ahead, and what came after
+    it in the log of leaders waited on who was elected next."""
+    await cluster.join(3)
+    await cluster.mesh()
+    one, two, three = spaces = await spaces_of(cluster)
+    await write(one, "k", 0)
+    await until(lambda: all(len(s.engine.version) == 1 for s in spaces))
+    ahead = 600_000
+    two.engine.clock.observe(hlc_from_ms(two.engine.clock.now_ms() + ahead))
+    await write(two, "k", "ahead")
+    await until(lambda: two.engine.pending_count() == 0)
+    await until(lambda: three.engine.delivery.waiting_count == 1)
+    assert await shown(three, "k") == 0
+
+    await one.switch_mode("leader-follower", voters=[r.id for r in cluster.replicas])
+    while await shown(three, "k") != "ahead":
+        await asyncio.sleep(0.01)
+    assert three.engine.delivery.blocked_until_ms() is None
