@@ -422,7 +422,8 @@ class Election:
         if at < 0 and not answer:
             return
         votes = self.ballot.may_vote
-        state = (top.id, self.ballot.number, at, self.engine.applied_index, votes)
+        # What took effect is told with the next answer: nobody waits for it.
+        state = (top.id, self.ballot.number, at, votes)
         if state == self._reported and not answer:
             return
         self._reported = state
@@ -432,7 +433,7 @@ class Election:
                 top.id if at >= 0 else None,
                 self._beat if self._beat_of == top.id else 0,
                 max(0, at),
-                state[3],
+                self.engine.applied_index,
                 self.may_lead,
                 votes,
             ),

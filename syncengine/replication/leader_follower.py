@@ -254,6 +254,8 @@ class _Waiting:
     level: Level
     done: "asyncio.Future[bool]"
     beat: int | None = None
+    expires: float = float("inf")
+    """By the loop's clock; then `TimeoutError`"""
 
 
 class HeartbeatService(Protocol):
@@ -380,6 +382,7 @@ class LeaderFollowerManager:
         self._takes_part = False
         self._moved = asyncio.Event()
         self._waiting: dict[int, _Waiting] = {}
+        self._expiring: asyncio.TimerHandle | None = None
         self._queue: deque[tuple[str, Any]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -531,6 +534,8 @@ class LeaderFollowerManager:
         if self._closed:
             return
         self._closed = True
+        if self._expiring is not None:
+            self._expiring.cancel()
         for waiting in self._waiting.values():
             if not waiting.done.done():
                 waiting.done.set_result(False)
@@ -869,9 +874,9 @@ class LeaderFollowerManager:
         level: Level,
         timeout_ms: int,
     ) -> LeaderFollowerWriteResult:
+        expires = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                good = await self._until(index, term, level)
+            good = await self._until(index, term, level, expires=expires)
         except TimeoutError:
             return self._unknown(
                 result, TIMEOUT, f"it is not acknowledged by {level} yet"
@@ -889,22 +894,48 @@ class LeaderFollowerManager:
         return "no majority of the voters was heard in time; this node leads no more"
 
     async def _until(
-        self, index: int, term: EntryId, level: Level, beat: int | None = None
+        self,
+        index: int,
+        term: EntryId,
+        level: Level,
+        beat: int | None = None,
+        expires: float = float("inf"),
     ) -> bool:
         """Wait until others have the log up to an index, and have answered a beat; tell
-        whether this led all the time."""
+        whether this led all the time. Raises `TimeoutError`."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(index, term, level, done, beat)
+        waiting = _Waiting(index, term, level, done, beat, expires)
         leading = self._election.leading
         if leading is None or leading.id != term:
             return False
         if self._is_reached(self._election, waiting):
             return True
         self._waiting[id(waiting)] = waiting
+        self._expire_by(expires)
         try:
             return await done
         finally:
             self._waiting.pop(id(waiting), None)
+
+    def _expire_by(self, when: float) -> None:
+        """Look at what waits at a time, if not before: one timer for all writes."""
+        timer = self._expiring
+        if when == float("inf") or (timer is not None and timer.when() <= when):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._expiring = asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._expiring = None
+        now = asyncio.get_running_loop().time()
+        for waiting in self._waiting.values():
+            if waiting.done.done():
+                continue
+            if waiting.expires <= now:
+                waiting.done.set_exception(TimeoutError())
+            else:
+                self._expire_by(waiting.expires)
 
     def _settle_waiting(self) -> None:
         election = self._election
