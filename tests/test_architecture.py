@@ -129,6 +129,8 @@ UNTESTED = {
     "syncengine.system": "two calls of the system",
     "syncengine.trust.entry": "test_membership.py and test_leadership.py",
     "syncengine.testing.leading": "simulation: test_led.py",
+    "syncengine.testing.operating": "simulation: test_operated.py",
+    "syncengine.testing.switching": "simulation: test_switched.py",
     "syncengine.testing.sharding": "simulation: test_sharded.py",
     "syncengine.testing.mastering": "simulation: test_mastered.py",
     "syncengine.testing.__main__": "make simulate",
