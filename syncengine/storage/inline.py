@@ -3,7 +3,13 @@
 import sqlite3
 from typing import Any
 
-from syncengine.storage.opening import prepare, quoted, refuse_foreign, translate
+from syncengine.storage.opening import (
+    mark_backup,
+    prepare,
+    quoted,
+    refuse_foreign,
+    translate,
+)
 from syncengine.storage.query import Guarded, drop_views
 from syncengine.storage.store import QueryParams, Views, Writes
 
@@ -71,6 +77,7 @@ class InlineStore:
     async def backup(self, path: str) -> None:
         try:
             self.connection.execute("VACUUM INTO ?", (path,))
+            mark_backup(path)
         except sqlite3.Error as error:
             raise translate(error, path) from error
 

@@ -14,6 +14,7 @@ import aiosqlite
 from syncengine.errors import Closed
 from syncengine.storage.opening import (
     MEMORY,
+    mark_backup,
     prepare,
     quoted,
     refuse_foreign,
@@ -163,6 +164,7 @@ class SqliteStore:
         async with self._busy:
             try:
                 await self._writer.execute("VACUUM INTO ?", (path,))
+                await asyncio.to_thread(mark_backup, path)
             except sqlite3.Error as error:
                 raise translate(error, path) from error
 

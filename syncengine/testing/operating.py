@@ -143,6 +143,8 @@ class _Operated(Led):
         self.suspects.add(self.device(name))
         world.forget(node)
         node.restore(image, with_folder=False)
+        # As `Replica.backup` leaves it.
+        node.disk.store.connection.execute("DELETE FROM _sync_meta WHERE key = 'token'")
         await asyncio.sleep(world.random.uniform(1, 10))
         self.starting.discard(name)
         await self.start(name)

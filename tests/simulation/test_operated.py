@@ -11,11 +11,8 @@ from tests.simulation.test_standard import first_seed
 SEEDS = 48
 PARTS = 8
 
-# One for each bug that a seed has found; they stay for ever.
-PAST = {
-    105: "a voter from a backup, removed before it was back and then added, never voted",
-    1067: "what was made anew after leading was not written, and compared with others",
-}
+# The bugs that this story has found have tests of their own, in `test_leaders_attacked`
+# and `test_replica`.
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -32,8 +29,3 @@ def test_fresh_seeds(part: int, record_property: Callable[[str, object], None]) 
             "crashes": sum(report.crashes for report in reports),
         },
     )
-
-
-@pytest.mark.parametrize("seed", sorted(PAST))
-def test_past_bugs_stay_fixed(seed: int) -> None:
-    simulate(operated, seeds=1, first_seed=seed)

@@ -14,7 +14,6 @@ PARTS = 8
 # One for each bug that a seed has found; they stay for ever.
 PAST = {
     25: "a write repeated when its log had been ended was named in the present one",
-    172: "a write that was on its way during a switch was named in the log after it",
     166: "who stopped leading while it switched failed an assertion",
     317: "a new leader wrote before what its log has had its effect: an older write won",
     450: "a new leader's strong read missed what waited for a clock",

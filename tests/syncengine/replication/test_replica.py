@@ -265,6 +265,32 @@ async def test_a_backup_has_no_key_and_is_a_new_actor_elsewhere(tmp_path: Path) 
         assert (await again.get("note/1"))["title"] == "kept"
 
 
+async def test_a_backup_put_back_is_noticed_though_nothing_was_opened_between(
+    tmp_path: Path,
+) -> None:
+    """A voter would vote a second time: seed 70017 of `operated`."""
+    path, copy = tmp_path / "a.db", tmp_path / "copy.db"
+    async with syncengine.open(str(path)) as replica:
+        space = await replica.namespace("home")
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "kept"
+        await replica.backup(str(copy))
+        actor = space.engine.actor
+        async with space.transaction() as tx:
+            tx["note/1"]["title"] = "lost"
+    for name in (path, *tmp_path.glob("a.db-*")):
+        if name.is_file():
+            name.unlink()
+    shutil.move(copy, path)
+    async with syncengine.open(str(path)) as restored:
+        space = await restored.namespace("home")
+        assert space.engine.actor != actor
+        assert (await space.get("note/1"))["title"] == "kept"
+        assert restored.store.read(
+            "SELECT 1 FROM _sync_meta WHERE key = 'rolled_back'"
+        ), "and it says so to whoever asks for its vote"
+
+
 def test_ids_sort_by_time() -> None:
     ids = [syncengine.new_id() for _ in range(3)]
 
