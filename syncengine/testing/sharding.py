@@ -32,6 +32,9 @@ WRITES_MIN = 60
 MOVES_MIN = 3  # namespaces given away by a hub
 CUTS_MIN = 3
 
+# Within which what a device has at the beginning is with its hub.
+SYNCED_SECONDS = 600.0
+
 
 async def sharded(world: World) -> None:
     """Three hubs at first, five devices in up to eight namespaces, an operator."""
@@ -121,7 +124,11 @@ class _Story:
             # Who dies before an invite of hers arrives lets nobody in.
             node = world.nodes[name]
             assert node.link is not None
-            await node.wait(node.link.synced())
+            try:
+                async with asyncio.timeout(SYNCED_SECONDS):
+                    await node.wait(node.link.synced())
+            except TimeoutError:
+                raise Invariant("B2", f"{name} is never synced") from None
 
     async def _dial(self, node: Node, *hubs: str) -> None:
         for hub in hubs:
