@@ -244,6 +244,7 @@ class Channel:
                 break
             assert row.signature or index + 1 < len(rows), "a run ends in a signature"
         if not chosen:
+            self._note_confirmed()  # what the peer has anyway counts, too
             return None
         body = encode_rows(chosen)
         packed = len(body) >= limits.COMPRESS_BYTES_MIN
