@@ -606,9 +606,9 @@ class Namespace:
             await self._apply_ready(pace)
         self._tell_terms()
         await self.flush()
+        self._went_on(pace)
         if top is None or not leads:
             raise SyncError("somebody else leads by now, in a higher term")
-        self._went_on(pace)
         return top
 
     def check_leads(self) -> None:

@@ -161,6 +161,10 @@ class SqliteStore:
             raise
 
     async def backup(self, path: str) -> None:
+        # Shielded: a copy that is there says that it is one.
+        await asyncio.shield(asyncio.ensure_future(self._back_up(path)))
+
+    async def _back_up(self, path: str) -> None:
         async with self._busy:
             try:
                 await self._writer.execute("VACUUM INTO ?", (path,))
