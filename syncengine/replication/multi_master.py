@@ -928,10 +928,11 @@ class MultiMasterManager:
         new ones."""
         engine = self._space.engine
         current = {conflict.entity_id: conflict.id for conflict in found}
-        known = self._known_ids([conflict.id for conflict in found])
+        known = self._known([conflict.id for conflict in found])
         new = [conflict for conflict in found if conflict.id not in known]
         now = engine.clock.now_ms()
         asks = self._strategy in ("manual", "detect")
+        how = None if asks else self._strategy
         writes: list[tuple[str, tuple[Any, ...]]] = []
         settled: set[str] = set()
 
@@ -950,22 +951,39 @@ class MultiMasterManager:
             name = self._name(one.entity_id)
             row = (engine.ns, bytes.fromhex(one.id), name, one.detected_at)
             writes.append((sql.PUT_VERSIONS, (*row, told)))
-            if not asks:
-                decided(one.entity_id, self._strategy, "")
+            if how is not None:
+                decided(one.entity_id, how, "")
+        # What another strategy left: a conflict that stands is as ours has it.
+        left = [
+            replace(one, detected_at=known[one.id][0])
+            for one in found
+            if one.id in known
+            and (was := known[one.id][1]) != how
+            and was in (None, *STRATEGIES)
+        ]
+        for one in left:
+            at = None if how is None else now
+            given = (at, how, engine.ns, bytes.fromhex(one.id))
+            writes.append((sql.SETTLE_VERSIONS, given))
         if writes:
             await asyncio.gather(*(engine.also(((s,), g)) for s, g in writes))
         self._metrics.conflicts_resolved += len(settled)
         self._pending -= settled
-        if asks:
+        if how is None:
             self._pending.update(current)
-            return new
-        how = self._strategy
+            return new + left  # these ask somebody for the first time
+        self._pending.difference_update(current)
         return [replace(one, resolved_at=now, resolution=how) for one in new]
 
-    def _known_ids(self, ids: list[str]) -> set[str]:
+    def _known(self, ids: list[str]) -> dict[str, tuple[int, str | None]]:
+        """Return of the conflicts that are written down since when, and how they were
+        decided; None: they are not yet."""
         store, ns = self._space.engine.keeper.store, self._space.engine.ns
-        asked = "SELECT 1 FROM _sync_versions WHERE ns = ? AND id = ?"
-        return {id_ for id_ in ids if store.read(asked, ns, bytes.fromhex(id_))}
+        asked = (
+            "SELECT detected_at, resolution FROM _sync_versions WHERE ns = ? AND id = ?"
+        )
+        rows = [(id_, store.read(asked, ns, bytes.fromhex(id_))) for id_ in ids]
+        return {id_: (found[0][0], found[0][1]) for id_, found in rows if found}
 
     async def _tell(self, event: str, what: Any) -> None:
         for handler in list(self._handlers[event]):
@@ -989,17 +1007,20 @@ class MultiMasterManager:
             "SELECT value FROM _sync_meta WHERE key = ?", self._key
         )
         self._position = 0
+        strategies: list[str] = []
         if rows:
-            position, chain = values.decode(rows[0][0])
+            position, chain, *strategies = values.decode(rows[0][0])
             if engine.keeper.chain_at(position) == chain:
                 self._position = position
-        for (name,) in engine.keeper.store.read(
-            "SELECT DISTINCT entity FROM _sync_versions WHERE ns = ? "
-            "AND entity GLOB ? AND resolved_at IS NULL",
+        for name, pending in engine.keeper.store.read(
+            "SELECT entity, max(resolved_at IS NULL) FROM _sync_versions "
+            "WHERE ns = ? AND entity GLOB ? GROUP BY entity",
             *(engine.ns, self._glob),
         ):
-            self._pending.add(name.partition("/")[2])
-            self._changed[DocumentId(name)] = None
+            if pending:
+                self._pending.add(name.partition("/")[2])
+            if pending or strategies != [self._strategy]:
+                self._changed[DocumentId(name)] = None
         done, until = self._position, engine.committed_position
         while done < until and (
             found := engine.keeper.rows_after(done, feed.READ_ROWS)
@@ -1016,7 +1037,8 @@ class MultiMasterManager:
         engine = self._space.engine
         position = min(self._later, default=self._position + 1) - 1
         self._saved_at = asyncio.get_running_loop().time()
-        place = [position, engine.keeper.chain_at(position) or b""]
+        chain = engine.keeper.chain_at(position) or b""
+        place = [position, chain, self._strategy]
         writes = Writes()
         writes.add(sql.PUT_META, self._key, values.encode(place))
         await engine.keeper.store.commit(writes)

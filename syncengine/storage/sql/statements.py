@@ -138,6 +138,9 @@ RESOLVE_VERSIONS = (
     "UPDATE _sync_versions SET resolved_at = ?, resolution = ? "
     "WHERE ns = ? AND entity = ? AND resolved_at IS NULL AND id != ?"
 )
+SETTLE_VERSIONS = (
+    "UPDATE _sync_versions SET resolved_at = ?, resolution = ? WHERE ns = ? AND id = ?"
+)
 BALLOT = (
     "SELECT mode, number, voted_for, vote, shown, may_vote, forgot_at "
     "FROM _sync_ballot "

@@ -370,6 +370,43 @@ async def test_conflicts_survive_a_restart_and_are_seen_by_sql(tmp_path: Path) -
         assert rows.fetchall() == [("entity/c", 2), ("entity/d", 2)]
 
 
+async def test_another_strategy_takes_over_what_stands(spaces: list[Space]) -> None:
+    """What nobody was asked about is asked, and what was asked is decided."""
+    pipeline = MemoryPipeline(4)
+    async with masters(spaces, pipeline) as (usa, eu, _):
+        await usa.write("c", 1)
+        await eu.write("c", 2)
+        await settled([usa, eu])
+        (before,) = await usa.get_conflicts()
+        assert before.resolution == "lww"
+        assert not await usa.get_pending_conflicts()
+
+    told: list[EntityConflict] = []
+    manual = MultiMasterManager(
+        NAMES[0], pipeline, spaces[0], conflict_strategy="manual"
+    )
+    manual.on("conflictDetected", told.append)
+    async with manual:
+        await manual.caught_up()
+        undecided = replace(before, resolved_at=None, resolution=None)
+        assert await manual.get_pending_conflicts() == told == [undecided]
+    async with MultiMasterManager(
+        NAMES[0], pipeline, spaces[0], conflict_strategy="field"
+    ) as field:
+        assert not await field.get_pending_conflicts()
+        (after,) = await field.get_conflicts()
+        assert after.id == before.id
+        assert after.resolution == "field"
+    async with MultiMasterManager(
+        NAMES[0], pipeline, spaces[0], conflict_strategy="manual"
+    ) as manual:
+        await manual.caught_up()
+        await manual.resolve_conflict("c", 3)
+        assert not await manual.get_pending_conflicts()
+        (after,) = await manual.get_conflicts()
+        assert after.resolution == "resolved"
+
+
 def both(local: Entity, remote: Entity) -> Entity:
     return replace(remote, data={**local.data, **remote.data})
 
