@@ -6,7 +6,7 @@ import json
 import signal
 from dataclasses import asdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from rich.markup import escape
@@ -22,6 +22,7 @@ from syncengine.ids import parse_device_id
 
 if TYPE_CHECKING:
     from syncengine import LeaderFollowerManager, Space
+    from syncengine.replication.modes import Mode
 
 
 async def run(
@@ -134,6 +135,13 @@ class _Node:
                 self._check_leads()
                 await manager.remove_voter(self._device(options["node"]))
                 return self.told()
+            case "mode":
+                named = [self._device(one) for one in options["voters"]]
+                if options["mode"] == "multi-master":
+                    await manager.switch_to_masters()
+                elif options["mode"] is not None:
+                    await self._space.switch_mode(options["mode"], voters=named)
+                return self._space.mode
             case "rescue list":
                 return [asdict(one) for one in await rescue.list(**options)]
             case "rescue export":
@@ -347,6 +355,35 @@ async def demote(context: Context) -> None:
     context.out.result(told, f"{told['node']} follows; the leader is {leader}.")
 
 
+@click.command()
+@click.argument(
+    "new", required=False, type=click.Choice(["multi-master", "leader-follower"])
+)
+@click.option("--voter", "voters", multiple=True, help="With leader-follower: a node "
+              "that votes, by its name or its device's id.")  # fmt: skip
+@command
+async def mode(context: Context, new: str | None, voters: tuple[str, ...]) -> None:
+    """Show whether all write here or a leader alone, or switch it to NEW.
+
+    Everybody may be at work meanwhile: what is written in the old mode and comes too
+    late is in the rescue area. Nobody leads at first after leader-follower: three
+    voters or more elect somebody, else `promote` a node.
+    """
+    if voters and new != "leader-follower":
+        raise Invalid("--voter goes with leader-follower")
+    told = await control.ask(
+        context.settings.db, {"do": "mode", "mode": new, "voters": list(voters)}
+    )
+    if told is None:
+        async with context.open() as replica:
+            space = await context.space(replica)
+            if new is not None:
+                await space.switch_mode(cast("Mode", new), voters=voters)
+            told = space.mode
+    who = "all write" if told == "multi-master" else "the leader writes"
+    context.out.result({"mode": told}, f"{told}: {who}")
+
+
 @click.group()
 def voters() -> None:
     """Whose majority decides who leads; changed on the leader, one at a time."""
@@ -460,4 +497,4 @@ async def rescue_dismiss(context: Context, ids: tuple[str, ...]) -> None:
     context.out.result({"dismissed": count}, f"{count} dismissed.")
 
 
-COMMANDS = [node_, peers, promote, demote, voters, write, read, rescue]
+COMMANDS = [node_, peers, promote, demote, mode, voters, write, read, rescue]

@@ -558,6 +558,26 @@ def test_a_node_is_told_what_to_do_while_it_runs(shell: Shell, node: str) -> Non
     assert "--reason" in shell.json("promote", "--force", code=2)["message"]
 
 
+def test_the_mode_is_switched_while_a_node_runs_and_without_one(
+    shell: Shell, node: str
+) -> None:
+    assert shell.run("mode") == "leader-follower: the leader writes\n"
+    assert "--voter" in shell.json("mode", "--voter", "n1", code=2)["message"]
+    assert shell.json("mode", "multi-master") == {"mode": "multi-master"}
+    assert shell.json("mode", "leader-follower", "--voter", "n1") == {
+        "mode": "leader-follower"
+    }
+    assert shell.json("promote")["role"] == "leader"
+    assert shell.json("write", "k", "1")["success"]
+    shell.run("init", "other", db="b.db")
+    assert shell.run("mode", db="b.db") == "multi-master: all write\n"
+    assert shell.json("mode", "leader-follower", db="b.db")["mode"] == "leader-follower"
+    shell.run("put", "entry/k", "value=1", db="b.db", code=1)
+    assert "read-only" in shell.stderr
+    shell.run("mode", "multi-master", db="b.db")
+    shell.run("put", "entry/k", "value=1", db="b.db")
+
+
 def test_a_follower_joins_while_the_leader_runs(shell: Shell, node: str) -> None:
     invite = shell.run("invite", "--ops", "lead", "--hub", node).strip()
     shell.run("join", invite, "--name", "shop", db="b.db")
