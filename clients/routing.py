@@ -14,19 +14,19 @@ from syncengine.errors import (
     NotLeader,
     StaleRead,
 )
-from syncengine.replication.leader_follower import (
+from syncengine.replication.multi_master import (
+    MasterWriteResult,
+    MultiMasterManager,
+)
+from syncengine.replication.roles import (
     FollowerState,
     LeaderFollowerWriteResult,
     Operation,
     ReadResult,
     ReplicationRole,
 )
-from syncengine.replication.multi_master import (
-    Entity,
-    MasterWriteResult,
-    MultiMasterManager,
-)
 from syncengine.replication.tokens import Token
+from syncengine.replication.versions import Entity
 
 Guarantee = Literal[
     "read_your_writes", "monotonic_reads", "monotonic_writes", "writes_follow_reads"

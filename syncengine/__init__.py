@@ -104,21 +104,12 @@ if TYPE_CHECKING:
     from syncengine.replication.history import Conflict, LostValue, Passage, Why
     from syncengine.replication.hub import Admit, Hub
     from syncengine.replication.leader_follower import (
-        FollowerInfo,
-        FollowerState,
         HeartbeatService,
         LeaderFollowerManager,
-        LeaderFollowerWriteResult,
-        LeaderState,
-        ReadResult,
-        ReplicationRole,
     )
     from syncengine.replication.live import Live
     from syncengine.replication.multi_master import (
         ApplyResult,
-        ConflictVersion,
-        Entity,
-        EntityConflict,
         MasterMetrics,
         MasterWriteResult,
         MultiMasterManager,
@@ -127,10 +118,23 @@ if TYPE_CHECKING:
     from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
     from syncengine.replication.replica import Opening, Replica
     from syncengine.replication.rescue import Rescue, Rescued
+    from syncengine.replication.roles import (
+        FollowerInfo,
+        FollowerState,
+        LeaderFollowerWriteResult,
+        LeaderState,
+        ReadResult,
+        ReplicationRole,
+    )
     from syncengine.replication.space import Found, Space, StateStore
     from syncengine.replication.subscriber import EventSubscriber, SubscriberMetrics
     from syncengine.replication.transaction import Receipt, Transaction
     from syncengine.replication.undo import Undoing
+    from syncengine.replication.versions import (
+        ConflictVersion,
+        Entity,
+        EntityConflict,
+    )
     from syncengine.replication.watch import Subscription
     from syncengine.storage.checkpoints import (
         CheckpointStore,
@@ -150,18 +154,18 @@ _HOMES = {
     "Fleet": "syncengine.replication.fleet",
     "HubLoad": "syncengine.replication.fleet",
     "LeaderFollowerManager": "syncengine.replication.leader_follower",
-    "LeaderFollowerWriteResult": "syncengine.replication.leader_follower",
-    "ReplicationRole": "syncengine.replication.leader_follower",
-    "LeaderState": "syncengine.replication.leader_follower",
-    "FollowerState": "syncengine.replication.leader_follower",
-    "FollowerInfo": "syncengine.replication.leader_follower",
-    "ReadResult": "syncengine.replication.leader_follower",
+    "LeaderFollowerWriteResult": "syncengine.replication.roles",
+    "ReplicationRole": "syncengine.replication.roles",
+    "LeaderState": "syncengine.replication.roles",
+    "FollowerState": "syncengine.replication.roles",
+    "FollowerInfo": "syncengine.replication.roles",
+    "ReadResult": "syncengine.replication.roles",
     "HeartbeatService": "syncengine.replication.leader_follower",
     "Lease": "syncengine.replication.election",
     "MultiMasterManager": "syncengine.replication.multi_master",
-    "Entity": "syncengine.replication.multi_master",
-    "EntityConflict": "syncengine.replication.multi_master",
-    "ConflictVersion": "syncengine.replication.multi_master",
+    "Entity": "syncengine.replication.versions",
+    "EntityConflict": "syncengine.replication.versions",
+    "ConflictVersion": "syncengine.replication.versions",
     "MasterWriteResult": "syncengine.replication.multi_master",
     "MasterMetrics": "syncengine.replication.multi_master",
     "ApplyResult": "syncengine.replication.multi_master",

@@ -111,6 +111,8 @@ UNTESTED = {
     "syncengine.replication.election": "test_leader_follower.py and simulation: led",
     "syncengine.replication.leadership": "test_leader_follower.py and simulation: led",
     "syncengine.replication.notices": "test_hostile.py and test_leader_follower.py",
+    "syncengine.replication.acknowledging": "test_leader_follower.py",
+    "syncengine.replication.roles": "test_leader_follower.py",
     "syncengine.replication.draft": "test_space.py",
     "syncengine.replication.host": "an interface",
     "syncengine.replication.opening": "test_replica.py",

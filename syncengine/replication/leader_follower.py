@@ -7,12 +7,10 @@ is in the log too (`log.terms`), and found out by `replication.election`.
 
 import asyncio
 import contextlib
-import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -43,6 +41,7 @@ from syncengine.log.terms import Term
 from syncengine.protocol.messages import Notice
 from syncengine.protocol.notices import Spoken, TakeOver, decode
 from syncengine.replication import feed
+from syncengine.replication.acknowledging import Acknowledgements
 from syncengine.replication.election import Election, Lease, Race
 from syncengine.replication.feed import Change
 from syncengine.replication.host import Bell
@@ -54,6 +53,34 @@ from syncengine.replication.pipeline import (
     PipelineReceiver,
 )
 from syncengine.replication.rescue import RESCUED, Rescue
+from syncengine.replication.roles import (
+    ALREADY_EXISTS,
+    EVENTS,
+    FOLLOWER_READ_ONLY,
+    MANAGER_CLOSED,
+    NOT_FOUND,
+    NOT_LEADER,
+    OPERATIONS,
+    STALE_LEADER,
+    STORE_FAILED,
+    TIMEOUT,
+    Consistency,
+    EventApplied,
+    FollowerInfo,
+    FollowerState,
+    LeaderChanged,
+    LeaderFailed,
+    LeaderFollowerWriteResult,
+    LeaderState,
+    Level,
+    Operation,
+    ReadResult,
+    ReplicationMetrics,
+    ReplicationRole,
+    RoleChanged,
+    WritesRescued,
+)
+from syncengine.replication.telling import Handler, Handlers
 from syncengine.replication.tokens import Token
 from syncengine.storage.pipeline.contract import Pipeline
 from syncengine.trust.leadership import majority
@@ -65,31 +92,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("syncengine")
 
-Handler = Callable[[Any], Any]
-Operation = Literal["create", "update", "delete"]
-Level = Literal["local", "majority", "all"] | int
-Consistency = Literal["strong", "bounded", "any"]
-Status = Literal["ok", "unknown", "failed"]
-
-OPERATIONS = ("create", "update", "delete")
-EVENTS = (
-    "leaderFailed",
-    "leaderChanged",
-    "roleChanged",
-    "eventApplied",
-    "writesRescued",
-)
-
-FOLLOWER_READ_ONLY = "FOLLOWER_READ_ONLY"
-NOT_LEADER = "NOT_LEADER"
-STALE_LEADER = "STALE_LEADER"
-MANAGER_CLOSED = "MANAGER_CLOSED"
-ALREADY_EXISTS = "ALREADY_EXISTS"
-NOT_FOUND = "NOT_FOUND"
-TIMEOUT = "TIMEOUT"
-STORE_FAILED = "STORE_FAILED"
-NO_VOTERS = "NO_VOTERS"
-
 _VALUE = "value"
 
 # Writes that somebody who is to vote may be behind: he has them in a moment.
@@ -97,165 +99,6 @@ VOTER_BEHIND_MAX = 1_000
 
 # Batches read at once to tell of what took effect: a follower that catches up has many.
 ENTRIES_A_TURN = 64
-
-
-class ReplicationRole(StrEnum):
-    """What a node is."""
-
-    LEADER = "leader"
-    FOLLOWER = "follower"
-
-
-@dataclass(frozen=True)
-class LeaderFollowerWriteResult:
-    """What became of a write.
-
-    `status`: "ok" as far as `level` says; "failed": nothing was written; "unknown": it
-    is in this node's log, and who leads next may not have it. Write again with the same
-    `client_op_id`: it happens once.
-    """
-
-    success: bool
-    sequence: int | None = None
-    """Its place in the log of leaders; None: nothing was written now, or what is
-    repeated is of a log that was ended, by a switch of the mode"""
-    status: Status = "ok"
-    level: Level = "local"
-    term: int | None = None
-    queued: bool = False
-    """Whether nobody could be reached to hand it on to yet"""
-    error: str | None = None
-    error_code: str | None = None
-    leader_id: str | None = None
-    client_op_id: str | None = None
-    named: Token | None = None
-
-    @property
-    def token(self) -> str | None:
-        """For a session: read with it, and see this write."""
-        return None if self.named is None else self.named.encode()
-
-
-@dataclass(frozen=True)
-class ReadResult:
-    """What was read, and how."""
-
-    value: Any
-    sequence: int
-    """Up to which write this node shows all"""
-    staleness_ms: int | None
-    """For how long something may be missing; None: it is not known"""
-    served_by: str
-    consistency: str
-    token: str | None
-
-
-@dataclass(frozen=True)
-class FollowerInfo:
-    """A follower as its leader knows it."""
-
-    last_heartbeat: int
-    """When it was heard last, in ms of the leader's clock; 0: never"""
-    last_reported_sequence: int
-    """Up to where the log is on its disk"""
-    applied_sequence: int = 0
-    is_connected: bool = False
-    device: str | None = None
-    is_voter: bool = False
-    votes: bool = True
-    """Not where it may have voted and does not know it any more: see `add_voter`"""
-
-
-@dataclass(frozen=True)
-class LeaderState:
-    current_sequence: int
-    followers: dict[str, FollowerInfo]
-    follower_count: int
-    commit_sequence: int
-    """Up to where a majority has all; without voters, what is on this disk"""
-    term: int
-
-
-@dataclass(frozen=True)
-class FollowerState:
-    applied_sequence: int
-    is_stale: bool
-    stored_sequence: int
-    leader_id: str | None
-    last_heartbeat: int
-    """When the leader was heard last, in ms of this node's clock; 0: never"""
-    staleness_ms: int | None
-    term: int
-
-
-@dataclass
-class ReplicationMetrics:
-    events_emitted: int = 0
-    """Writes made here as the leader"""
-    events_applied: int = 0
-    """Writes of others that took effect here"""
-    writes_rejected: int = 0
-    heartbeats_sent: int = 0
-    """Beats of this leader, each to all, also those that told what a majority has"""
-    elections_started: int = 0
-    promotions: int = 0
-    demotions: int = 0
-    writes_missing: int = 0
-    """Writes of the former leader that were reported and are not here, at the last
-    promotion"""
-    writes_rescued: int = 0
-    """Writes that do not count (any more), and wait in `rescue`"""
-
-
-@dataclass(frozen=True)
-class LeaderFailed:
-    leader_id: str
-    term: int
-
-
-@dataclass(frozen=True)
-class LeaderChanged:
-    leader_id: str
-    term: int
-    how: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class RoleChanged:
-    role: ReplicationRole
-    term: int
-
-
-@dataclass(frozen=True)
-class EventApplied:
-    sequence: int
-    change: Change
-
-
-@dataclass(frozen=True)
-class WritesRescued:
-    """Writes that are not in the log of leaders (any more): see `manager.rescue`."""
-
-    count: int
-    first: int
-    """The least sequence that one of them had (in a batch: that of its last)"""
-    last: int
-    leader_id: str
-    """Who wrote them; empty: somebody beside the leaders"""
-
-
-@dataclass
-class _Waiting:
-    """A write, or a read, that waits for others to have what it stands on."""
-
-    index: int
-    term: EntryId
-    level: Level
-    done: "asyncio.Future[bool]"
-    beat: int | None = None
-    expires: float = float("inf")
-    """By the loop's clock; then `TimeoutError`"""
 
 
 class HeartbeatService(Protocol):
@@ -370,7 +213,7 @@ class LeaderFollowerManager:
         self._lease = lease
         self._collection = collection
         self._metrics = ReplicationMetrics()
-        self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENTS}
+        self._handlers = Handlers(EVENTS)
         self._registered: dict[str, None] = {}
         self._space_: Space | None = None
         self._election_: Election | None = None
@@ -381,8 +224,7 @@ class LeaderFollowerManager:
         self._starting = asyncio.Lock()
         self._takes_part = False
         self._moved = asyncio.Event()
-        self._waiting: dict[int, _Waiting] = {}
-        self._expiring: asyncio.TimerHandle | None = None
+        self._acks_: Acknowledgements | None = None
         self._queue: deque[tuple[str, Any]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -435,6 +277,7 @@ class LeaderFollowerManager:
             lease=self._lease,
             is_first=self._wished is ReplicationRole.LEADER,
         )
+        self._acks_ = Acknowledgements(election)
         if terms.has_leader:
             engine.leadership.take_part(election.me)
             await engine.flush()
@@ -534,11 +377,8 @@ class LeaderFollowerManager:
         if self._closed:
             return
         self._closed = True
-        if self._expiring is not None:
-            self._expiring.cancel()
-        for waiting in self._waiting.values():
-            if not waiting.done.done():
-                waiting.done.set_result(False)
+        if self._acks_ is not None:
+            self._acks_.close()
         if not self._starting.locked():  # else it ends when it has started
             await self._end()
 
@@ -571,6 +411,11 @@ class LeaderFollowerManager:
         if self._space_ is None:
             raise Invalid("start the manager first: await manager.start()")
         return self._space_
+
+    @property
+    def _acks(self) -> Acknowledgements:
+        assert self._acks_ is not None, "it was started with the election"
+        return self._acks_
 
     @property
     def _election(self) -> Election:
@@ -722,9 +567,7 @@ class LeaderFollowerManager:
         "leaderFailed" (once a failure), "leaderChanged", "roleChanged",
         "eventApplied" (a write of another node took effect here, in order), and
         "writesRescued". What it raises is logged. Raises `Invalid`."""
-        if event not in EVENTS:
-            raise Invalid(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
-        self._handlers[event].append(handler)
+        self._handlers.add(event, handler)
 
     # --- writing --------------------------------------------------------------------
 
@@ -876,7 +719,7 @@ class LeaderFollowerManager:
     ) -> LeaderFollowerWriteResult:
         expires = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
-            good = await self._until(index, term, level, expires=expires)
+            good = await self._acks.until(index, term, level, expires=expires)
         except TimeoutError:
             return self._unknown(
                 result, TIMEOUT, f"it is not acknowledged by {level} yet"
@@ -892,74 +735,6 @@ class LeaderFollowerManager:
         if top is not None and top.leader != self._election.me:
             return "another leader goes on, who may not have it"
         return "no majority of the voters was heard in time; this node leads no more"
-
-    async def _until(
-        self,
-        index: int,
-        term: EntryId,
-        level: Level,
-        beat: int | None = None,
-        expires: float = float("inf"),
-    ) -> bool:
-        """Wait until others have the log up to an index, and have answered a beat; tell
-        whether this led all the time. Raises `TimeoutError`."""
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(index, term, level, done, beat, expires)
-        leading = self._election.leading
-        if leading is None or leading.id != term:
-            return False
-        if self._is_reached(self._election, waiting):
-            return True
-        self._waiting[id(waiting)] = waiting
-        self._expire_by(expires)
-        try:
-            return await done
-        finally:
-            self._waiting.pop(id(waiting), None)
-
-    def _expire_by(self, when: float) -> None:
-        """Look at what waits at a time, if not before: one timer for all writes."""
-        timer = self._expiring
-        if when == float("inf") or (timer is not None and timer.when() <= when):
-            return
-        if timer is not None:
-            timer.cancel()
-        self._expiring = asyncio.get_running_loop().call_at(when, self._expire)
-
-    def _expire(self) -> None:
-        self._expiring = None
-        now = asyncio.get_running_loop().time()
-        for waiting in self._waiting.values():
-            if waiting.done.done():
-                continue
-            if waiting.expires <= now:
-                waiting.done.set_exception(TimeoutError())
-            else:
-                self._expire_by(waiting.expires)
-
-    def _settle_waiting(self) -> None:
-        election = self._election
-        leading = election.leading
-        for waiting in list(self._waiting.values()):
-            if waiting.done.done():
-                continue
-            if leading is None or leading.id != waiting.term:
-                waiting.done.set_result(False)
-            elif self._is_reached(election, waiting):
-                waiting.done.set_result(True)
-
-    def _is_reached(self, election: Election, waiting: _Waiting) -> bool:
-        if waiting.beat is not None and election.count_heard(waiting.beat) < majority(
-            election.voters
-        ):
-            return False
-        if waiting.level == "majority":
-            return election.commit >= waiting.index
-        if waiting.level == "all":
-            stored = election.have_all_stored(waiting.index)
-            return stored and election.commit >= waiting.index
-        assert isinstance(waiting.level, int), "local waits for nobody"
-        return election.count_stored(waiting.index) >= waiting.level
 
     def _is_queued(self) -> bool:
         engine, election = self._space.engine, self._election
@@ -1155,7 +930,7 @@ class LeaderFollowerManager:
         result = await self._shown(name, "strong")
         if election.voters:
             beat = self._ask(term)
-            if not await self._until(result.sequence, term.id, "majority", beat):
+            if not await self._acks.until(result.sequence, term.id, "majority", beat):
                 raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
         else:
             await election.engine.flush()
@@ -1422,7 +1197,9 @@ class LeaderFollowerManager:
                 await engine.flush()
                 beat = self._ask(term)
                 index = engine.newest_index
-                if voters and not await self._until(index, term.id, "majority", beat):
+                if voters and not await self._acks.until(
+                    index, term.id, "majority", beat
+                ):
                     raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
                 async with self._turn:
                     await switch(self._space, MULTI_MASTER)
@@ -1521,7 +1298,7 @@ class LeaderFollowerManager:
             async with asyncio.timeout(timeout_ms / 1000):
                 # Nothing of an earlier term may be undecided: Raft, section 4.1.
                 index = election.engine.newest_index
-                if election.voters and not await self._until(
+                if election.voters and not await self._acks.until(
                     index, term.id, "majority"
                 ):
                     raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
@@ -1616,7 +1393,7 @@ class LeaderFollowerManager:
         election.note_applied()
         self._note_applied(election)
         election.report()
-        self._settle_waiting()
+        self._acks.settle()
 
     async def _step_as_master(self, election: Election) -> None:
         """All write: tell, once, that this is known, and count who knows it."""
@@ -1634,7 +1411,7 @@ class LeaderFollowerManager:
                 election.say_mode()
         self._note_role()
         self._note_rescued()
-        self._settle_waiting()
+        self._acks.settle()
 
     def _note_role(self) -> None:
         role = self.get_role()
@@ -1699,7 +1476,7 @@ class LeaderFollowerManager:
             self._queue_event("writesRescued", what)
 
     def _queue_event(self, event: str, what: Any) -> None:
-        if self._handlers[event]:
+        if self._handlers.has(event):
             self._queue.append((event, what))
             self._told_bell.set()
 
@@ -1709,13 +1486,15 @@ class LeaderFollowerManager:
             await self._told_bell.heard()
             while self._queue:
                 event, what = self._queue.popleft()
-                await self._tell(event, what)
-            if self._handlers["eventApplied"]:
+                await self._handlers.tell(event, what)
+            if self._handlers.has("eventApplied"):
                 for sequence, change in self._applied_since():
-                    await self._tell("eventApplied", EventApplied(sequence, change))
+                    await self._handlers.tell(
+                        "eventApplied", EventApplied(sequence, change)
+                    )
                     self._told = sequence
                     while self._queue:
-                        await self._tell(*self._queue.popleft())
+                        await self._handlers.tell(*self._queue.popleft())
             else:
                 self._told = self._applied
 
@@ -1733,12 +1512,3 @@ class LeaderFollowerManager:
         if found and found[-1][0] < self._applied:
             self._told_bell.set()
         return found
-
-    async def _tell(self, event: str, what: Any) -> None:
-        for handler in list(self._handlers[event]):
-            try:
-                told = handler(what)
-                if inspect.isawaitable(told):
-                    await told
-            except Exception:
-                log.exception("a handler of %s failed", event)

@@ -9,16 +9,13 @@ same.
 """
 
 import asyncio
-import base64
 import contextlib
 import hashlib
-import inspect
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from syncengine import values
@@ -33,7 +30,6 @@ from syncengine.conflicts.resolver import (
 from syncengine.conflicts.tagging import from_plain, to_plain
 from syncengine.conflicts.vector_clock import VectorClock
 from syncengine.crdt.document import Document as State
-from syncengine.crdt.document import MultiState
 from syncengine.crdt.operation import ContainerId, Type
 from syncengine.errors import Closed, Invalid, NotFound, NotLeader, StoreError
 from syncengine.ids import DocumentId, parse_document_id, parse_node_id
@@ -43,9 +39,24 @@ from syncengine.replication import feed
 from syncengine.replication.feed import Change
 from syncengine.replication.host import Bell, sealed
 from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
+from syncengine.replication.telling import Handler, Handlers
+from syncengine.replication.versions import (
+    RESOLUTION_OPTIONS,
+    VERSIONS,
+    ConflictVersion,
+    Entity,
+    EntityConflict,
+    Version,
+    by_order,
+    differ,
+    has_one,
+    read_versions,
+    stored_conflicts,
+    version_to_json,
+)
 from syncengine.storage.pipeline.contract import Pipeline
 from syncengine.storage.sql import statements as sql
-from syncengine.storage.store import Store, Writes
+from syncengine.storage.store import Writes
 
 if TYPE_CHECKING:
     from syncengine.replication.space import Space
@@ -56,7 +67,6 @@ ConflictStrategy = Literal["lww", "custom", "manual", "detect", "field", "crdt"]
 STRATEGIES = ("lww", "custom", "manual", "detect", "field", "crdt")
 
 MergeFn = Callable[["Entity", "Entity"], Any]
-Handler = Callable[[Any], Any]
 
 EVENTS = ("conflictDetected", "eventApplied")
 
@@ -73,23 +83,6 @@ AHEAD_MS_MAX = 24 * 60 * 60 * 1000
 # Between two times that it is kept how far events were told, in s.
 SAVE_SECONDS = 5.0
 
-_VERSIONS = "versions"
-
-
-@dataclass(frozen=True)
-class Entity:
-    """What a master shows of an entity."""
-
-    id: str
-    type: str
-    version: int
-    """How many writes it took, along the longest line of them"""
-    data: Any
-    updated_at: int
-    """When the version that shows was written, in ms by its master's clock"""
-    conflicted: bool = False
-    """Whether somebody has to decide between versions"""
-
 
 @dataclass(frozen=True)
 class MasterWriteResult:
@@ -102,30 +95,6 @@ class MasterWriteResult:
     timestamp: int | None = None
     error: str | None = None
     error_code: str | None = None
-
-
-@dataclass(frozen=True)
-class ConflictVersion:
-    """One of the versions of a conflict."""
-
-    master_id: str
-    data: Any
-    vector_clock: dict[str, int]
-    timestamp: int
-
-
-@dataclass(frozen=True)
-class EntityConflict:
-    """Versions of an entity of which none knew of another. The same on every master
-    but for when it was seen there."""
-
-    id: str
-    entity_id: str
-    detected_at: int
-    versions: list[ConflictVersion]
-    resolution_options: list[str]
-    resolved_at: int | None = None
-    resolution: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,70 +118,6 @@ class MasterMetrics:
     """How often `merge_fn` raised, or returned nonsense"""
     event_buffer_size: int = 0
     vector_clock_nodes: int = 0
-
-
-@dataclass(frozen=True)
-class _Version:
-    """One value of the register."""
-
-    master: str
-    data: Any
-    clock: VectorClock
-    timestamp: int
-    version: int
-    type: str
-    stamps: dict[str, tuple[int, str]]
-    deleted: bool
-
-    @classmethod
-    def of(cls, raw: Any) -> "_Version | None":
-        """Return a value as a version; None for what another program put there."""
-        try:
-            master, data, clock, timestamp, version, type_, stamps, deleted = raw
-            return cls(
-                str(master),
-                data,
-                VectorClock(clock),
-                int(timestamp),
-                int(version),
-                str(type_),
-                {name: (int(at), str(by)) for name, (at, by) in stamps.items()},
-                bool(deleted),
-            )
-        except (TypeError, ValueError, AttributeError, Invalid):
-            return None
-
-    def plain(self) -> list[Any]:
-        stamps = {name: list(stamp) for name, stamp in self.stamps.items()}
-        return [
-            self.master,
-            self.data,
-            self.clock.to_json(),
-            self.timestamp,
-            self.version,
-            self.type,
-            stamps,
-            self.deleted,
-        ]
-
-    @property
-    def name(self) -> tuple[str, int]:
-        """Who wrote it, and his how manieth it was."""
-        return self.master, self.clock[self.master]
-
-    def live_data(self, master: str = "") -> Any:
-        """Return the data with its CRDTs; as it is, where it has one that is not known
-        here."""
-        return _live(self.data, master)
-
-    def entity(self, id: str, *, conflicted: bool) -> Entity:
-        return Entity(
-            id, self.type, self.version, self.data, self.timestamp, conflicted
-        )
-
-    @property
-    def order(self) -> tuple[int, str]:
-        return self.timestamp, self.master
 
 
 class MultiMasterManager:
@@ -288,7 +193,7 @@ class MultiMasterManager:
                 state_manager, pipeline, name=name, waiting_max=event_buffer_size
             )
         self._metrics = MasterMetrics()
-        self._handlers: dict[str, list[Handler]] = {name: [] for name in EVENTS}
+        self._handlers = Handlers(EVENTS)
         self._prefixes = f"{collection}/", f"{collection}_clock/"
         self._changed: dict[DocumentId, None] = {}
         self._bell = Bell()
@@ -422,9 +327,7 @@ class MultiMasterManager:
         """Call `handler`, which may be a coroutine function, with each event:
         "conflictDetected" (an `EntityConflict`), "eventApplied" (a `Change` of another
         master). What it raises is logged. Raises `Invalid`."""
-        if event not in EVENTS:
-            raise Invalid(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
-        self._handlers[event].append(handler)
+        self._handlers.add(event, handler)
 
     def is_of(self, space: "Space") -> bool:
         """Whether it serves that space: after a restart of the replica it serves
@@ -441,7 +344,7 @@ class MultiMasterManager:
                 one.clock.to_json(),
                 one.timestamp,
             )
-            for one in sorted(self._versions(self._name(entity_id)), key=_order)
+            for one in sorted(self._versions(self._name(entity_id)), key=by_order)
         ]
 
     def session_token(self) -> str:
@@ -510,18 +413,18 @@ class MultiMasterManager:
                 error_code=error.error_code,
             )
         async with self._space.transaction() as tx:
-            versions = _read(tx[name].multi(_VERSIONS))
+            versions = read_versions(tx[name].multi(VERSIONS))
             clock = self._known_clock()
             for one in versions:
                 clock = VectorClock.merge(clock, one.clock)
             clock = clock.tick(self._master)
             version = self._made(versions, data, type_, clock, deleted=deleted)
-            left: list[_Version] = []
+            left: list[Version] = []
             if self._strategy == "manual" and not resolve:
                 # He saw the one that shows; the others wait for somebody to decide.
-                left = sorted(versions, key=_order)[:-1][1 - VERSIONS_MAX :]
+                left = sorted(versions, key=by_order)[:-1][1 - VERSIONS_MAX :]
             kept = [one.plain() for one in left]
-            tx[name].multi(_VERSIONS).set(version.plain(), *kept)
+            tx[name].multi(VERSIONS).set(version.plain(), *kept)
             tx[self._clock_name]["clock"] = clock.to_json()
             self._clock = clock  # for who writes before this is on disk
         self._metrics.writes_local += 1
@@ -536,13 +439,13 @@ class MultiMasterManager:
 
     def _made(
         self,
-        versions: list[_Version],
+        versions: list[Version],
         data: Any,
         type_: str | None,
         clock: VectorClock,
         *,
         deleted: bool,
-    ) -> _Version:
+    ) -> Version:
         shown, _ = self._shown(versions)
         now = self._space.engine.clock.now_ms()
         latest = max((one.timestamp for one in versions), default=0)
@@ -555,7 +458,7 @@ class MultiMasterManager:
                 stamps[field] = shown.stamps.get(field, shown.order)
         type_ = type_ or next((one.type for one in versions), self._collection)
         number = 1 + max((one.version for one in versions), default=0)
-        return _Version(self._master, data, clock, now, number, type_, stamps, deleted)
+        return Version(self._master, data, clock, now, number, type_, stamps, deleted)
 
     def _plain(self, data: Any) -> Any:
         plain = to_plain(data)
@@ -609,9 +512,9 @@ class MultiMasterManager:
                 return None
             return document.to_value(container, type_)
 
-    def _versions(self, name: DocumentId) -> list[_Version]:
-        container = (_VERSIONS, int(Type.MULTI))
-        return _read(self._value(name, container, Type.MULTI) or ())
+    def _versions(self, name: DocumentId) -> list[Version]:
+        container = (VERSIONS, int(Type.MULTI))
+        return read_versions(self._value(name, container, Type.MULTI) or ())
 
     # --- reading --------------------------------------------------------------------
 
@@ -625,13 +528,13 @@ class MultiMasterManager:
             return None
         return shown.entity(entity_id, conflicted=conflicted)
 
-    def _shown(self, versions: list[_Version]) -> tuple[_Version | None, bool]:
+    def _shown(self, versions: list[Version]) -> tuple[Version | None, bool]:
         """Return (what shows of versions, whether somebody has to decide)."""
         if not versions:
             return None, False
-        live = sorted((one for one in versions if not one.deleted), key=_order)
-        latest = max(versions, key=_order)
-        asks = _differ(versions) and self._strategy in ("manual", "detect")
+        live = sorted((one for one in versions if not one.deleted), key=by_order)
+        latest = max(versions, key=by_order)
+        asks = differ(versions) and self._strategy in ("manual", "detect")
         merges = self._strategy in ("field", "crdt", "custom")
         if not live or (latest.deleted and not merges):
             return None, asks
@@ -646,7 +549,7 @@ class MultiMasterManager:
             shown = live[-1]
             return replace(shown, data=shown.live_data(self._master)), True
 
-    def _merged(self, live: list[_Version]) -> _Version:
+    def _merged(self, live: list[Version]) -> Version:
         """Return what a strategy makes of versions; raises what it does."""
         latest = live[-1]
         entries = [
@@ -667,7 +570,7 @@ class MultiMasterManager:
         if self._strategy == "custom":
             data, version, type_ = (data[key] for key in ("data", "version", "type"))
         stamps = {field: (int(at), by) for field, (at, by) in decided.stamps.items()}
-        return _Version(
+        return Version(
             decided.node_id,
             from_plain(to_plain(data), self._master),
             clock,
@@ -686,7 +589,7 @@ class MultiMasterManager:
         return CustomResolverStrategy(self._merge_two, debug=self._debug)
 
     @staticmethod
-    def _given(one: _Version) -> dict[str, Any]:
+    def _given(one: Version) -> dict[str, Any]:
         return {"data": one.live_data(), "version": one.version, "type": one.type}
 
     def _merge_two(self, local: ConflictEntry, remote: ConflictEntry) -> ConflictEntry:
@@ -744,7 +647,7 @@ class MultiMasterManager:
 
     def _stored(self, *, pending: bool) -> list[EntityConflict]:
         engine = self._space.engine
-        return stored(
+        return stored_conflicts(
             engine.keeper.store, engine.ns, self._glob, self._master, pending=pending
         )
 
@@ -772,7 +675,7 @@ class MultiMasterManager:
         await self._looked()
         change = feed.find(engine.keeper, name)
         own = [d for d in change.documents if d.startswith(self._prefix)]
-        disputed = any(_differ(self._versions(DocumentId(d))) for d in own)
+        disputed = any(differ(self._versions(DocumentId(d))) for d in own)
         ids = tuple(document.partition("/")[2] for document in own)
         return ApplyResult(True, disputed, ids)
 
@@ -804,7 +707,7 @@ class MultiMasterManager:
             try:
                 await self._process()
                 while self._queue:
-                    await self._tell(*self._queue[0])
+                    await self._handlers.tell(*self._queue[0])
                     self._queue.popleft()
                     self._came.set()
                 if asyncio.get_running_loop().time() > self._saved_at + SAVE_SECONDS:
@@ -846,7 +749,7 @@ class MultiMasterManager:
                 raise
             self._metrics.conflicts_detected += len(new)
             self._queue += [("conflictDetected", conflict) for conflict in new]
-            if self._handlers["eventApplied"]:
+            if self._handlers.has("eventApplied"):
                 events = self._others()
                 self._queue += [("eventApplied", event) for event in events]
             elif engine.delivery.waiting_count:
@@ -900,14 +803,14 @@ class MultiMasterManager:
         engine = self._space.engine
         if engine.draft is not None:
             with engine.as_before([name]):
-                return _has_one(engine.documents.find(name))
-        return _has_one(engine.documents.find(name))
+                return has_one(engine.documents.find(name))
+        return has_one(engine.documents.find(name))
 
     def _conflict_of(self, name: DocumentId) -> EntityConflict | None:
         if self._is_single(name):
             return None
-        versions = sorted(self._versions(name), key=_order)
-        if not _differ(versions):
+        versions = sorted(self._versions(name), key=by_order)
+        if not differ(versions):
             return None
         named = values.encode(sorted(one.name for one in versions))
         told = [
@@ -919,7 +822,7 @@ class MultiMasterManager:
         now = self._space.engine.clock.now_ms()
         entity = name.partition("/")[2]
         id_ = hashlib.blake2b(name.encode() + named, digest_size=16).hexdigest()
-        return EntityConflict(id_, entity, now, told, list(_OPTIONS))
+        return EntityConflict(id_, entity, now, told, list(RESOLUTION_OPTIONS))
 
     async def _keep(
         self, found: list[EntityConflict], entities: list[DocumentId]
@@ -947,7 +850,7 @@ class MultiMasterManager:
                 decided(entity, "superseded" if waits else "resolved", waits)
                 settled.add(entity)
         for one in new:
-            told = json.dumps([_to_json(version) for version in one.versions])
+            told = json.dumps([version_to_json(version) for version in one.versions])
             name = self._name(one.entity_id)
             row = (engine.ns, bytes.fromhex(one.id), name, one.detected_at)
             writes.append((sql.PUT_VERSIONS, (*row, told)))
@@ -984,15 +887,6 @@ class MultiMasterManager:
         )
         rows = [(id_, store.read(asked, ns, bytes.fromhex(id_))) for id_ in ids]
         return {id_: (found[0][0], found[0][1]) for id_, found in rows if found}
-
-    async def _tell(self, event: str, what: Any) -> None:
-        for handler in list(self._handlers[event]):
-            try:
-                told = handler(what)
-                if inspect.isawaitable(told):
-                    await told
-            except Exception:
-                log.exception("a handler of %s failed", event)
 
     # --- what was missed ------------------------------------------------------------
 
@@ -1044,115 +938,9 @@ class MultiMasterManager:
         await engine.keeper.store.commit(writes)
 
 
-def stored(
-    store: Store, ns: int, glob: str, master: str = "", *, pending: bool
-) -> list[EntityConflict]:
-    """Return the conflicts that a file knows of, the oldest first: of the entities
-    whose documents are called so, with CRDTs to be changed as `master`."""
-    which = "AND resolved_at IS NULL " if pending else ""
-    rows = store.read(
-        "SELECT id, entity, detected_at, versions, resolved_at, resolution "
-        f"FROM _sync_versions WHERE ns = ? AND entity GLOB ? {which}"
-        "ORDER BY detected_at, id",
-        *(ns, glob),
-    )
-    found: list[EntityConflict] = []
-    for raw_id, entity, detected, raw, resolved, how in rows:
-        versions = [
-            ConflictVersion(
-                one["master"],
-                _live(_from_json(one["data"]), master),
-                one["clock"],
-                one["timestamp"],
-            )
-            for one in json.loads(raw)
-        ]
-        name = entity.partition("/")[2]
-        options = list(_OPTIONS)
-        id_ = bytes(raw_id).hex()
-        found.append(
-            EntityConflict(id_, name, detected, versions, options, resolved, how)
-        )
-    return found
-
-
-_OPTIONS: tuple[str, ...] = ("local", "remote", "merge")
-
-
-def _live(data: Any, master: str) -> Any:
-    try:
-        return from_plain(data, master)
-    except Invalid:
-        return data
-
-
-def _order(one: _Version) -> tuple[int, str]:
-    return one.order
-
-
-def _read(raw: Iterable[Any]) -> list[_Version]:
-    return [version for one in raw if (version := _Version.of(one)) is not None]
-
-
 def _fields(data: Any) -> dict[str, Any]:
     return cast(dict[str, Any], data) if isinstance(data, dict) else {}
 
 
 def _same(one: Any, other: Any) -> bool:
     return values.canonical(one) == values.canonical(other)
-
-
-def _has_one(entity: State | None) -> bool:
-    if entity is None:
-        return True
-    state = entity.state((_VERSIONS, int(Type.MULTI)), Type.MULTI)
-    assert state is None or isinstance(state, MultiState), "it is of that type"
-    return state is None or len(state.slot.get(None, ())) < 2
-
-
-def _differ(versions: list[_Version]) -> bool:
-    """Whether versions are a conflict: two that say the same are none."""
-    return len({values.canonical([v.data, v.deleted]) for v in versions}) > 1
-
-
-def _to_json(one: ConflictVersion) -> dict[str, Any]:
-    data = None if one.data is None else _plain_json(to_plain(one.data))
-    return {
-        "master": one.master_id,
-        "data": data,
-        "clock": one.vector_clock,
-        "timestamp": one.timestamp,
-    }
-
-
-_NOTES = {"$bytes", "$at", "$map"}
-
-
-def _plain_json(value: Any) -> Any:
-    """Return a value as JSON has it; what it has no type for keeps one."""
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    if isinstance(value, datetime):
-        return {"$at": value.isoformat()}
-    if isinstance(value, dict):
-        fields = cast(dict[str, Any], value)
-        plain = {key: _plain_json(item) for key, item in fields.items()}
-        return {"$map": plain} if plain.keys() & _NOTES else plain
-    if values.is_list(value):
-        return [_plain_json(item) for item in value]
-    return value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        fields = cast(dict[str, Any], value)
-        if fields.keys() == {"$bytes"}:
-            return base64.b64decode(fields["$bytes"])
-        if fields.keys() == {"$at"}:
-            return datetime.fromisoformat(fields["$at"])
-        if fields.keys() == {"$map"}:
-            fields = fields["$map"]
-        return {key: _from_json(item) for key, item in fields.items()}
-    if values.is_list(value):
-        return [_from_json(item) for item in value]
-    return value

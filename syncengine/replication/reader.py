@@ -8,14 +8,14 @@ from syncengine.errors import NotFound, NotOurs
 from syncengine.ids import ActorId, DocumentId, Lineage, NamespaceId, parse_document_id
 from syncengine.log.change import Change as LogChange
 from syncengine.log.terms import BESIDE, DEPOSED
-from syncengine.replication import feed, history, multi_master
+from syncengine.replication import feed, history
 from syncengine.replication.documents import Documents
 from syncengine.replication.feed import Change
 from syncengine.replication.history import Conflict, Why
 from syncengine.replication.keeper import Keeper
-from syncengine.replication.multi_master import EntityConflict
 from syncengine.replication.outbox import Outbox
 from syncengine.replication.tables import stored_views
+from syncengine.replication.versions import EntityConflict, stored_conflicts
 from syncengine.storage.inline import InlineStore
 from syncengine.storage.query import Guarded
 from syncengine.trust.keys import ED25519
@@ -121,7 +121,7 @@ class Reader:
         ((version,),) = self.store.read("PRAGMA user_version")
         if version < 6:
             return []
-        return multi_master.stored(self.store, ns, "*", pending=pending)
+        return stored_conflicts(self.store, ns, "*", pending=pending)
 
     def leadership(self, ns: int) -> dict[str, Any]:
         """Return the mode of a namespace, who leads, in which term, and how many

@@ -17,9 +17,9 @@ from syncengine.conflicts.vector_clock import VectorClock
 from syncengine.errors import NotFound, SyncError
 from syncengine.replication.multi_master import (
     STRATEGIES,
-    Entity,
     MultiMasterManager,
 )
+from syncengine.replication.versions import Entity
 from syncengine.testing.world import Invariant, Node, World, assert_converged
 
 NAMES = ("ann", "bob", "cyd", "dee", "eve", "fay", "gus")
