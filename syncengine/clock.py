@@ -118,11 +118,19 @@ class HybridClock:
     """Stamps for one actor. `last` is the high-water mark to keep on disk."""
 
     def __init__(
-        self, wall: Clock, last: int = 0, saw: Callable[[int], None] = lambda _: None
+        self,
+        wall: Clock,
+        last: int = 0,
+        saw: Callable[[int], None] = lambda _: None,
+        told: Callable[[int], None] = lambda _: None,
     ):
         self._wall = wall
         self.last = last
         self.saw = saw
+        """Called with the stamp of another member's change, in ms"""
+        self.told = told
+        """Called with what the clocks of others say it is, in ms; may raise
+        `ClockSuspect`"""
 
     def now_ms(self) -> int:
         """Return the wall time."""

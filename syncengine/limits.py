@@ -151,6 +151,10 @@ PLACEMENT_BYTES_MAX = (
 # comes: the most by which a wrong clock wins against an honest one.
 CLOCK_AHEAD_MS_MAX = 60_000
 
+# A device whose clock is off by more than this is told, and its stamps corrected: then
+# others would have its changes wait.
+CLOCK_OFF_MS = CLOCK_AHEAD_MS_MAX
+
 # How often to look whether a change from the future is due.
 DUE_SECONDS_MAX = 10.0
 

@@ -55,6 +55,8 @@ class Progress(Said, frozen=True, tag=2):
     """Whether I may be promoted"""
     votes: bool = True
     """Whether my disk counts for a majority: not where I may have forgotten votes"""
+    now_ms: Count = 0
+    """What my clock says; 0: it is not told"""
 
 
 class Candidacy(Said, frozen=True, tag=3):
@@ -76,6 +78,8 @@ class Vote(Said, frozen=True, tag=4):
     is_asking: bool
     is_granted: bool
     signature: Annotated[bytes, msgspec.Meta(max_length=64)]
+    now_ms: Count = 0
+    """As in `Progress`"""
 
 
 class TakeOver(Said, frozen=True, tag=5):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from syncengine import limits
-from syncengine.errors import PromotionFailed, SyncError
+from syncengine.errors import ClockSuspect, PromotionFailed, SyncError
 from syncengine.ids import ActorId, BatchId, DeviceId, EntryId, actor_id
 from syncengine.log.terms import Term
 from syncengine.protocol.notices import (
@@ -48,6 +48,9 @@ SPREAD = 1.2
 
 # Beats that told of more than has its effect here yet.
 BEATS_KEPT = 64
+
+# How long what a voter's clock said is used: clocks are set, and go wrong.
+CLOCK_KEPT_SECONDS = 60.0
 
 
 class Lease(Protocol):
@@ -100,6 +103,8 @@ class Race:
     is_over: bool = False
     then: "Race | None" = None
     """The one in earnest, after asking"""
+    asked_at: float = 0.0
+    """When the voters were asked last, by the loop's clock"""
 
     def fail(self, why: str) -> None:
         """It is lost."""
@@ -150,6 +155,13 @@ class Election:
         self._lease_until = float("inf") if lease is None else float("-inf")
         self._told_commit = -1
         self._race: Race | None = None
+        self.has_time = True
+        """As leader: whether this clock is as those of a majority, as far as it could
+        be found out"""
+        self._asked = 0, 0.0
+        """The newest beat that asked for answers, and when"""
+        self._clocks: dict[DeviceId, tuple[float, float]] = {}
+        """What voters' clocks said, in ms, and when that was by the loop's clock"""
         self._modes: dict[DeviceId, EntryId] = {}
         """Who said to know which mode"""
         self._reported: tuple[object, ...] | None = None
@@ -256,6 +268,8 @@ class Election:
                 self.wait_anew()
                 return
             if now >= self._next_beat:
+                if not await self._settle_time():
+                    return
                 await self._renew()
                 self.say_beat(asks=True)
         elif self._may_stand() and now >= self.deadline:
@@ -310,6 +324,7 @@ class Election:
         self._beat += 1
         self.beats_said += 1
         if asks:
+            self._asked = self._beat, self._now()
             self._next_beat = self._now() + self.beat_seconds
         self._told_commit = self.commit
         durable = self._durable()
@@ -436,6 +451,7 @@ class Election:
                 self.engine.applied_index,
                 self.may_lead,
                 votes,
+                self.engine.clock.now_ms(),
             ),
             top.leader,
         )
@@ -485,6 +501,7 @@ class Election:
         if race is not self._race:
             return False
         if not race.is_over:
+            race.asked_at = self._now()
             self.say(
                 Candidacy(
                     *(self._mode(), race.number, self.node, race.is_asking, race.actor),
@@ -544,6 +561,11 @@ class Election:
             race.fail("a higher term has begun meanwhile")
             return
         race.is_over = True
+        try:
+            self.has_time = self._compare_clocks()
+        except ClockSuspect as error:
+            race.error = PromotionFailed(str(error))
+            return
         record = TermRecord(
             self.me,
             self._mode(),
@@ -577,6 +599,49 @@ class Election:
         self.fresh = None
         self.advance()
         self.say_beat(asks=True)
+
+    # --- what time it is --------------------------------------------------------------
+
+    def _note_clock(self, voter: DeviceId, now_ms: int, asked_at: float) -> None:
+        """A voter has answered with what its clock said, half a round trip ago."""
+        if now_ms and voter in self.voters:
+            half = (self._now() - asked_at) / 2
+            self._clocks[voter] = now_ms + 1000 * half, self._now()
+
+    def _compare_clocks(self) -> bool:
+        """Believe the median of the voters' clocks, where two others have told theirs:
+        one alone that is off, or lies, decides nothing. Tell whether this clock is as
+        a majority's. Raises `ClockSuspect`."""
+        clock, now = self.engine.clock, self._now()
+        own = clock.now_ms()
+        off = [
+            said + 1000 * (now - at) - own
+            for voter, (said, at) in self._clocks.items()
+            if voter in self.voters and now - at <= CLOCK_KEPT_SECONDS
+        ]
+        if len(off) >= 2:
+            all_ = sorted((0.0, *off))
+            # Of an even number the one that changes less.
+            low, high = all_[(len(all_) - 1) // 2], all_[len(all_) // 2]
+            clock.told(own + int(min(low, high, key=abs)))
+        corrected = clock.now_ms() - own
+        agree = 1 + sum(abs(one - corrected) <= limits.CLOCK_OFF_MS for one in off)
+        return len(self.voters) < VOTERS_TO_ELECT or agree >= majority(self.voters)
+
+    async def _settle_time(self) -> bool:
+        """As leader: correct this clock, or lead no more; tell whether it does. What is
+        stamped ahead once has all later stamps be ahead, too: so nothing is written
+        before a majority agrees, or could not be asked for a beat."""
+        try:
+            agrees = self._compare_clocks()
+        except ClockSuspect as error:
+            log.warning("%s leads no more: %s", self.node, error)
+            await self.engine.end_term()
+            self.wait_anew()
+            return False
+        waited = self._now() - self._led_since >= self.beat_seconds
+        self.has_time = self.has_time or agrees or waited
+        return True
 
     # --- hearing ----------------------------------------------------------------------
 
@@ -655,6 +720,11 @@ class Election:
         known.top = EntryId(said.top) if said.top is not None else None
         known.term = said.term
         known.stored, known.applied, known.beat = said.stored, said.applied, said.beat
+        beat, asked_at = self._asked
+        if said.top == term.id and said.beat >= beat:
+            self._note_clock(author, said.now_ms, asked_at)
+            if not self.has_time:
+                await self._settle_time()
         self.progress += 1
 
     async def _hear_candidacy(self, author: DeviceId, said: Candidacy) -> None:
@@ -715,7 +785,8 @@ class Election:
     ) -> None:
         term = said.term if is_granted else self.ballot.number
         vote = Vote(
-            *(self._mode(), term, self.node, said.is_asking, is_granted, signature)
+            *(self._mode(), term, self.node, said.is_asking, is_granted, signature),
+            self.engine.clock.now_ms(),
         )
         self.say(vote, to)
 
@@ -739,6 +810,7 @@ class Election:
             return
         if said.term != race.number:
             return
+        self._note_clock(author, said.now_ms, race.asked_at)
         if not race.is_asking and not self.engine.keeper.scheme.verify(
             author, self._vote_bytes(race, self.me), said.signature
         ):

@@ -606,9 +606,7 @@ class LeaderFollowerManager:
         if election.leading is None or self._drains:
             return self._refused(client_op_id)
         engine = self._space.engine
-        if not engine.has_all_before(election.leading) and not await self._goes_on(
-            timeout_ms
-        ):
+        if not self._is_ready(election.leading) and not await self._goes_on(timeout_ms):
             why = "what this leader goes on from has not all its effect here yet"
             return self._failed(why, TIMEOUT, client_op_id)
         repeated = False
@@ -679,12 +677,17 @@ class LeaderFollowerManager:
                     await self._next()
         return not self._changes_voters
 
+    def _is_ready(self, term: Term) -> bool:
+        """Whether all that a leader goes on from has its effect, and its clock was
+        compared."""
+        return self._election.has_time and self._space.engine.has_all_before(term)
+
     async def _goes_on(self, timeout_ms: int) -> bool:
-        """Wait until all that this leader goes on from has its effect, if it leads."""
+        """Wait until this leader is ready, if it leads."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_ms / 1000):
                 while (term := self._election.leading) is not None:
-                    if self._space.engine.has_all_before(term):
+                    if self._is_ready(term):
                         break
                     await self._next()
                 return True

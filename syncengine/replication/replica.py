@@ -59,9 +59,6 @@ from syncengine.trust.membership import (
 
 log = logging.getLogger("syncengine")
 
-# A device whose clock is off by more than this is told, and its stamps corrected.
-CLOCK_OFF_MS = 60_000
-
 # Slips in copying a recovery key by hand are noticed; 14 groups of four letters.
 RECOVERY_CHECK_BYTES = 3
 
@@ -135,7 +132,7 @@ class Replica:
         latest = max((s.engine.clock.last for s in self._spaces.values()), default=0)
         # Others' stamps are up to a minute ahead of us, too.
         back = ms_from_hlc(latest) - limits.CLOCK_AHEAD_MS_MAX - self.clock.own_ms()
-        if back > CLOCK_OFF_MS:
+        if back > limits.CLOCK_OFF_MS:
             self._suspect_clock(f"{back / 1000:.0f} s behind what it was")
 
     async def _understand(self) -> None:
@@ -454,7 +451,7 @@ class Replica:
 
     def add_space(self, ns: int, namespace: NamespaceId, name: str | None) -> Space:
         keeper = Keeper(self.store, ns, namespace, self.lineage, self.scheme)
-        clock = HybridClock(self.clock, saw=self.clock.saw)
+        clock = HybridClock(self.clock, saw=self.clock.saw, told=self.told_time)
         engine = Namespace(
             keeper, self.writer, clock, self.entropy, self.key, self._new_row
         )
@@ -515,12 +512,14 @@ class Replica:
         await self.store.commit(writes)
 
     def told_time(self, now_ms: int) -> None:
-        """A listener told its clock: note how far off ours is."""
+        """Others told their clocks, a hub or voters: note how far off ours is."""
         offset = now_ms - self.clock.own_ms()
-        off = abs(offset) > CLOCK_OFF_MS
+        off = abs(offset) > limits.CLOCK_OFF_MS
         if off and (self._strict_clock or not self.clock_suspect):
-            self._suspect_clock(f"{offset / 1000:.0f} s off the hub's")
+            self._suspect_clock(f"{offset / 1000:.0f} s off the others'")
         self.clock_suspect = off
+        if not off and not self.clock.hub_offset_ms:
+            return
         self.clock.hub_offset_ms = offset if off else 0
         for space in self._spaces.values():
             space.engine.apply_soon()

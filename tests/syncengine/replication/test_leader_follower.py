@@ -22,10 +22,13 @@ from syncengine import (
     StaleRead,
     SyncError,
 )
+from syncengine.clock import ms_from_hlc
 from syncengine.ids import DeviceId
 from syncengine.protocol.notices import Candidacy, Spoken, Vote
 from syncengine.replication.election import Election
 from syncengine.replication.link import Link
+from syncengine.replication.replica import Opening
+from syncengine.system import SystemClock, SystemEntropy
 from tests.wires import Wire
 
 FAST: dict[str, Any] = {"heartbeat_interval_ms": 20, "heartbeat_timeout_ms": 300}
@@ -37,19 +40,31 @@ async def until(so: Callable[[], object], seconds: float = 20) -> None:
             await asyncio.sleep(0.005)
 
 
+class Off(SystemClock):
+    """A clock that may be wrong."""
+
+    off_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.off_ms
+
+
 class Cluster:
     """Nodes of one namespace, each linked with each."""
 
     def __init__(self, stack: contextlib.AsyncExitStack):
         self.stack = stack
         self.replicas: list[Replica] = []
+        self.clocks: list[Off] = []
         self.wires: dict[tuple[int, int], Wire] = {}
         self.nodes: list[LeaderFollowerManager] = []
 
-    async def join(self, count: int, ops: str = "lead") -> None:
+    async def join(self, count: int, ops: str = "lead", **options: Any) -> None:
         for _ in range(count):
-            replica = await self.stack.enter_async_context(syncengine.open(":memory:"))
-            self.replicas.append(replica)
+            clock, entropy = Off(), SystemEntropy()
+            self.clocks.append(clock)
+            opening = Opening(":memory:", clock=clock, entropy=entropy, **options)
+            self.replicas.append(await self.stack.enter_async_context(opening))
         space = await self.replicas[0].namespace("tenant-abc")
         invite = await space.invite(ops, uses=count)
         for replica in self.replicas[1:]:
@@ -674,6 +689,57 @@ async def test_voters_come_and_go_one_at_a_time(cluster: Cluster) -> None:
     assert not nodes[2].can_participate_in_election()
     with pytest.raises(PromotionFailed, match="follows first"):
         await nodes[0].add_voter("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+
+
+TEN_MINUTES = 600_000
+
+
+def stamped_ms(node: LeaderFollowerManager) -> int:
+    """When the latest change of a leader was made, as it says."""
+    return ms_from_hlc(node._space.engine.clock.last)
+
+
+async def test_a_leaders_wrong_clock_is_corrected_by_the_voters(
+    three: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    leader = three.nodes[0]
+    three.clocks[0].off_ms = TEN_MINUTES
+    await until(lambda: three.replicas[0].clock_suspect)
+    assert "600 s off the others'" in caplog.text
+    assert (await leader.write("k", 1)).success
+    assert stamped_ms(leader) < SystemClock().now_ms() + TEN_MINUTES / 2
+
+
+async def test_who_is_elected_asks_for_the_time_first(three: Cluster) -> None:
+    """What it stamps before would stay ahead."""
+    three.clocks[1].off_ms = TEN_MINUTES
+    await three.nodes[1].promote()
+    assert (await three.nodes[1].write("k", 1)).success
+    assert stamped_ms(three.nodes[1]) < SystemClock().now_ms() + TEN_MINUTES / 2
+
+
+async def test_one_wrong_clock_among_the_voters_decides_nothing(three: Cluster) -> None:
+    three.clocks[1].off_ms = TEN_MINUTES
+    leader = three.nodes[0]
+    heard = leader._election.followers[DeviceId(three.replicas[1].key.public)]
+    beat = leader._election.beat
+    await until(lambda: heard.beat > beat + 2)
+    assert not three.replicas[0].clock_suspect
+
+
+async def test_with_a_strict_clock_a_leader_that_is_off_leads_no_more(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    await cluster.join(3, strict_clock=True)
+    await cluster.mesh()
+    await cluster.start(voters=3)
+    await until(lambda: cluster.leaders)
+    leader = cluster.leaders[0]
+    cluster.clocks[cluster.nodes.index(leader)].off_ms = TEN_MINUTES
+    await until(lambda: leader not in cluster.leaders)
+    await until(lambda: cluster.leaders)
+    assert leader not in cluster.leaders
+    assert "set it right" in caplog.text
 
 
 async def test_an_outside_lease_decides_where_there_is_one(cluster: Cluster) -> None:
