@@ -82,6 +82,9 @@ class Trunk:
         self.over: str | None = None
         """What became of it, when it is no more"""
 
+    async def take_turn(self) -> None:
+        await self.turn.acquire()
+
     # --- on disk ------------------------------------------------------------------
 
     @property

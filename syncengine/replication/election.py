@@ -49,21 +49,29 @@ SPREAD = 1.2
 # Beats that told of more than has its effect here yet.
 BEATS_KEPT = 64
 
+# The share of a lease during which its holder leads (see `Lease`).
+LEASE_SHARE = 0.8
+
 # How long what a voter's clock said is used: clocks are set, and go wrong.
 CLOCK_KEPT_SECONDS = 60.0
 
 
 class Lease(Protocol):
-    """Somebody outside who says who may lead: an engine with compare-and-swap."""
+    """Somebody outside who says who may lead: an engine with compare-and-swap.
+
+    Both calls have the heartbeat timeout to answer, and may be cancelled. A holder
+    leads for 0.8 of the lease, from the moment at which it asked, by a clock that
+    nobody sets; the engine gives the lease to nobody else before it has ended, as
+    counted from the answer.
+    """
 
     async def acquire(self, expected_term: int) -> int:
-        """Return a term above `expected_term` that is ours alone; raises when another
-        one holds the lease."""
+        """Return a term above `expected_term` that is ours alone, and at most 2^31
+        above; raises when another one holds the lease."""
         ...
 
     async def renew(self, term: int) -> float:
-        """Return for how many seconds from now the lease holds; raises when it does
-        not."""
+        """Return for how many seconds the lease holds; raises when it does not."""
         ...
 
 
@@ -153,6 +161,8 @@ class Election:
         self._next_beat = 0.0
         self._led_since = 0.0
         self._lease_until = float("inf") if lease is None else float("-inf")
+        self._lease_until_ms = self._lease_until
+        self._renewing: asyncio.Task[None] | None = None
         self._told_commit = -1
         self._race: Race | None = None
         self.has_time = True
@@ -252,7 +262,8 @@ class Election:
     def next_time(self) -> float:
         """Return when something is due, on the loop's clock."""
         if self.leading is not None:
-            return min(self._next_beat, self._now() + self.timeout / 4)
+            soon = self._now() + self.timeout / 4
+            return min(self._next_beat, soon, self._lease_until)
         due = self.contact + self.timeout
         if self._may_stand():
             due = min(due, self.deadline) if due > self._now() else self.deadline
@@ -270,7 +281,7 @@ class Election:
             if now >= self._next_beat:
                 if not await self._settle_time():
                     return
-                await self._renew()
+                self._renew()
                 self.say_beat(asks=True)
         elif self._may_stand() and now >= self.deadline:
             race = self._race
@@ -291,7 +302,7 @@ class Election:
         )
 
     def _has_lost_touch(self, now: float) -> bool:
-        if now > self._lease_until:
+        if not self.holds_lease:
             return True
         if not self.voters or now - self._led_since <= self.timeout:
             return False
@@ -306,14 +317,45 @@ class Election:
         )
         return heard < majority(self.voters)
 
-    async def _renew(self) -> None:
-        if self.lease is None or self.leading is None:
+    @property
+    def holds_lease(self) -> bool:
+        """Whether it may lead, where somebody outside decides: also looked at before
+        a write and behind a strong read, since a process may sleep in between."""
+        # A machine that sleeps stops the loop's clock, and not the wall's.
+        slept = self.engine.clock.now_ms() >= self._lease_until_ms
+        return self._now() < self._lease_until and not slept
+
+    def _renew(self) -> None:
+        """Ask for the lease anew, beside all else: who does not answer holds up
+        nothing, and the lease ends when it ends."""
+        if self.lease is None or (self._renewing and not self._renewing.done()):
             return
-        asked = self._now()
-        with contextlib.suppress(Exception):  # then it ends when it ends
-            holds = await self.lease.renew(self.leading.number)
-            # From sending on, and not to the last moment: clocks differ in rate.
-            self._lease_until = asked + 0.8 * holds
+        self._renewing = asyncio.create_task(self._renewed(self.lease, self.leading))
+
+    async def _renewed(self, lease: Lease, term: Term | None) -> None:
+        try:
+            async with asyncio.timeout(self.timeout):
+                assert term is not None, "who leads renews"
+                until, until_ms = await self._held(lease, term.number)
+        except Exception as error:
+            log.warning("%s: the lease was not renewed: %r", self.node, error)
+            return
+        if self.leading is not None and self.leading.id == term.id:
+            self._lease_until, self._lease_until_ms = until, until_ms
+
+    async def _held(self, lease: Lease, number: int) -> tuple[float, float]:
+        """Return until when a lease holds, by the loop's clock and by the wall's. From
+        asking on, and not to the last moment: clocks differ in rate."""
+        asked, asked_ms = self._now(), self.engine.clock.now_ms()
+        holds = await lease.renew(number)
+        if not 0 < holds < float("inf"):
+            raise ValueError(f"a lease does not hold for {holds!r} seconds")
+        return asked + LEASE_SHARE * holds, asked_ms + 1000 * LEASE_SHARE * holds
+
+    def close(self) -> None:
+        """It takes no more part."""
+        if self._renewing is not None:
+            self._renewing.cancel()
 
     # --- leading ----------------------------------------------------------------------
 
@@ -874,15 +916,25 @@ class Election:
             return
         top = self.top
         expected = max(self.ballot.number, top.number if top is not None else 0)
-        asked = self._now()
+        most = limits.BALLOT_AHEAD_MAX
         try:
-            number = await self.lease.acquire(expected)
-            holds = await self.lease.renew(number)
+            async with asyncio.timeout(self.timeout):
+                number: object = await self.lease.acquire(expected)
+                if type(number) is not int or not 0 < number - expected <= most:
+                    raise ValueError(
+                        f"a term is a whole number above {expected}, by {most} at "
+                        f"most; not {number!r}"
+                    )
+                until, until_ms = await self._held(self.lease, number)
+        except TimeoutError as error:
+            raise PromotionFailed(
+                f"the lease did not answer within {self.timeout} s"
+            ) from error
         except Exception as error:
             raise PromotionFailed(f"the lease is not ours: {error}") from error
         if number > expected + 1:
             self.engine.leadership.set(number=number - 1)
-        self._lease_until = asked + 0.8 * holds
+        self._lease_until, self._lease_until_ms = until, until_ms
 
     def drop_race(self) -> None:
         """It takes too long: votes that still come count no more."""

@@ -24,6 +24,8 @@ from syncengine.errors import (
     PromotionFailed,
     Refused,
     StaleRead,
+    StoreError,
+    StoreFull,
     SyncError,
 )
 from syncengine.ids import (
@@ -37,7 +39,7 @@ from syncengine.ids import (
     short,
 )
 from syncengine.log.batch import Header
-from syncengine.log.terms import Term
+from syncengine.log.terms import Term, Terms
 from syncengine.protocol.messages import Notice
 from syncengine.protocol.notices import Spoken, TakeOver, decode
 from syncengine.replication import feed
@@ -84,6 +86,7 @@ from syncengine.replication.telling import Handler, Handlers
 from syncengine.replication.tokens import Token
 from syncengine.storage.pipeline.contract import Pipeline
 from syncengine.trust.leadership import majority
+from syncengine.trust.membership import Ops
 
 if TYPE_CHECKING:
     from syncengine.replication.namespace import Namespace
@@ -227,12 +230,16 @@ class LeaderFollowerManager:
         self._acks_: Acknowledgements | None = None
         self._queue: deque[tuple[str, Any]] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
+        self._telling: list[asyncio.Task[None]] = []
         self._told_bell = Bell()
+        self._applied_bell = Bell()
         self._role: ReplicationRole = ReplicationRole.FOLLOWER
         self._has_led = False
+        self._generation = 0
         self._told_failed = False
         self._known_top: EntryId | None = None
+        self._log: EntryId | None = None
+        """The mode whose log is followed"""
         self._applied = 0
         self._rescued: set[tuple[ActorId, int]] = set()
         self._rescued_new: list[tuple[int, str]] = []
@@ -281,6 +288,8 @@ class LeaderFollowerManager:
         if terms.has_leader:
             engine.leadership.take_part(election.me)
             await engine.flush()
+        self._generation = engine.generation
+        self._note_log(terms)
         self._applied = engine.applied_index
         if self._told is None:
             self._told = self._applied
@@ -294,7 +303,8 @@ class LeaderFollowerManager:
             async with self._turn:
                 await self._lead_at_first(election)
         self._task = asyncio.create_task(self._run(election))
-        self._telling = asyncio.create_task(self._tell_all())
+        for telling in (self._tell_all(), self._tell_applied()):
+            self._telling.append(asyncio.create_task(telling))
         self._bell.set()
 
     def _take_part(self, engine: "Namespace") -> None:
@@ -383,7 +393,7 @@ class LeaderFollowerManager:
             await self._end()
 
     async def _end(self) -> None:
-        for task in (self._task, self._telling):
+        for task in (self._task, *self._telling):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
                 await asyncio.wait([task])
@@ -393,6 +403,8 @@ class LeaderFollowerManager:
                 if engine.leadership.leading is not None:
                     await engine.end_term()
             await self._leave()
+        if self._election_ is not None:
+            self._election_.close()
         self._moved.set()
 
     async def __aenter__(self) -> "LeaderFollowerManager":
@@ -597,13 +609,15 @@ class LeaderFollowerManager:
                 path="operation",
             )
         name = self._name(key)
+        if client_op_id is not None:
+            values.check_key(client_op_id, "client_op_id")
         if self._closed:
             return self._failed("this manager was closed", MANAGER_CLOSED, client_op_id)
         election = self._election
         level = self._checked(level)
         if self._changes_voters and not await self._leads_again(timeout_ms):
             return self._refused(client_op_id)
-        if election.leading is None or self._drains:
+        if election.leading is None or self._drains or not election.holds_lease:
             return self._refused(client_op_id)
         engine = self._space.engine
         if not self._is_ready(election.leading) and not await self._goes_on(timeout_ms):
@@ -630,7 +644,14 @@ class LeaderFollowerManager:
                 return self._failed(*problem, client_op_id)
             term = engine.leadership.leading
             index = engine.newest_index
-            await tx.receipt
+            try:
+                await tx.receipt
+            except StoreFull:
+                raise  # SQLite has taken it back
+            except StoreError as error:  # maybe it reached the disk all the same
+                return self._unknown(
+                    self._failed("", "", client_op_id), STORE_FAILED, str(error)
+                )
         except NotLeader:
             return self._refused(client_op_id)
         except (Invalid, Refused, Closed):
@@ -794,6 +815,7 @@ class LeaderFollowerManager:
         )
 
     def _name(self, key: str) -> DocumentId:
+        values.check_key(key, "key")
         return parse_document_id(f"{self._collection}/{key}")
 
     def _is_of_present_log(self, actor: ActorId) -> bool:
@@ -937,7 +959,8 @@ class LeaderFollowerManager:
                 raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
         else:
             await election.engine.flush()
-        if election.leading is None or election.leading.id != term.id:
+        leading = election.leading
+        if leading is None or leading.id != term.id or not election.holds_lease:
             raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
         return replace(result, token=self._token_of_entry(result.sequence))
 
@@ -1026,6 +1049,7 @@ class LeaderFollowerManager:
             raise Invalid(
                 'promote requires a "majority", or says "i_accept_loss"', path="require"
             )
+        values.check_key(reason, "reason")
         if require == "i_accept_loss" and not reason:
             raise Invalid("who accepts loss says why: reason=...", path="reason")
         lost_voters = {parse_device_id(device) for device in without}
@@ -1154,9 +1178,9 @@ class LeaderFollowerManager:
     async def _hand_over(self, election: Election, timeout_ms: int) -> None:
         engine, term = election.engine, election.leading
         assert term is not None, "who leads hands over"
-        self._drains = True  # no more writes
+        self._drains = True
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
+            async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
                 await engine.flush()
                 while True:
                     found = election.best_successor()
@@ -1196,7 +1220,7 @@ class LeaderFollowerManager:
         engine, voters = election.engine, election.voters
         self._drains = True
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
+            async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
                 await engine.flush()
                 beat = self._ask(term)
                 index = engine.newest_index
@@ -1245,6 +1269,11 @@ class LeaderFollowerManager:
             raise PromotionFailed(
                 "a new voter follows first, until it has nearly all of the log"
             )
+        if not election.engine.keeper.membership.may(added, Ops.LEAD):
+            raise PromotionFailed(
+                "a voter may lead, and this device may not: invite it with the right "
+                'to, or `space.grant_device(id, "lead")`'
+            )
         if not election.voters and added != election.me:
             # Or somebody else would decide alone.
             await self._change_voters((election.me,), timeout_ms)
@@ -1278,36 +1307,46 @@ class LeaderFollowerManager:
             ) from None
 
     async def remove_voter(self, device: str, *, timeout_ms: int = 10_000) -> None:
-        """Let a device vote no more; raises as `add_voter` does."""
+        """Let a device vote no more; raises as `add_voter` does. A leader that removes
+        itself hands over then, or leads no more where nobody takes over."""
         removed = parse_device_id(device)
         left = tuple(v for v in self._election.voters if v != removed)
         if not left and self._election.voters:
             raise PromotionFailed("the last voter stays: somebody decides who leads")
-        if left != self._election.voters:
-            await self._change_voters(left, timeout_ms)
+        if left == self._election.voters:
+            return
+        await self._change_voters(left, timeout_ms)
+        if removed == self._election.me:
+            try:
+                await self.demote(handoff=True, timeout_ms=timeout_ms)
+            except PromotionFailed:
+                await self.demote(handoff=False)
 
     async def _change_voters(
         self, voters: tuple[DeviceId, ...], timeout_ms: int
     ) -> None:
         """A term of its own, with other voters; what was written stays."""
         self._check_open()
+        self._space.check_outside()
         election = self._election
         term = election.leading
         if term is None:
             raise NotLeader(leader_id=self.leader_id)
         self._drains = self._changes_voters = True
         has_stopped = False
+        engine = election.engine
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
+            async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
                 # Nothing of an earlier term may be undecided: Raft, section 4.1.
-                index = election.engine.newest_index
+                await engine.flush()
+                index = engine.newest_index
                 if election.voters and not await self._acks.until(
                     index, term.id, "majority"
                 ):
                     raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
                 async with self._turn:
                     has_stopped = True
-                    await election.engine.end_term()
+                    await engine.end_term()
                     race = await election.stand("voters", is_wished=True, voters=voters)
                 race = await self._decided(race)
             if race.error is not None:
@@ -1344,11 +1383,15 @@ class LeaderFollowerManager:
 
     def _carry(self, notice: Notice) -> None:
         assert self._service is not None, "it carries where there is one"
-        self._service.send(encode_notice(notice))
+        try:
+            self._service.send(encode_notice(notice))
+        except Exception as error:  # the links carry it, too
+            log.warning("%s: the heartbeat service did not send: %r", self._node, error)
 
-    def _heard_elsewhere(self, raw: bytes) -> None:
-        with contextlib.suppress(ValueError):
-            self._space.engine.notices.hear(decode_notice(raw))
+    def _heard_elsewhere(self, raw: object) -> None:
+        if isinstance(raw, bytes):
+            with contextlib.suppress(ValueError):
+                self._space.engine.notices.hear(decode_notice(raw))
 
     async def _run(self, election: Election) -> None:
         while True:
@@ -1363,7 +1406,8 @@ class LeaderFollowerManager:
                 return
             except SyncError as error:
                 log.warning("%s: %s", self._node, error)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(1)
+                self._bell.set()
             except Exception:
                 log.exception("%s: a bug", self._node)
                 await asyncio.sleep(1)
@@ -1379,7 +1423,9 @@ class LeaderFollowerManager:
             engine.leadership.take_part(election.me)
             election.wait_anew()
             await engine.flush()
+        self._note_log(engine.keeper.terms)
         await engine.settle_terms()
+        await self._lead_after_a_failure(election)
         while self._inbox:
             author, body = self._inbox.popleft()
             try:
@@ -1397,6 +1443,18 @@ class LeaderFollowerManager:
         self._note_applied(election)
         election.report()
         self._acks.settle()
+
+    async def _lead_after_a_failure(self, election: Election) -> None:
+        """A commit failed, and all that was known is read from the file again. Without
+        voters nobody else would lead now: this one goes on, in a new term, once its
+        disk lets it."""
+        generation = election.engine.generation
+        if generation != self._generation and self._role is ReplicationRole.LEADER:
+            top = election.top
+            is_ours = top is not None and top.leader == election.me
+            if election.leading is None and is_ours and not election.voters:
+                await election.stand("manual")
+        self._generation = generation
 
     async def _step_as_master(self, election: Election) -> None:
         """All write: tell, once, that this is known, and count who knows it."""
@@ -1446,19 +1504,26 @@ class LeaderFollowerManager:
             self._told_failed = True
             self._queue_event("leaderFailed", LeaderFailed(top.record.node, top.number))
 
+    def _note_log(self, terms: Terms) -> None:
+        """Each log counts from 1: what is told of one says nothing of the next."""
+        if terms.has_leader and terms.mode_id != self._log:
+            if self._log is not None:
+                self._told = self._applied = 0
+            self._log = terms.mode_id
+
     def _note_applied(self, election: Election) -> None:
         if election.leading is not None:
             self._applied = self._told = election.engine.newest_index
             return
         applied = election.engine.applied_index
+        assert self._told is not None, "it was started"
         if applied > self._applied:
             self._metrics.events_applied += applied - self._applied
+        elif applied < self._applied:
+            self._told = min(self._told, applied)  # some of it was taken back
         self._applied = applied
-        assert self._told is not None, "it was started"
-        if applied < self._told:
-            self._told = applied  # some of it was taken back
         if applied > self._told:
-            self._told_bell.set()
+            self._applied_bell.set()
 
     def _note_void(self, header: Header, seq: int, reason: str) -> None:
         name = header.actor, seq
@@ -1484,22 +1549,30 @@ class LeaderFollowerManager:
             self._told_bell.set()
 
     async def _tell_all(self) -> None:
-        """Call the handlers, one event after the other."""
+        """Call the handlers of what happens, one event after the other."""
         while True:
             await self._told_bell.heard()
             while self._queue:
-                event, what = self._queue.popleft()
-                await self._handlers.tell(event, what)
-            if self._handlers.has("eventApplied"):
-                for sequence, change in self._applied_since():
-                    await self._handlers.tell(
-                        "eventApplied", EventApplied(sequence, change)
-                    )
-                    self._told = sequence
-                    while self._queue:
-                        await self._handlers.tell(*self._queue.popleft())
-            else:
-                self._told = self._applied
+                await self._handlers.tell(*self._queue.popleft())
+
+    async def _tell_applied(self) -> None:
+        """The same for what takes effect, beside it: who is slow with a thousand writes
+        hears at once that the leader has failed."""
+        while True:
+            await self._applied_bell.heard()
+            assert self._told is not None, "it was started"
+            if not self._handlers.has("eventApplied"):
+                self._told = max(self._told, self._applied)
+                continue
+            log_of = self._space.engine.keeper.terms
+            mode = log_of.mode_id
+            for sequence, change in self._applied_since():
+                await self._handlers.tell(
+                    "eventApplied", EventApplied(sequence, change)
+                )
+                if log_of.mode_id != mode:
+                    break  # another log has begun meanwhile
+                self._told = min(sequence, self._applied)
 
     def _applied_since(self) -> list[tuple[int, Change]]:
         """Return the next writes that took effect and were not told."""
@@ -1513,5 +1586,5 @@ class LeaderFollowerManager:
                 if self._told < index <= self._applied:
                     found.append((index, change))
         if found and found[-1][0] < self._applied:
-            self._told_bell.set()
+            self._applied_bell.set()
         return found

@@ -9,6 +9,7 @@ work.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from syncengine import limits
 from syncengine.errors import Invalid, Refused
 from syncengine.ids import DeviceId, EntryId
 from syncengine.protocol.codes import Code
@@ -40,6 +41,12 @@ async def switch(space: "Space", mode: Mode, voters: Sequence[DeviceId] = ()) ->
         raise Invalid(f"a mode is {MULTI_MASTER!r} or {LEADER_FOLLOWER!r}", path="mode")
     if voters and mode != LEADER_FOLLOWER:
         raise Invalid("only a namespace with a leader has voters", path="voters")
+    if len(set(voters)) != len(voters) or len(voters) > limits.VOTERS_MAX:
+        raise Invalid(
+            f"there are up to {limits.VOTERS_MAX} voters, each once",
+            path="voters",
+            bound=limits.VOTERS_MAX,
+        )
     genesis = keeper.membership.genesis
     is_owner = genesis is not None and me in genesis.owners
     if not is_owner and not keeper.membership.may(me, Ops.ADMIN | Ops.LEAD):

@@ -472,6 +472,7 @@ class MultiMasterManager:
         return not self._space.engine.channels
 
     def _name(self, entity_id: str) -> DocumentId:
+        values.check_key(entity_id, "entity_id")
         return parse_document_id(f"{self._collection}/{entity_id}")
 
     @property

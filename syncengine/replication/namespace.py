@@ -9,7 +9,7 @@ does not: a change travels in a batch whose bytes are committed first.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
@@ -176,6 +176,8 @@ class Namespace:
         self.ns = keeper.ns
         self.documents = Documents(keeper.store, keeper.ns, new_row)
         self.turn = _Turn(self.end_typing, writer.wake)
+        self._holds = 0
+        self._let_go = Signal()
         self._typing: Callable[[], None] | None = None
         self.owner: asyncio.Task[Any] | None = None
         self._alarmed = False
@@ -611,10 +613,35 @@ class Namespace:
             raise SyncError("somebody else leads by now, in a higher term")
         return top
 
+    async def take_turn(self) -> None:
+        """Wait until a change may be begun: it has `turn`, which is to be released."""
+        while True:
+            await self.turn.acquire()
+            if not self._holds:
+                return
+            self.turn.release()
+            await self._let_go.wait()
+
+    @contextlib.asynccontextmanager
+    async def writes_held(self) -> AsyncGenerator[None]:
+        """No change is open meanwhile, and none is begun: a leader hands over what
+        there is. Who wants to write waits; what is typed is refused."""
+        self._holds += 1
+        try:
+            async with self.turn:
+                pass  # whoever was writing has ended
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                self._let_go.set()
+
     def check_leads(self) -> None:
         """Raise `NotLeader` where another one writes, or before all that this one goes
         on from has its effect: what it writes would not come after it."""
         leading = self.leadership.leading
+        if self._holds and leading is not None and self.draft is None:
+            raise NotLeader("another one is about to lead; write again")
         if leading is None and self.keeper.terms.has_leader:
             top = self.keeper.terms.top
             raise NotLeader(leader_id=None if top is None else top.record.node)

@@ -1,8 +1,9 @@
 """Who is called with which event."""
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from syncengine.errors import Invalid
@@ -10,6 +11,9 @@ from syncengine.errors import Invalid
 log = logging.getLogger("syncengine")
 
 Handler = Callable[[Any], Any]
+
+# After this it is said that a handler holds others up: it may never return.
+SLOW_SECONDS = 30.0
 
 
 class Handlers:
@@ -35,6 +39,23 @@ class Handlers:
             try:
                 told = handler(what)
                 if inspect.isawaitable(told):
-                    await told
+                    await self._ended(event, told)
             except Exception:
                 log.exception("a handler of %s failed", event)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                log.exception("a handler of %s awaited what was cancelled", event)
+
+    async def _ended(self, event: str, told: Awaitable[Any]) -> None:
+        slow = asyncio.get_running_loop().call_later(
+            SLOW_SECONDS,
+            log.warning,
+            "a handler of %s has not returned for %.0f s: what comes behind it waits",
+            *(event, SLOW_SECONDS),
+        )
+        try:
+            await told
+        finally:
+            slow.cancel()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from weakref import ref
 
+from syncengine import values
 from syncengine.crdt.document import Document as State
 from syncengine.crdt.list import ListState
 from syncengine.crdt.operation import Action, Operation, Type
@@ -76,6 +77,7 @@ class Engine(Protocol):
     def version(self) -> Version: ...
     @property
     def all_on_disk(self) -> bool: ...
+    async def take_turn(self) -> None: ...
     def begin(self) -> Draft: ...
     def draft_document(self, draft: Draft, name: DocumentId) -> State: ...
     def emit(self, draft: Draft, document: State, op: Operation) -> int: ...
@@ -176,6 +178,10 @@ class Transaction:
     """What `async with space.transaction() as tx` gives. Its methods never await."""
 
     def __init__(self, space: Home, operation_id: str | None, wait: bool):
+        if operation_id is not None:
+            values.check_key(operation_id, "operation_id")
+            if not operation_id:
+                raise Invalid("an operation id is not empty", path="operation_id")
         self._space = space
         self._engine = space.engine
         self._operation_id = operation_id
@@ -200,7 +206,7 @@ class Transaction:
                 "a transaction of this namespace is open in this task already; use "
                 "its `tx`, or end its block first"
             )
-        await engine.turn.acquire()
+        await engine.take_turn()
         engine.owner = task
         try:
             self._space.check_may_write()
