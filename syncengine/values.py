@@ -197,6 +197,13 @@ def check_key(key: object, path: str) -> None:
         )
 
 
+def check_name(name: object, path: str) -> None:
+    """Raise `Invalid` unless `name` is text, and not empty."""
+    if not isinstance(name, str) or not name:
+        raise Invalid(f"a name is a str, and not empty; not {name!r}", path=path)
+    check_text(name, path)
+
+
 def check_count(
     value: object, path: str, *, least: int = 1, most: int | None = None
 ) -> None:

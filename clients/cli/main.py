@@ -793,31 +793,42 @@ async def show(context: Context, entity: str) -> None:
     lines: list[str] = []
     for version in conflicts[-1].versions:
         lines.append(f"{version.master_id}: {_told(version.data)}")
-    lines.append(f"decide: syncengine conflicts resolve {entity} JSON --master NAME")
-    context.out.result(asdict(conflicts[-1]), "\n".join(lines))
+    shown = conflicts[-1]
+    lines.append(
+        f"decide: syncengine conflicts resolve {entity} JSON --master NAME "
+        f"--conflict {shown.id}"
+    )
+    context.out.result(asdict(shown), "\n".join(lines))
 
 
 @conflicts.command("resolve")
 @click.argument("entity")
 @click.argument("data")
 @click.option("--master", required=True, help="As which master: its name.")
+@click.option("--conflict", help="The id that `show` told: what came in since then "
+              "waits on. Without it, all versions that are here.")  # fmt: skip
 @click.option("--collection", default="entity", show_default=True)
 @command
 async def resolve(
-    context: Context, entity: str, data: str, master: str, collection: str
+    context: Context,
+    entity: str,
+    data: str,
+    master: str,
+    conflict: str | None,
+    collection: str,
 ) -> None:
-    """Decide about ENTITY: DATA (JSON) stands instead of all versions that are here."""
+    """Decide about ENTITY: DATA (JSON) stands instead of its versions."""
     try:
         wanted = json.loads(data)
     except ValueError as error:
         raise Invalid(f"{data!r:.60} is no JSON: {error}") from None
     async with context.open() as replica:
         space = await context.space(replica)
-        manager = syncengine.MultiMasterManager(
-            master, None, space, "manual", collection=collection
+        manager = syncengine.MultiMasterManager.of_file(
+            master, space, collection=collection
         )
         async with manager:
-            result = await manager.resolve_conflict(entity, wanted)
+            result = await manager.resolve_conflict(entity, wanted, conflict=conflict)
         context.out.result(asdict(result), f"{entity} is {_told(wanted)} now.")
         context.note_outsider(space)
 

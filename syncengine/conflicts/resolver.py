@@ -272,7 +272,10 @@ class CustomResolverStrategy(Strategy):
     def resolve(self, versions: Sequence[ConflictEntry]) -> Resolution:
         decided = self._decide(versions)
         if self._debug:
-            if _canonical(self._decide(versions).value) != _canonical(decided.value):
+            again = self._decide(versions)
+            if _canonical([again.value, again.timestamp]) != _canonical(
+                [decided.value, decided.timestamp]
+            ):
                 raise Invalid(
                     f"{self._function} returned another value for the same versions: "
                     "replicas would not agree; it must depend on them alone"

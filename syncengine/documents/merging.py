@@ -8,7 +8,7 @@ What differs between `before` and `after` is done to `now`, wherever that shows 
 # a user's own field names free.
 # pyright: reportPrivateUsage=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from syncengine import values
@@ -126,15 +126,22 @@ def _container(
         case Type.MULTI:
             was, is_ = before.several(container), after.several(container)
             several = bound(MultiValue[Any](), now, target)
-            is_there = three.is_over or rough(list(several)) == rough(was)
-            if rough(was) != rough(is_) and is_there:
-                several.set(*is_)
+            here = list(several)
+            # It was set instead of what its author saw, and beside all else.
+            stays = [] if three.is_over else _without(_without(here, was), is_)
+            if rough(was) != rough(is_) and rough(here) != rough([*stays, *is_]):
+                several.set(*stays, *is_)
         case Type.TEXT:
             _text(three, container, target)
         case Type.LIST:
             _list(three, container, target)
         case _:
             _tree(three, container, target)
+
+
+def _without(values: Iterable[Any], others: Iterable[Any]) -> list[Any]:
+    known = [rough(one) for one in others]
+    return [one for one in values if rough(one) not in known]
 
 
 def _set(three: Three, container: ContainerId, target: ContainerId) -> None:

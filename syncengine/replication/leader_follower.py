@@ -610,7 +610,7 @@ class LeaderFollowerManager:
             )
         name = self._name(key)
         if client_op_id is not None:
-            values.check_key(client_op_id, "client_op_id")
+            values.check_name(client_op_id, "client_op_id")
         if self._closed:
             return self._failed("this manager was closed", MANAGER_CLOSED, client_op_id)
         election = self._election

@@ -11,10 +11,11 @@ same.
 import asyncio
 import contextlib
 import hashlib
+import inspect
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -40,6 +41,7 @@ from syncengine.replication.feed import Change
 from syncengine.replication.host import Bell, sealed
 from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
 from syncengine.replication.telling import Handler, Handlers
+from syncengine.replication.transaction import Receipt
 from syncengine.replication.versions import (
     RESOLUTION_OPTIONS,
     VERSIONS,
@@ -72,6 +74,7 @@ EVENTS = ("conflictDetected", "eventApplied")
 
 MANAGER_CLOSED = "MANAGER_CLOSED"
 EVENT_NOT_HERE = "EVENT_NOT_HERE"
+EVENT_IS_VOID = "EVENT_IS_VOID"
 
 # Versions of one entity that are kept beside each other by `manual`: what is beyond
 # stays in the history, the earliest first.
@@ -79,6 +82,9 @@ VERSIONS_MAX = 64
 
 # How far a version may be stamped ahead for the next one to be stamped behind it.
 AHEAD_MS_MAX = 24 * 60 * 60 * 1000
+
+# How long handlers may take to hear what is left, when a master is closed.
+CLOSE_SECONDS = 5.0
 
 # Between two times that it is kept how far events were told, in s.
 SAVE_SECONDS = 5.0
@@ -168,6 +174,14 @@ class MultiMasterManager:
                 f"{', '.join(STRATEGIES)}",
                 path="conflict_strategy",
             )
+        given: Any = merge_fn
+        if given is not None and (
+            not callable(given) or inspect.iscoroutinefunction(given)
+        ):
+            raise Invalid(
+                "merge_fn is a function of two entities, and no coroutine function",
+                path="merge_fn",
+            )
         if (merge_fn is not None) != (conflict_strategy == "custom"):
             raise Invalid(
                 "the strategy custom takes a merge_fn, and no other one does",
@@ -198,8 +212,12 @@ class MultiMasterManager:
         self._changed: dict[DocumentId, None] = {}
         self._bell = Bell()
         self._task: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._told_bell = Bell()
         self._came = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._seen: dict[str, frozenset[tuple[str, int]]] = {}
+        """The versions of entities that somebody was shown, who may decide"""
         self._pending: set[str] = set()
         """Entities about which somebody has to decide"""
         self._position = 0
@@ -217,6 +235,19 @@ class MultiMasterManager:
         self._clock: VectorClock | None = None
         self._clock_of = 0
 
+    @classmethod
+    def of_file(
+        cls, master_id: str, space: "Space", *, collection: str = "entity"
+    ) -> "MultiMasterManager":
+        """Return a master that leaves conflicts as the one that has the file decides
+        them: for a person at a command line."""
+        made = cls(master_id, None, space, "manual", collection=collection)
+        _, strategies = made._place()
+        if strategies:
+            made._strategy = strategies[0]
+            made._merge_fn = _only_the_application_knows
+        return made
+
     # --- life -----------------------------------------------------------------------
 
     async def subscribe(self) -> None:
@@ -233,25 +264,36 @@ class MultiMasterManager:
         engine.log_grew.listen(self._ring)
         self._bell.set()
         self._task = asyncio.create_task(self._run())
+        self._telling = asyncio.create_task(self._tell_all())
         for worker in (self._emitter, self._receiver):
             if worker is not None:
                 await worker.start()
 
     async def drain(self) -> None:
-        """Wait until the pipeline has all that was written here: before a master is
-        removed. Safe to cancel."""
+        """Wait until the pipeline has all that was written here, or, where links carry
+        it, until another one has it on disk: before a master is removed. Waits for ever
+        while offline: use `asyncio.timeout`. Safe to cancel."""
         self._check_open()
         if self._emitter is not None:
             await self._emitter.drained()
+            return
+        engine = self._space.engine
+        last = engine.next_seq - 1
+        if engine.actor is not None and last:
+            receipt = Receipt(self._space, engine.actor, last, engine.flush())
+            await receipt.durable_on("any")
 
     async def caught_up(self) -> None:
-        """Wait until all that the pipeline has now is here, and conflicts are noted.
-        Safe to cancel."""
+        """Wait until all that the pipeline has now is here, or all that is at the other
+        end of the links that this device dials; and conflicts are noted and told. Safe
+        to cancel."""
         self._check_open()
         if self._receiver is not None:
             await self._receiver.caught_up()
+        else:
+            await self._space.links_synced()
         await self._looked()
-        task = self._task
+        task = self._telling
         while self._queue and task is not None and not task.done():
             if asyncio.current_task() is task:
                 return  # a handler: the rest is told behind it
@@ -263,7 +305,7 @@ class MultiMasterManager:
         self._closed = True
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
-        if asyncio.current_task() is not self._task:  # a handler that closes goes on
+        if asyncio.current_task() is not self._telling:  # a handler that closes goes on
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
@@ -277,6 +319,7 @@ class MultiMasterManager:
             self._ending = True
             self._bell.set()
             await asyncio.wait([task])
+            await self._end_telling()
             with contextlib.suppress(Closed, StoreError):
                 self._space.check_usable()
                 await self._save()
@@ -285,6 +328,19 @@ class MultiMasterManager:
             engine.on_applied.remove(self._note_applied)
             engine.on_stopped.remove(self._ring)
             engine.log_grew.unlisten(self._ring)
+
+    async def _end_telling(self) -> None:
+        """Let handlers hear what was noted, unless they do not return."""
+        telling = self._telling
+        assert telling is not None, "it began with the other task"
+        if telling is asyncio.current_task():
+            return
+        self._told_bell.set()
+        await asyncio.wait([telling], timeout=CLOSE_SECONDS)
+        if not telling.done():
+            log.warning("%s: %d events are not told", self._master, len(self._queue))
+            telling.cancel()
+            await asyncio.wait([telling])
 
     async def __aenter__(self) -> "MultiMasterManager":
         await self.subscribe()
@@ -296,7 +352,7 @@ class MultiMasterManager:
     def _check_open(self) -> None:
         self._space.check_usable()
         if self._closed:
-            raise Invalid("this master was closed; make another one")
+            raise Closed("this master was closed; make another one")
 
     # --- what it is -----------------------------------------------------------------
 
@@ -337,6 +393,8 @@ class MultiMasterManager:
     def versions(self, entity_id: str) -> list[ConflictVersion]:
         """Return the versions of an entity that stand beside each other, the one that
         shows last; of one without conflict there is one."""
+        found = sorted(self._versions(self._name(entity_id)), key=by_order)
+        self._seen[entity_id] = frozenset(one.name for one in found)
         return [
             ConflictVersion(
                 one.master,
@@ -344,7 +402,7 @@ class MultiMasterManager:
                 one.clock.to_json(),
                 one.timestamp,
             )
-            for one in sorted(self._versions(self._name(entity_id)), key=by_order)
+            for one in found
         ]
 
     def session_token(self) -> str:
@@ -367,22 +425,42 @@ class MultiMasterManager:
         With "manual", versions that nobody decided about stay beside the new one.
         Raises `Invalid` for what cannot be stored.
         """
-        return await self._write(entity_id, self._plain(data), type, resolve=False)
+        return await self._write(entity_id, self._plain(data), type)
 
     async def delete(self, entity_id: str) -> MasterWriteResult:
         """Delete an entity: a version without data."""
-        return await self._write(entity_id, None, None, resolve=False, deleted=True)
+        return await self._write(entity_id, None, None, deleted=True)
 
     async def resolve_conflict(
-        self, entity_id: str, resolved_data: Any
+        self, entity_id: str, resolved_data: Any, *, conflict: str | None = None
     ) -> MasterWriteResult:
-        """Decide: write what stands instead of all versions that are here. Raises
+        """Decide: write what stands instead of the versions of a conflict (its id), or
+        of those that were told, listed or asked for last; all that are here, if none
+        was. A version that came in since stays beside it: nobody has seen it. Raises
         `NotFound` where there is nothing to decide."""
-        if len(self._versions(self._name(entity_id))) < 2:
+        here = {one.name for one in self._versions(self._name(entity_id))}
+        seen = self._seen.get(entity_id, here)
+        if conflict is not None:
+            seen = self._named(entity_id, conflict)
+        if len(here) < 2:
             raise NotFound(f"there is no conflict of {entity_id}")
+        if not here & seen:
+            raise NotFound(
+                f"the versions of {entity_id} that were shown are no more; look at "
+                "those that are here now"
+            )
         return await self._write(
-            entity_id, self._plain(resolved_data), None, resolve=True
+            entity_id, self._plain(resolved_data), None, resolve=here & seen
         )
+
+    def _named(self, entity_id: str, conflict: str) -> frozenset[tuple[str, int]]:
+        """Return the names of the versions of a conflict; raises `NotFound`."""
+        engine = self._space.engine
+        store, name = engine.keeper.store, self._name(entity_id)
+        for one in stored_conflicts(store, engine.ns, name, pending=False):
+            if one.id == conflict:
+                return _names(one)
+        raise NotFound(f"there is no conflict {conflict!r} of {entity_id}")
 
     async def _write(
         self,
@@ -390,7 +468,7 @@ class MultiMasterManager:
         data: Any,
         type_: str | None,
         *,
-        resolve: bool,
+        resolve: Set[tuple[str, int]] | None = None,
         deleted: bool = False,
     ) -> MasterWriteResult:
         name = self._name(entity_id)
@@ -403,7 +481,11 @@ class MultiMasterManager:
                 error_code=MANAGER_CLOSED,
             )
         try:
-            self._space.engine.check_leads()
+            result = await self._written(
+                name, data, type_, resolve=resolve, deleted=deleted
+            )
+            self._seen.pop(entity_id, None)
+            return result
         except NotLeader as error:
             return MasterWriteResult(
                 False,
@@ -412,17 +494,30 @@ class MultiMasterManager:
                 error=str(error),
                 error_code=error.error_code,
             )
+
+    async def _written(
+        self,
+        name: DocumentId,
+        data: Any,
+        type_: str | None,
+        *,
+        resolve: Set[tuple[str, int]] | None,
+        deleted: bool,
+    ) -> MasterWriteResult:
         async with self._space.transaction() as tx:
             versions = read_versions(tx[name].multi(VERSIONS))
             clock = self._known_clock()
             for one in versions:
                 clock = VectorClock.merge(clock, one.clock)
             clock = clock.tick(self._master)
-            version = self._made(versions, data, type_, clock, deleted=deleted)
+            version = self._made(name, versions, data, type_, clock, deleted=deleted)
             left: list[Version] = []
-            if self._strategy == "manual" and not resolve:
+            if resolve is not None:
+                left = [one for one in versions if one.name not in resolve]
+            elif self._strategy != "detect" and self._shown(name, versions)[1]:
                 # He saw the one that shows; the others wait for somebody to decide.
-                left = sorted(versions, key=by_order)[:-1][1 - VERSIONS_MAX :]
+                left = sorted(versions, key=by_order)[:-1]
+            left = left[1 - VERSIONS_MAX :]
             kept = [one.plain() for one in left]
             tx[name].multi(VERSIONS).set(version.plain(), *kept)
             tx[self._clock_name]["clock"] = clock.to_json()
@@ -431,7 +526,7 @@ class MultiMasterManager:
         return MasterWriteResult(
             True,
             self._master,
-            entity_id,
+            name.partition("/")[2],
             self._is_queued(),
             clock.to_json(),
             version.timestamp,
@@ -439,6 +534,7 @@ class MultiMasterManager:
 
     def _made(
         self,
+        name: DocumentId,
         versions: list[Version],
         data: Any,
         type_: str | None,
@@ -446,7 +542,7 @@ class MultiMasterManager:
         *,
         deleted: bool,
     ) -> Version:
-        shown, _ = self._shown(versions)
+        shown, _ = self._shown(name, versions)
         now = self._space.engine.clock.now_ms()
         latest = max((one.timestamp for one in versions), default=0)
         now = max(now, min(latest, now + AHEAD_MS_MAX) + 1)
@@ -524,12 +620,14 @@ class MultiMasterManager:
         name = self._name(entity_id)
         self._space.check_usable()
         await self._space.engine.whole()
-        shown, conflicted = self._shown(self._versions(name))
+        shown, conflicted = self._shown(name, self._versions(name))
         if shown is None:
             return None
         return shown.entity(entity_id, conflicted=conflicted)
 
-    def _shown(self, versions: list[Version]) -> tuple[Version | None, bool]:
+    def _shown(
+        self, name: DocumentId, versions: list[Version]
+    ) -> tuple[Version | None, bool]:
         """Return (what shows of versions, whether somebody has to decide)."""
         if not versions:
             return None, False
@@ -543,19 +641,19 @@ class MultiMasterManager:
             shown = live[-1]
             return replace(shown, data=shown.live_data(self._master)), asks
         try:
-            return self._merged(live), False
+            return self._merged(name, live), False
         except Exception as error:
             self._metrics.merge_failures += 1
-            log.warning("versions of %s could not be merged: %s", live[-1].type, error)
+            log.warning("versions of %s could not be merged: %s", name, error)
             shown = live[-1]
             return replace(shown, data=shown.live_data(self._master)), True
 
-    def _merged(self, live: list[Version]) -> Version:
+    def _merged(self, name: DocumentId, live: list[Version]) -> Version:
         """Return what a strategy makes of versions; raises what it does."""
-        latest = live[-1]
+        latest, is_custom = live[-1], self._strategy == "custom"
         entries = [
             ConflictEntry(
-                self._given(one) if self._strategy == "custom" else one.live_data(),
+                _given(name, one) if is_custom else one.live_data(),
                 one.timestamp,
                 one.master,
                 one.clock,
@@ -568,7 +666,7 @@ class MultiMasterManager:
         for one in live[:-1]:
             clock = VectorClock.merge(clock, one.clock)
         data, version, type_ = decided.value, max(o.version for o in live), latest.type
-        if self._strategy == "custom":
+        if is_custom:
             data, version, type_ = (data[key] for key in ("data", "version", "type"))
         stamps = {field: (int(at), by) for field, (at, by) in decided.stamps.items()}
         return Version(
@@ -587,18 +685,20 @@ class MultiMasterManager:
             return FieldMergeStrategy()
         if self._strategy == "crdt":
             return CRDTMergeStrategy()
-        return CustomResolverStrategy(self._merge_two, debug=self._debug)
 
-    @staticmethod
-    def _given(one: Version) -> dict[str, Any]:
-        return {"data": one.live_data(), "version": one.version, "type": one.type}
+        def merge_fn(local: ConflictEntry, remote: ConflictEntry) -> ConflictEntry:
+            return self._merge_two(local, remote)
+
+        named = getattr(self._merge_fn, "__qualname__", repr(self._merge_fn))
+        merge_fn.__qualname__ = named  # messages say whose it is
+        return CustomResolverStrategy(merge_fn, debug=self._debug)
 
     def _merge_two(self, local: ConflictEntry, remote: ConflictEntry) -> ConflictEntry:
         """Let `merge_fn` decide between two entities."""
         assert self._merge_fn is not None
         both = [
             Entity(
-                "",
+                e.value["id"],
                 e.value["type"],
                 e.value["version"],
                 e.value["data"],
@@ -609,7 +709,12 @@ class MultiMasterManager:
         merged = self._merge_fn(*both)
         if not isinstance(merged, Entity):
             raise Invalid(f"merge_fn returned {merged!r}; return an Entity")
-        value = {"data": merged.data, "version": merged.version, "type": merged.type}
+        value = {
+            "id": local.value["id"],
+            "data": merged.data,
+            "version": merged.version,
+            "type": merged.type,
+        }
         return ConflictEntry(value, merged.updated_at, remote.node_id)
 
     # --- conflicts ------------------------------------------------------------------
@@ -648,9 +753,11 @@ class MultiMasterManager:
 
     def _stored(self, *, pending: bool) -> list[EntityConflict]:
         engine = self._space.engine
-        return stored_conflicts(
+        found = stored_conflicts(
             engine.keeper.store, engine.ns, self._glob, self._master, pending=pending
         )
+        self._seen.update((c.entity_id, _names(c)) for c in found if not c.resolution)
+        return found
 
     # --- what comes in --------------------------------------------------------------
 
@@ -675,6 +782,9 @@ class MultiMasterManager:
         await sealed(engine)
         await self._looked()
         change = feed.find(engine.keeper, name)
+        if change.void is not None:
+            why = f"{name} has no effect: {change.void}"
+            return ApplyResult(False, error=why, error_code=EVENT_IS_VOID)
         own = [d for d in change.documents if d.startswith(self._prefix)]
         disputed = any(differ(self._versions(DocumentId(d))) for d in own)
         ids = tuple(document.partition("/")[2] for document in own)
@@ -707,10 +817,6 @@ class MultiMasterManager:
             await self._bell.heard()
             try:
                 await self._process()
-                while self._queue:
-                    await self._handlers.tell(*self._queue[0])
-                    self._queue.popleft()
-                    self._came.set()
                 if asyncio.get_running_loop().time() > self._saved_at + SAVE_SECONDS:
                     await self._save()
             except Closed:
@@ -721,8 +827,22 @@ class MultiMasterManager:
                     return
                 await asyncio.sleep(1)
                 self._bell.set()
-            if self._ending and not self._queue:
+            if self._ending:
                 return
+
+    async def _tell_all(self) -> None:
+        """Call the handlers, one event after the other."""
+        while True:
+            while self._queue:
+                event, what = self._queue[0]
+                if isinstance(what, EntityConflict):
+                    self._seen[what.entity_id] = _names(what)
+                await self._handlers.tell(event, what)
+                self._queue.popleft()
+                self._came.set()
+            if self._ending:
+                return
+            await self._told_bell.heard()
 
     async def _looked(self) -> None:
         """Look at what changed by now. Cancelled, it happens all the same."""
@@ -763,7 +883,7 @@ class MultiMasterManager:
                 0,
             )
             if self._queue:
-                self._bell.set()
+                self._told_bell.set()
 
     def _is_entity(self, name: DocumentId) -> bool:
         return name.startswith(self._prefix)
@@ -835,8 +955,7 @@ class MultiMasterManager:
         known = self._known([conflict.id for conflict in found])
         new = [conflict for conflict in found if conflict.id not in known]
         now = engine.clock.now_ms()
-        asks = self._strategy in ("manual", "detect")
-        how = None if asks else self._strategy
+        how = {conflict.id: self._decides(conflict.entity_id) for conflict in found}
         writes: list[tuple[str, tuple[Any, ...]]] = []
         settled: set[str] = set()
 
@@ -855,29 +974,40 @@ class MultiMasterManager:
             name = self._name(one.entity_id)
             row = (engine.ns, bytes.fromhex(one.id), name, one.detected_at)
             writes.append((sql.PUT_VERSIONS, (*row, told)))
-            if how is not None:
-                decided(one.entity_id, how, "")
+            if (by := how[one.id]) is not None:
+                decided(one.entity_id, by, "")
         # What another strategy left: a conflict that stands is as ours has it.
         left = [
             replace(one, detected_at=known[one.id][0])
             for one in found
             if one.id in known
-            and (was := known[one.id][1]) != how
+            and (was := known[one.id][1]) != how[one.id]
             and was in (None, *STRATEGIES)
         ]
         for one in left:
-            at = None if how is None else now
-            given = (at, how, engine.ns, bytes.fromhex(one.id))
+            by = how[one.id]
+            given = (by and now, by, engine.ns, bytes.fromhex(one.id))
             writes.append((sql.SETTLE_VERSIONS, given))
         if writes:
             await asyncio.gather(*(engine.also(((s,), g)) for s, g in writes))
         self._metrics.conflicts_resolved += len(settled)
         self._pending -= settled
-        if how is None:
-            self._pending.update(current)
-            return new + left  # these ask somebody for the first time
-        self._pending.difference_update(current)
-        return [replace(one, resolved_at=now, resolution=how) for one in new]
+        waiting = {c.entity_id for c in found if how[c.id] is None}
+        self._pending = (self._pending - current.keys()) | waiting
+        # Those asked of somebody for the first time are told, too.
+        return [
+            one
+            if (by := how[one.id]) is None
+            else replace(one, resolved_at=now, resolution=by)
+            for one in (*new, *(one for one in left if how[one.id] is None))
+        ]
+
+    def _decides(self, entity_id: str) -> str | None:
+        """Return the strategy, where it decides about an entity; None: somebody has
+        to, also where versions could not be merged."""
+        name = self._name(entity_id)
+        asks = self._shown(name, self._versions(name))[1]
+        return None if asks else self._strategy
 
     def _known(self, ids: list[str]) -> dict[str, tuple[int, str | None]]:
         """Return of the conflicts that are written down since when, and how they were
@@ -898,15 +1028,7 @@ class MultiMasterManager:
     async def _load(self) -> None:
         """Find what came in while nobody looked."""
         engine = self._space.engine
-        rows = engine.keeper.store.read(
-            "SELECT value FROM _sync_meta WHERE key = ?", self._key
-        )
-        self._position = 0
-        strategies: list[str] = []
-        if rows:
-            position, chain, *strategies = values.decode(rows[0][0])
-            if engine.keeper.chain_at(position) == chain:
-                self._position = position
+        self._position, strategies = self._place()
         for name, pending in engine.keeper.store.read(
             "SELECT entity, max(resolved_at IS NULL) FROM _sync_versions "
             "WHERE ns = ? AND entity GLOB ? GROUP BY entity",
@@ -928,6 +1050,18 @@ class MultiMasterManager:
             names = [DocumentId(name) for name, _ in parts]
             self._changed.update(dict.fromkeys(filter(self._is_entity, names)))
 
+    def _place(self) -> tuple[int, list[ConflictStrategy]]:
+        """Return (up to where others' changes were looked at, with which strategy)."""
+        keeper = self._space.engine.keeper
+        rows = keeper.store.read(
+            "SELECT value FROM _sync_meta WHERE key = ?", self._key
+        )
+        if not rows:
+            return 0, []
+        position, chain, *strategies = values.decode(rows[0][0])
+        is_here = keeper.chain_at(position) == chain
+        return position if is_here else 0, strategies
+
     async def _save(self) -> None:
         engine = self._space.engine
         position = min(self._later, default=self._position + 1) - 1
@@ -939,9 +1073,29 @@ class MultiMasterManager:
         await engine.keeper.store.commit(writes)
 
 
+def _given(name: DocumentId, one: Version) -> dict[str, Any]:
+    return {
+        "id": name.partition("/")[2],
+        "data": one.live_data(),
+        "version": one.version,
+        "type": one.type,
+    }
+
+
 def _fields(data: Any) -> dict[str, Any]:
     return cast(dict[str, Any], data) if isinstance(data, dict) else {}
 
 
 def _same(one: Any, other: Any) -> bool:
     return values.canonical(one) == values.canonical(other)
+
+
+def _names(conflict: EntityConflict) -> frozenset[tuple[str, int]]:
+    versions = conflict.versions
+    return frozenset(
+        (v.master_id, v.vector_clock.get(v.master_id, 0)) for v in versions
+    )
+
+
+def _only_the_application_knows(local: Entity, remote: Entity) -> Entity:
+    raise Invalid("only the application knows how to merge these")

@@ -524,6 +524,11 @@ class Replica:
         for space in self._spaces.values():
             space.engine.apply_soon()
 
+    async def links_synced(self, namespace: NamespaceId) -> None:
+        """Wait until all links that carry a namespace are synced."""
+        links = [link for link in self._links if link.serves(namespace)]
+        await asyncio.gather(*(link.synced() for link in links))
+
     def link_began(self, link: Link) -> None:
         self.check_usable()
         self._links.append(link)

@@ -152,6 +152,13 @@ class Space:
         self.check_outside()
         await switch(self, mode, [parse_device_id(voter) for voter in voters])
 
+    async def links_synced(self) -> None:
+        """Wait until all that is ours and theirs now is on both ends of each link of
+        this device that carries this namespace. Raises as `Link.synced`. Safe to
+        cancel."""
+        self.check_usable()
+        await self._replica.links_synced(self.engine.keeper.namespace)
+
     @property
     def rescue(self) -> Rescue:
         """What was written here and does not count, and somebody may still want."""

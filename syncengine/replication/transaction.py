@@ -179,9 +179,7 @@ class Transaction:
 
     def __init__(self, space: Home, operation_id: str | None, wait: bool):
         if operation_id is not None:
-            values.check_key(operation_id, "operation_id")
-            if not operation_id:
-                raise Invalid("an operation id is not empty", path="operation_id")
+            values.check_name(operation_id, "operation_id")
         self._space = space
         self._engine = space.engine
         self._operation_id = operation_id

@@ -20,6 +20,9 @@ from syncengine.storage.store import Store
 VERSIONS = "versions"
 """The register in an entity's document."""
 
+# Above this no count is one: the next write would have to count further.
+COUNT_MAX = 2**60
+
 RESOLUTION_OPTIONS: tuple[str, ...] = ("local", "remote", "merge")
 
 
@@ -80,6 +83,9 @@ class Version:
         """Return a value as a version; None for what another program put there."""
         try:
             master, data, clock, timestamp, version, type_, stamps, deleted = raw
+            counts = [timestamp, version, *dict(clock).values()]
+            if not all(0 <= count < COUNT_MAX for count in counts):
+                return None
             return cls(
                 str(master),
                 data,

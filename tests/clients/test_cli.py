@@ -512,7 +512,11 @@ def test_conflicts_are_listed_shown_and_decided(shell: Shell) -> None:
     assert 'eu: {"n": 1}' in shown
     shell.run("conflicts", "show", "nothing", code=3)
     shell.run("conflicts", "resolve", "cart", "{", "--master", "usa", code=2)
-    shell.run("conflicts", "resolve", "cart", '{"n": 2}', "--master", "usa")
+    shown = shell.json("conflicts", "show", "cart")
+    assert f"--conflict {shown['id']}" in shell.run("conflicts", "show", "cart")
+    decide = ("conflicts", "resolve", "cart", '{"n": 2}', "--master", "usa")
+    shell.run(*decide, "--conflict", "nonsense", code=3)
+    shell.run(*decide, "--conflict", shown["id"])
     assert shell.json("conflicts", "list")["pending"] == []
     shell.run("conflicts", "resolve", "cart", "1", "--master", "usa", code=3)
 

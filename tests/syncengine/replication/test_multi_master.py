@@ -14,6 +14,7 @@ import pytest
 import syncengine
 from syncengine import (
     Change,
+    Closed,
     Entity,
     EntityConflict,
     GCounter,
@@ -374,8 +375,8 @@ async def test_another_strategy_takes_over_what_stands(spaces: list[Space]) -> N
     """What nobody was asked about is asked, and what was asked is decided."""
     pipeline = MemoryPipeline(4)
     async with masters(spaces, pipeline) as (usa, eu, _):
-        await usa.write("c", 1)
-        await eu.write("c", 2)
+        await usa.write("c", {"n": 1})
+        await eu.write("c", {"n": 2})
         await settled([usa, eu])
         (before,) = await usa.get_conflicts()
         assert before.resolution == "lww"
@@ -697,7 +698,7 @@ async def test_a_closed_master_says_so(spaces: list[Space]) -> None:
     await master.close()
     result = await master.write("c", 1)
     assert (result.success, result.error_code) == (False, "MANAGER_CLOSED")
-    with pytest.raises(Invalid, match="closed"):
+    with pytest.raises(Closed, match="closed"):
         await master.subscribe()
 
 
