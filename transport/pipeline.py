@@ -14,14 +14,17 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import functools
 import hmac
 import http
 import itertools
+import logging
 import os
 import ssl
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from websockets.asyncio.client import connect
@@ -42,15 +45,21 @@ from syncengine.errors import (
     PositionConflict,
     SyncError,
 )
+from syncengine.ids import check_partitions
+from syncengine.replication.host import Signal
 from syncengine.storage.pipeline.contract import (
     ENTRY_BYTES_MAX,
+    TOLD_WAITING_MAX,
     Ack,
     Entry,
     Pipeline,
     Token,
+    owner_name,
 )
 from transport.guard import is_loopback
 from transport.websocket import OPTIONS
+
+log = logging.getLogger("syncengine")
 
 SUBPROTOCOL = Subprotocol("sync.pipeline.v1")
 
@@ -66,6 +75,12 @@ MESSAGE_BYTES_MAX = ANSWER_BYTES_MAX + ENTRY_BYTES_MAX + 64 * limits.KIB
 # forget connections that are silent for longer.
 WAIT_SECONDS = 20.0
 
+# How long a request may take: a disk that syncs, behind a network that is slow.
+ANSWER_SECONDS = 30.0
+
+# Who listens over one connection, for as long as that lasts.
+LISTENERS_MAX = 64
+
 # Requests of one connection that are under way: who sends more waits.
 REQUESTS_MAX = 256
 
@@ -79,6 +94,26 @@ _OPTIONS: dict[str, Any] = {
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+
+_Answer = TypeVar("_Answer")
+
+# What each answer is: a server that answers otherwise is none.
+_GREETING = msgspec.msgpack.Decoder(tuple[int, bytes]).decode
+_ANSWER = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+def _reads(type_: type[_Answer]) -> Callable[[Any], _Answer]:
+    return functools.partial(msgspec.convert, type=type_)
+
+
+_LOST = "the connection to the pipeline was lost"
+
+_ACK = _reads(Ack)
+_TOKEN = _reads(Token)
+_ENTRIES = _reads(tuple[list[Entry], bool])
+_BOUNDS = _reads(tuple[int, int])
+_TOLD = _reads(list[tuple[bytes, bytes]])
+_NOTHING = _reads(type(None))
 
 
 class PipelineServer:
@@ -138,11 +173,12 @@ class PipelineServer:
     async def _serve(self, socket: ServerConnection) -> None:
         room = asyncio.Semaphore(REQUESTS_MAX)
         tasks: set[asyncio.Task[None]] = set()
+        caller = _Caller(self._pipeline, tasks)
         try:
             await socket.send(_encode([self._pipeline.partitions, self._pipeline.id]))
             async for raw in socket:
                 await room.acquire()
-                task = asyncio.create_task(self._answer(socket, raw))
+                task = asyncio.create_task(self._answer(socket, caller, raw))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 task.add_done_callback(lambda _: room.release())
@@ -152,21 +188,37 @@ class PipelineServer:
             for task in tasks:
                 task.cancel()
 
-    async def _answer(self, socket: ServerConnection, raw: str | bytes) -> None:
+    async def _answer(
+        self, socket: ServerConnection, caller: "_Caller", raw: str | bytes
+    ) -> None:
         try:
             number, method, *arguments = _decode(raw)  # type: ignore[arg-type]  # text is refused
-            do = self._methods[method]
+            do = _Caller.METHODS[method]
         except (msgspec.DecodeError, TypeError, ValueError, KeyError):
             await socket.close(1003, "that is no request")
             return
         try:
-            answer = [number, await do(self, *arguments)]
+            answer = [number, await do(caller, *arguments)]
         except SyncError as error:
             answer = [number, None, *_told(error)]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             answer = [number, None, "Invalid", f"{method}: {error}"]
+        except Exception:  # who asked is told in any case, or waits for ever
+            log.exception("%s failed", method)
+            answer = [number, None, "PipelineError", f"{method} failed there"]
         with contextlib.suppress(ConnectionClosed):
             await socket.send(_encode(answer))
+
+
+class _Caller:
+    """What one connection may ask for."""
+
+    def __init__(self, pipeline: Pipeline, tasks: "set[asyncio.Task[None]]"):
+        self._pipeline = pipeline
+        self._tasks = tasks
+        self._told: dict[tuple[int, int], deque[tuple[bytes, bytes]]] = {}
+        """By partition and listener"""
+        self._came = Signal()
 
     async def _publish(
         self, partition: int, namespace: bytes, id: bytes, payload: bytes,
@@ -200,15 +252,48 @@ class PipelineServer:
                 async with asyncio.timeout(WAIT_SECONDS):
                     await anext(following, None)
 
+    async def _tell(self, partition: int, namespace: bytes, payload: bytes) -> None:
+        await self._pipeline.tell(partition, namespace, payload)
+
+    async def _hear(self, partition: int, listener: int) -> list[tuple[bytes, bytes]]:
+        """Return what was told since a listener asked before, from his first time on;
+        wait for some."""
+        name = partition, listener
+        if name not in self._told:
+            self._pipeline.check_partition(partition)
+            if len(self._told) >= LISTENERS_MAX:
+                raise Invalid(
+                    f"one connection listens {LISTENERS_MAX} times", bound=LISTENERS_MAX
+                )
+            self._told[name] = deque(maxlen=TOLD_WAITING_MAX)
+            listening = asyncio.create_task(self._listen(partition, self._told[name]))
+            self._tasks.add(listening)  # it ends with the connection
+            return []
+        told = self._told[name]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not told:
+                    await self._came.wait()
+        found = list(told)
+        told.clear()
+        return found
+
+    async def _listen(self, partition: int, told: deque[tuple[bytes, bytes]]) -> None:
+        listening = self._pipeline.listen(partition)
+        async with contextlib.aclosing(listening):
+            async for what in listening:
+                told.append(what)
+                self._came.set()
+
     async def _bounds(self, partition: int) -> tuple[int, int]:
         return await self._pipeline.bounds(partition)
 
     async def _truncate(self, partition: int, before: int) -> None:
         await self._pipeline.truncate(partition, before)
 
-    _methods: ClassVar[dict[str, Callable[..., Awaitable[Any]]]] = {
+    METHODS: ClassVar[dict[str, Callable[..., Awaitable[Any]]]] = {
         "publish": _publish, "take": _take, "read": _read, "wait": _wait,
-        "bounds": _bounds, "truncate": _truncate,
+        "bounds": _bounds, "truncate": _truncate, "tell": _tell, "hear": _hear,
     }  # fmt: skip
 
 
@@ -258,18 +343,15 @@ class WebSocketPipeline(Pipeline):
     ) -> Ack:
         self._check_open()
         self.check_entry(partition, namespace, id, payload, expect, token)
-        position, duplicate = await self._ask(
-            "publish", partition, namespace, id, payload, expect, token
+        return await self._ask(
+            _ACK, "publish", partition, namespace, id, payload, expect, token
         )
-        return Ack(position, duplicate)
 
     async def take(self, partition: int, owner: str) -> Token:
         self._check_open()
         self.check_partition(partition)
-        try:
-            return Token(*await self._ask("take", partition, owner))
-        except UnicodeEncodeError as error:
-            raise Invalid(f"{owner!r} is no name: {error}") from None
+        owner_name(owner)
+        return await self._ask(_TOKEN, "take", partition, owner)
 
     async def read(
         self,
@@ -279,19 +361,22 @@ class WebSocketPipeline(Pipeline):
         namespace: bytes | None = None,
     ) -> list[Entry]:
         self._check_open()
-        self.check_partition(partition)
+        self.check_read(partition, after, limit, namespace)
         found: list[Entry] = []
         while True:
             left = limit - len(found)
-            entries, is_all = await self._ask("read", partition, after, left, namespace)
-            found += [Entry(*entry) for entry in entries]
-            if is_all:
+            entries, is_all = await self._ask(
+                _ENTRIES, "read", partition, after, left, namespace
+            )
+            found += entries
+            if is_all or not entries:
                 return found
             after = found[-1].position
 
     async def follow(
         self, partition: int, after: int = 0
     ) -> AsyncGenerator[Entry, None]:
+        self.check_read(partition, after)
         while not self._is_closed:
             try:
                 entries = await self.read(partition, after)
@@ -299,27 +384,42 @@ class WebSocketPipeline(Pipeline):
                     yield entry
                     after = entry.position
                 if not entries:
-                    await self._ask("wait", partition, after)
+                    await self._ask(_NOTHING, "wait", partition, after)
             except Closed:
                 return
 
     async def bounds(self, partition: int) -> tuple[int, int]:
         self._check_open()
         self.check_partition(partition)
-        first, last = await self._ask("bounds", partition)
-        return first, last
+        return await self._ask(_BOUNDS, "bounds", partition)
 
     async def truncate(self, partition: int, before: int) -> None:
         self._check_open()
         self.check_partition(partition)
-        await self._ask("truncate", partition, before)
+        await self._ask(_NOTHING, "truncate", partition, before)
+
+    async def tell(self, partition: int, namespace: bytes, payload: bytes) -> None:
+        self._check_open()
+        self.check_told(partition, namespace, payload)
+        await self._ask(_NOTHING, "tell", partition, namespace, payload)
+
+    async def listen(self, partition: int) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        self.check_partition(partition)
+        listener = next(self._numbers)
+        while not self._is_closed:
+            try:
+                told = await self._ask(_TOLD, "hear", partition, listener)
+            except Closed:
+                return
+            for namespace, payload in told:
+                yield namespace, payload
 
     async def close(self) -> None:
         self._is_closed = True
         if self._socket is not None:
             await self._socket.close()
         if self._reader is not None:
-            await self._reader
+            await asyncio.wait([self._reader])
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -340,16 +440,26 @@ class WebSocketPipeline(Pipeline):
                     self._url, user_agent_header=None, proxy=None, **options,
                     additional_headers={"Authorization": f"Bearer {self._secret}"},
                 )  # fmt: skip
-                self.partitions, self.id = _decode(await socket.recv(decode=False))
-            except (OSError, InvalidHandshake, InvalidURI, ConnectionClosed) as error:
-                raise PipelineError(
-                    f"the pipeline is not reached: {error or 'no answer'}"
-                ) from None
+            except (OSError, InvalidHandshake, InvalidURI) as error:
+                raise PipelineError(f"the pipeline is not reached: {error}") from None
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    greeting = await socket.recv(decode=False)
+                self.partitions, self.id = _GREETING(greeting)
+                check_partitions(self.partitions)
+            except (msgspec.MsgspecError, Invalid) as error:
+                await socket.close(1003)
+                raise PipelineError(f"what answers is no pipeline: {error}") from None
+            except (ConnectionClosed, TimeoutError):
+                await socket.close()
+                raise PipelineError("the pipeline is not reached: no answer") from None
             self._socket = socket
             self._reader = asyncio.create_task(self._hear(socket))
             return socket
 
-    async def _ask(self, method: str, *arguments: Any) -> Any:
+    async def _ask(
+        self, read: Callable[[Any], _Answer], method: str, *arguments: Any
+    ) -> _Answer:
         socket = await self._connected()
         number = next(self._numbers)
         raw = _encode([number, method, *arguments])
@@ -357,24 +467,45 @@ class WebSocketPipeline(Pipeline):
         self._waiting[number] = answer
         try:
             try:
-                await socket.send(raw)
+                async with asyncio.timeout(WAIT_SECONDS + ANSWER_SECONDS):
+                    await socket.send(raw)
+                    said = await answer
             except ConnectionClosed:
                 self._lost(socket)
-            said = await answer
+                raise OutcomeUnknown(_LOST) from None
+            except TimeoutError:
+                await self._give_up(socket, "it did not answer in time")
+                raise OutcomeUnknown("the pipeline did not answer in time") from None
         finally:
             self._waiting.pop(number, None)
-        if len(said) == 2:
-            return said[1]
-        raise _error(said[2], said[3:])
+        if len(said) > 2:
+            raise _error(said[2], said[3:])
+        try:
+            return read(said[1])
+        except (msgspec.ValidationError, IndexError) as error:
+            await self._give_up(socket, "its answer is none")
+            raise PipelineError(
+                f"{method} was answered with nonsense: {error}"
+            ) from None
+
+    async def _give_up(self, socket: Any, why: str) -> None:
+        """Whatever is at the other end, it is no pipeline that works."""
+        self._lost(socket)
+        await socket.close(1003, why)
 
     async def _hear(self, socket: Any) -> None:
-        with contextlib.suppress(ConnectionClosed, msgspec.DecodeError):
+        try:
             while True:
-                answer = _decode(await socket.recv(decode=False))
+                answer = _ANSWER(await socket.recv(decode=False))
                 waiting = self._waiting.get(answer[0])
                 if waiting is not None and not waiting.done():
                     waiting.set_result(answer)
-        self._lost(socket)
+        except ConnectionClosed:
+            self._lost(socket)
+        except msgspec.MsgspecError:
+            await self._give_up(socket, "that is no answer")
+        finally:
+            self._lost(socket)
 
     def _lost(self, socket: Any) -> None:
         if self._socket is socket:
@@ -382,7 +513,7 @@ class WebSocketPipeline(Pipeline):
             if self._is_closed:
                 self._fail(Closed("this pipeline was closed"))
             else:
-                self._fail(OutcomeUnknown("the connection to the pipeline was lost"))
+                self._fail(OutcomeUnknown(_LOST))
 
     def _fail(self, error: Exception) -> None:
         for waiting in self._waiting.values():
@@ -405,7 +536,7 @@ def _told(error: SyncError) -> list[Any]:
 
 def _error(kind: str, arguments: list[Any]) -> SyncError:
     """Return the error of an answer."""
-    found = getattr(errors, kind, PipelineError)
+    found: Any = getattr(errors, str(kind), PipelineError)
     try:
         error = found(*arguments)
     except TypeError:

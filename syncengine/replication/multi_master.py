@@ -835,7 +835,7 @@ class MultiMasterManager:
         while True:
             while self._queue:
                 event, what = self._queue[0]
-                if isinstance(what, EntityConflict):
+                if isinstance(what, EntityConflict) and self._handlers.has(event):
                     self._seen[what.entity_id] = _names(what)
                 await self._handlers.tell(event, what)
                 self._queue.popleft()

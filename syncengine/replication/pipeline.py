@@ -55,6 +55,10 @@ PIECE_BYTES = ENTRY_BYTES_MAX - ENVELOPE_BYTES
 # each author's order, so few ever wait; what is beyond this is read again later.
 WAITING_MAX = 256
 
+# How often an emitter that has nothing to do looks whether the pipeline still has what
+# it acknowledged.
+MAKE_SURE_SECONDS = 30.0
+
 # How often what waits is tried again while rows come in another way: each takes the
 # checking of a signature.
 LOOK_AGAIN_SECONDS = 1.0
@@ -74,8 +78,6 @@ class EmitterMetrics:
     """Entries that were there already: published before a crash"""
     retries: int = 0
 
-
-NOTICES = b"notices"
 
 # Notices that wait for a pipeline: the newest say all.
 NOTICES_WAITING_MAX = 64
@@ -139,6 +141,18 @@ class _Worker:
     async def _work(self) -> None:
         raise NotImplementedError
 
+    async def _has(self, position: int, name: bytes) -> bool:
+        """Whether the pipeline has an entry that it had once: not where it lost its
+        tail, or was put back from a backup. What it keeps no more it had."""
+        first, last = await self._pipeline.bounds(self._partition)
+        if position < first or not position:
+            return position <= last
+        try:
+            found = await self._pipeline.read(self._partition, position - 1, 1)
+        except Compacted:
+            return True
+        return [(entry.position, entry.id) for entry in found] == [(position, name)]
+
     def _stored(self) -> Any:
         rows = self._engine.keeper.store.read(
             "SELECT value FROM _sync_meta WHERE key = ?", self._key
@@ -146,7 +160,8 @@ class _Worker:
         if not rows:
             return None
         pipeline, cursor = values.decode(rows[0][0])
-        return cursor if pipeline == self._pipeline.id else None
+        is_ours = pipeline == self._pipeline.id and values.is_list(cursor)
+        return cursor if is_ours else None
 
     async def _store(self, cursor: Any) -> None:
         writes = Writes()
@@ -226,6 +241,13 @@ class PipelineEmitter(_Worker):
         self._max_pending = max_pending
         self._bridge = bridge
         self._metrics = EmitterMetrics()
+        self._bell = Bell()
+        self._last = 0, b""
+        """The position and the id of the newest entry that was acknowledged"""
+        self._is_sure = False
+        """Whether the pipeline was seen to have that one, since it failed last"""
+        self._is_asked = False
+        """Whether somebody waits for it to be looked"""
 
     @property
     def pending(self) -> int:
@@ -240,17 +262,18 @@ class PipelineEmitter(_Worker):
         be reached. Safe to cancel. Raises `Closed` when it is stopped."""
         await sealed(self._engine)
         until = self._engine.committed_position
-        await self._until(lambda: self._done >= until)
+        self._is_asked = True
+        self._bell.set()
+        await self._until(lambda: not self._is_asked and self._done >= until)
 
     async def room(self) -> None:
         """Wait until less than `max_pending` rows wait. Safe to cancel."""
         await self._until(lambda: self.pending < self._max_pending)
 
     async def _work(self) -> None:
-        engine = self._engine
-        self._done = self._where()
+        engine, bell = self._engine, self._bell
+        self._done, self._last = self._where()
         self._moved.set()
-        bell = Bell()
         engine.log_grew.listen(bell.set)
         engine.on_stopped.append(bell.set)
         engine.feeds += 1
@@ -258,31 +281,59 @@ class PipelineEmitter(_Worker):
             engine.seal_now(ahead=True)
             while True:
                 self._space.check_usable()
+                if self._is_asked or not self._is_sure:
+                    await self._make_sure()
                 rows = self._rows()
                 if not rows:
-                    await bell.heard()
+                    try:
+                        async with asyncio.timeout(MAKE_SURE_SECONDS):
+                            await bell.heard()
+                    except TimeoutError:
+                        self._is_sure = False
                     continue
                 if len(rows) < self._batch_size and self._flush:
                     await asyncio.sleep(self._flush)
                     rows = self._rows()
                 for last, pack in self._packs(rows):
                     await self._publish(pack)
+                    if not self._is_sure:
+                        break  # it failed meanwhile: first what it has is looked at
                     self._done = last
                     chain = engine.keeper.chain_at(last) or b""
-                    await self._store([last, chain])
+                    await self._store([last, chain, *self._last])
                     self._moved.set()
         finally:
             engine.feeds -= 1
             engine.on_stopped.remove(bell.set)
             engine.log_grew.unlisten(bell.set)
 
-    def _where(self) -> int:
-        """Return up to where the log is out; 0 after it was restored."""
-        stored = self._stored()
-        if stored is None:
-            return 0
-        position, chain = stored
-        return position if self._engine.keeper.chain_at(position) == chain else 0
+    def _where(self) -> tuple[int, tuple[int, bytes]]:
+        """Return (up to where the log is out, the newest entry that is); nothing after
+        it was restored, and for another pipeline."""
+        position, chain, *last = self._stored() or (0, b"")
+        if len(last) < 2 or self._engine.keeper.chain_at(position) != chain:
+            return 0, (0, b"")
+        return position, (last[0], last[1])
+
+    async def _make_sure(self) -> None:
+        """Look whether the pipeline has what it acknowledged. One that lost its tail,
+        or began anew, gets all that is here again: what it has it knows by its id."""
+        delay, has = self._retry_delay, None
+        while has is None:
+            try:
+                has = await self._has(*self._last)
+            except _PASSING as error:
+                self._failed(error)
+                self._metrics.retries += 1
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_DELAY_MS_MAX / 1000)
+        self.health, self.last_error = "healthy", None
+        if not has or (self._done and self._stored() is None):
+            log.warning("%s: the pipeline lost what it had: all again", self._key)
+            self._partition = self._pipeline.partition_of(self._namespace)
+            self._done, self._last = 0, (0, b"")
+        self._is_sure, self._is_asked = True, False
+        self._moved.set()
 
     def _rows(self) -> list[tuple[int, Row]]:
         """Return what comes next: to the end of a run, that a signature binds."""
@@ -336,11 +387,16 @@ class PipelineEmitter(_Worker):
                 )
             except _PASSING as error:
                 self._failed(error)
+                self._is_sure = False
                 self._metrics.retries += 1
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, RETRY_DELAY_MS_MAX / 1000)
                 continue
             self.health, self.last_error = "healthy", None
+            if ack.position > self._last[0]:
+                self._last = ack.position, name
+            elif not ack.duplicate:
+                self._is_sure = False  # it counts from further back
             self._metrics.entries_published += 1
             self._metrics.bytes_published += len(payload)
             self._metrics.duplicates += ack.duplicate
@@ -383,6 +439,7 @@ class PipelineReceiver(_Worker):
         self._waiting: list[tuple[int, list[Row]]] = []
         self._turn = asyncio.Lock()  # of who takes in what waits
         self._evicted: int | None = None
+        self._id: bytes | None = None
         self.gaps = 0
         """How often what it was to read was not kept any more"""
         self.refused = 0
@@ -426,14 +483,12 @@ class PipelineReceiver(_Worker):
         delay = 0.1
         while True:
             # What waited is read again.
-            done: int = self._stored() or 0
             async with self._turn:
                 self._partial.clear()
                 self._waiting.clear()
                 self._evicted = None
-            self._done = max(self._done, done)
-            self._moved.set()
             try:
+                done = await self._where()
                 following = self._pipeline.follow(self._partition, done)
                 async with contextlib.aclosing(following):
                     async for entry in following:
@@ -447,11 +502,25 @@ class PipelineReceiver(_Worker):
                 # What is gone comes by a link, or with what its author writes next.
                 log.warning("%s: %s", self._key, error)
                 self.gaps += 1
-                await self._store(error.first - 1)
+                await self._store([error.first - 1, 0, b""])
             except _PASSING as error:
                 self._failed(error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, RETRY_DELAY_MS_MAX / 1000)
+
+    async def _where(self) -> int:
+        """Return up to where the pipeline was taken in: nothing of one that lost its
+        tail, or began anew, since it may count from further back."""
+        await self._pipeline.bounds(self._partition)  # also: is it the same one?
+        stored, id_, self._id = self._stored(), self._id, self._pipeline.id
+        done, *last = stored or (0, 0, b"")
+        if id_ not in (None, self._id) or not await self._has(*last):
+            log.warning("%s: the pipeline lost what it had: read again", self._key)
+            self._partition = self._pipeline.partition_of(self._namespace)
+            done = self._done = 0
+        self._done = max(self._done, done)
+        self._moved.set()
+        return int(done)
 
     async def _take(self, entry: Carried) -> None:
         self._space.check_usable()
@@ -469,7 +538,8 @@ class PipelineReceiver(_Worker):
             held = [p.since for p in self._partial.values()]
             held += [at for at, _ in self._waiting]
             held += [] if self._evicted is None else [self._evicted]
-            await self._store(min(held, default=entry.position))
+            held_from = min(held, default=entry.position)
+            await self._store([held_from, entry.position, entry.id])
         self._done = entry.position
         self._moved.set()
 
@@ -539,16 +609,11 @@ class PipelineReceiver(_Worker):
 
 class NoticeCarrier(_Worker):
     """Takes notices between members over a pipeline, beside the rows: heartbeats, where
-    no link does.
-
-    They are entries of a namespace of their own; what was published before it was
-    started is of no interest to anybody.
+    no link does. They are told, and no entries: nobody wants them later.
     """
 
     def __init__(self, space: "Space", pipeline: Pipeline, *, name: str = "pipeline"):
         super().__init__(space, pipeline, name, "notices")
-        rows = self._namespace
-        self._namespace = hashlib.blake2b(NOTICES + rows, digest_size=32).digest()
         self._waiting: deque[Notice] = deque(maxlen=NOTICES_WAITING_MAX)
         self._bell = Bell()
 
@@ -559,44 +624,34 @@ class NoticeCarrier(_Worker):
     async def _work(self) -> None:
         notices = self._engine.notices
         notices.carriers.append(self._carry)
-        reading = asyncio.create_task(self._read())
+        hearing = asyncio.create_task(self._hear())
         try:
             while True:
                 await self._bell.heard()
                 while self._waiting:
-                    notice = self._waiting.popleft()
+                    notice = encode_notice(self._waiting.popleft())
                     try:
-                        await self._pipeline.publish(
-                            self._partition,
-                            self._namespace,
-                            notice.author[:16] + notice.name,
-                            encode_notice(notice),
+                        await self._pipeline.tell(
+                            self._partition, self._namespace, notice
                         )
                         self.health, self.last_error = "healthy", None
                     except _PASSING as error:  # the next one says more
                         self._failed(error)
         finally:
             notices.carriers.remove(self._carry)
-            reading.cancel()
-            await asyncio.wait([reading])
+            hearing.cancel()
+            await asyncio.wait([hearing])
 
-    async def _read(self) -> None:
-        after: int | None = None
+    async def _hear(self) -> None:
         while True:
             try:
-                if after is None:
-                    _, after = await self._pipeline.bounds(self._partition)
-                following = self._pipeline.follow(self._partition, after)
-                async with contextlib.aclosing(following):
-                    async for entry in following:
-                        after = entry.position
-                        if entry.namespace == self._namespace:
+                listening = self._pipeline.listen(self._partition)
+                async with contextlib.aclosing(listening):
+                    async for namespace, told in listening:
+                        if namespace == self._namespace:
                             with contextlib.suppress(ValueError):
-                                notice = decode_notice(entry.payload)
-                                self._engine.notices.hear(notice)
+                                self._engine.notices.hear(decode_notice(told))
                 return
-            except Compacted:
-                after = None
             except _PASSING as error:
                 self._failed(error)
                 await asyncio.sleep(1)

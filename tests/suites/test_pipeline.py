@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from syncengine.errors import Compacted, Fenced, PositionConflict
 from syncengine.ids import partition_of
 from syncengine.storage.pipeline.contract import (
     ENTRY_BYTES_MAX,
+    TOLD_BYTES_MAX,
+    TOLD_WAITING_MAX,
     Ack,
     Entry,
     Pipeline,
@@ -328,3 +331,96 @@ def test_a_namespace_is_always_of_one_partition() -> None:
 def test_partitions_are_a_power_of_two(count: int) -> None:
     with pytest.raises(Invalid, match="power of two"):
         MemoryPipeline(count)
+
+
+# --- what is told ---------------------------------------------------------------------
+
+
+async def heard(pipeline: Pipeline, partition: int, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    async with aclosing(pipeline.listen(partition)) as listening:
+        async for namespace, payload in listening:
+            assert namespace == NS
+            found.append(payload)
+            if len(found) == count:
+                return found
+    raise AssertionError("it ended")
+
+
+async def test_what_is_told_is_heard_by_who_listens_and_kept_nowhere(
+    pipeline: Pipeline,
+) -> None:
+    await pipeline.tell(1, NS, b"nobody listens")
+    hearing = [asyncio.create_task(heard(pipeline, 1, 3)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    await pipeline.tell(2, NS, b"elsewhere")
+    for number in range(3):
+        await pipeline.tell(1, NS, b"%d" % number)
+    async with asyncio.timeout(10):
+        assert await asyncio.gather(*hearing) == [[b"0", b"1", b"2"]] * 2
+    assert await pipeline.read(1) == []
+    assert await pipeline.bounds(1) == (1, 0)
+
+
+async def test_who_does_not_hear_in_time_misses_the_oldest(pipeline: Pipeline) -> None:
+    listening = pipeline.listen(1)
+    async with aclosing(listening), asyncio.timeout(20):
+        first = asyncio.ensure_future(anext(listening))
+        await asyncio.sleep(0.1)
+        await pipeline.tell(1, NS, b"first")
+        assert await first == (NS, b"first")
+        for number in range(TOLD_WAITING_MAX + 50):
+            await pipeline.tell(1, NS, b"%d" % number)
+        told = int((await anext(listening))[1])
+        while told < TOLD_WAITING_MAX + 49:
+            newer = int((await anext(listening))[1])
+            assert newer > told
+            told = newer
+
+
+async def test_who_listens_ends_when_the_pipeline_is_closed(pipeline: Pipeline) -> None:
+    async def listen() -> None:
+        async with aclosing(pipeline.listen(1)) as listening:
+            async for _ in listening:
+                pass
+
+    listener = asyncio.create_task(listen())
+    await asyncio.sleep(0.1)
+    await pipeline.close()
+    async with asyncio.timeout(10):
+        await listener
+
+
+# --- bad input ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        lambda p: p.read(1, 2**63),
+        lambda p: p.read(1, -1),
+        lambda p: p.read(1, limit=0),
+        lambda p: p.read(1, limit=2**70),
+        lambda p: p.read(1, namespace="text"),
+        lambda p: p.read(99),
+        lambda p: p.read("1"),
+        lambda p: anext(p.follow(99)),
+        lambda p: anext(p.follow(1, -1)),
+        lambda p: anext(p.listen(99)),
+        lambda p: p.tell(1, NS, bytes(TOLD_BYTES_MAX + 1)),
+        lambda p: p.tell(1, "text", b""),
+        lambda p: p.publish(1, NS, b"id", "text"),
+        lambda p: p.publish(1, "text", b"id", b""),
+        lambda p: p.publish(1, NS, 7, b""),
+        lambda p: p.publish(1, NS, b"id", b"", expect="1"),
+        lambda p: p.publish(1, NS, b"id", b"", expect=2**70),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_alike(
+    pipeline: Pipeline, request_: Any
+) -> None:
+    """And harms nobody who publishes at the same time."""
+    good = asyncio.gather(*(put(pipeline, n) for n in range(5)))
+    with pytest.raises(Invalid):
+        await request_(pipeline)
+    assert len(await good) == 5

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 
+import msgspec
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import syncengine
 import transport
@@ -111,3 +114,80 @@ async def test_masters_converge_over_it() -> None:
         entity = await masters[1].get_entity("e")
         assert entity is not None
         assert entity.data == {"n": 1}
+
+
+# --- servers that are none ------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def answering(*messages: bytes) -> AsyncGenerator[str]:
+    """Give the address of something that says these, one for each that it hears; the
+    first at once."""
+
+    async def say(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await socket.send(messages[0])
+            for message in messages[1:]:
+                await socket.recv()
+                await socket.send(message)
+            await socket.wait_closed()
+
+    async with serve(say, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL]) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"ws://127.0.0.1:{port}/#{'a' * 26}"
+
+
+GREETING = msgspec.msgpack.encode([4, b"id"])
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"", b"\xff\xff", *map(msgspec.msgpack.encode, (5, [4], [0, b"x"], ["4", 5], {}))],
+)
+async def test_what_greets_otherwise_is_no_pipeline(greeting: bytes) -> None:
+    async with answering(greeting) as address, asyncio.timeout(10):
+        with pytest.raises(PipelineError, match="no pipeline"):
+            await transport.WebSocketPipeline.open(address)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(b"", b"\xff\xff", b"\x01"),
+        *map(msgspec.msgpack.encode, ({}, [0, "x"], [0, [1]], [0, None, 5], [[1], 2])),
+    ],
+)
+async def test_who_answers_nonsense_is_left(answer: bytes) -> None:
+    """Nobody waits for ever, and it can be closed."""
+    async with answering(GREETING, answer) as address, asyncio.timeout(10):
+        far = await transport.WebSocketPipeline.open(address)
+        async with far:
+            with pytest.raises(PipelineError):
+                await asyncio.gather(far.bounds(1), far.bounds(1))
+
+
+async def test_who_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transport.pipeline.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("transport.pipeline.ANSWER_SECONDS", 0.1)
+    async with (
+        answering(GREETING) as address,
+        await transport.WebSocketPipeline.open(address) as far,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(OutcomeUnknown, match="in time"):
+            await far.publish(1, b"ns", b"id", b"")
+
+
+async def test_a_pipeline_that_fails_is_said_to_whoever_asked() -> None:
+    class Broken(MemoryPipeline):
+        async def bounds(self, partition: int) -> tuple[int, int]:
+            raise RuntimeError("a bug")
+
+    async with (
+        transport.serve_pipeline(Broken(4)) as server,
+        await transport.WebSocketPipeline.open(server.address) as far,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(PipelineError, match="bounds failed there"):
+            await far.bounds(1)
+        assert await far.read(1) == []

@@ -5,6 +5,9 @@ Within a partition entries have one order for everybody, in positions that grow 
 may leave gaps). An acknowledged entry survives. Publishing twice with one id stores
 once, as long as the first one is kept.
 
+What is *told* is for those who listen at that moment, and is kept nowhere: heartbeats
+are no entries.
+
 A *token* fences: whoever takes a partition makes every earlier token worthless, and who
 holds one of these stores nothing any more, however late it wakes up. Readers see each
 taking in the order of entries, so that they can judge the same by themselves: an entry
@@ -15,13 +18,21 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from typing import NamedTuple, Self
 
+from syncengine import limits
 from syncengine.errors import Invalid, TooLarge
 from syncengine.ids import partition_of
+from syncengine.values import check_count
 
 # One entry. What is larger goes in several, or by a name of where it is.
 ENTRY_BYTES_MAX = 1 << 20
 
 NAME_BYTES_MAX = 256
+
+# What is told at once: a heartbeat has some hundred bytes.
+TOLD_BYTES_MAX = 64 * limits.KIB
+
+# What a slow listener has not heard yet: the newest say all.
+TOLD_WAITING_MAX = 256
 
 
 class Entry(NamedTuple):
@@ -119,6 +130,16 @@ class Pipeline(ABC):
         all the same."""
 
     @abstractmethod
+    async def tell(self, partition: int, namespace: bytes, payload: bytes) -> None:
+        """Tell those who listen now; it may be lost, and is no entry. Raises
+        `TooLarge`, `Invalid`."""
+
+    @abstractmethod
+    def listen(self, partition: int) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        """Yield (namespace, payload) of what is told from now on, also by oneself. Who
+        is slow misses the oldest. Leave it to stop."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Let go of it. Who follows is at the end; twice does nothing."""
 
@@ -132,10 +153,31 @@ class Pipeline(ABC):
         return partition_of(namespace, self.partitions)
 
     def check_partition(self, partition: int) -> None:
-        if not 0 <= partition < self.partitions:
+        if type(partition) is not int or not 0 <= partition < self.partitions:
             raise Invalid(
-                f"there are {self.partitions} partitions, and no {partition}",
+                f"there are {self.partitions} partitions, and no {partition!r}",
                 bound=self.partitions,
+            )
+
+    def check_read(
+        self, partition: int, after: int, limit: int = 1, namespace: object = None
+    ) -> None:
+        """Raise what is wrong with a request for entries."""
+        self.check_partition(partition)
+        check_count(after, "after", least=0, most=limits.INT_MAX)
+        check_count(limit, "limit", most=limits.INT_MAX)
+        if namespace is not None:
+            _check_bytes("a namespace", namespace)
+
+    def check_told(self, partition: int, namespace: bytes, payload: bytes) -> None:
+        """Raise what is wrong with what is to be told."""
+        self.check_partition(partition)
+        _check_bytes("a namespace", namespace)
+        _check_bytes("a payload", payload)
+        if len(payload) > TOLD_BYTES_MAX:
+            raise TooLarge(
+                f"at most {TOLD_BYTES_MAX} bytes are told, not {len(payload)}",
+                bound=TOLD_BYTES_MAX,
             )
 
     def check_entry(
@@ -149,7 +191,11 @@ class Pipeline(ABC):
     ) -> None:
         """Raise what is wrong with an entry, before anything is stored."""
         self.check_partition(partition)
+        _check_bytes("a payload", payload)
+        if expect is not None:
+            check_count(expect, "expect", least=0, most=limits.INT_MAX)
         for what, name in (("a namespace", namespace), ("an id", id)):
+            _check_bytes(what, name)
             if not 0 < len(name) <= NAME_BYTES_MAX:
                 raise Invalid(
                     f"{what} has 1 to {NAME_BYTES_MAX} bytes, not {len(name)}",
@@ -167,3 +213,8 @@ class Pipeline(ABC):
             raise Invalid(
                 f"the token is of partition {token.partition}, not of {partition}"
             )
+
+
+def _check_bytes(what: str, given: object) -> None:
+    if not isinstance(given, bytes | bytearray):
+        raise Invalid(f"{what} is bytes, not {type(given).__name__}")

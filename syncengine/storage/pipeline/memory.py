@@ -1,6 +1,7 @@
 """A pipeline within one process: for tests, and for nodes that share one."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 from itertools import islice
 
@@ -9,6 +10,7 @@ from syncengine.errors import Closed, Compacted, Fenced, PositionConflict
 from syncengine.ids import check_partitions
 from syncengine.storage.pipeline.contract import (
     NAME_BYTES_MAX,
+    TOLD_WAITING_MAX,
     Ack,
     Entry,
     Pipeline,
@@ -18,6 +20,14 @@ from syncengine.storage.pipeline.contract import (
 from syncengine.system import SystemEntropy
 
 
+class _Ears:
+    """What somebody who listens has not heard yet."""
+
+    def __init__(self) -> None:
+        self.told: deque[tuple[bytes, bytes]] = deque(maxlen=TOLD_WAITING_MAX)
+        self.came = asyncio.Event()
+
+
 class _Partition:
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
@@ -25,6 +35,7 @@ class _Partition:
         self.last_of: dict[bytes, int] = {}
         self.first, self.last, self.epoch = 1, 0, 0
         self.grew = asyncio.Condition()
+        self.listening: list[_Ears] = []
 
     def append(self, namespace: bytes, id: bytes, epoch: int, payload: bytes) -> int:
         self.last += 1
@@ -91,7 +102,7 @@ class MemoryPipeline(Pipeline):
         namespace: bytes | None = None,
     ) -> list[Entry]:
         self._check_open()
-        self.check_partition(partition)
+        self.check_read(partition, after, limit, namespace)
         of = self._partitions[partition]
         if after + 1 < of.first:
             raise Compacted(of.first)
@@ -106,6 +117,7 @@ class MemoryPipeline(Pipeline):
     async def follow(
         self, partition: int, after: int = 0
     ) -> AsyncGenerator[Entry, None]:
+        self.check_read(partition, after)
         of = self._partitions[partition]
         while not self._closed:
             entries = await self.read(partition, after)
@@ -132,10 +144,32 @@ class MemoryPipeline(Pipeline):
             del of.ids[of.entries.pop(position).id]
         of.first = max(of.first, before)
 
+    async def tell(self, partition: int, namespace: bytes, payload: bytes) -> None:
+        self._check_open()
+        self.check_told(partition, namespace, payload)
+        for ears in self._partitions[partition].listening:
+            ears.told.append((bytes(namespace), bytes(payload)))
+            ears.came.set()
+
+    async def listen(self, partition: int) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        self.check_partition(partition)
+        ears, all_ = _Ears(), self._partitions[partition].listening
+        all_.append(ears)
+        try:
+            while not self._closed:
+                while ears.told:
+                    yield ears.told.popleft()
+                ears.came.clear()
+                await ears.came.wait()
+        finally:
+            all_.remove(ears)
+
     async def close(self) -> None:
         self._closed = True
         for one in self._partitions:
             await self._tell(one)
+            for ears in one.listening:
+                ears.came.set()
 
     def _check_open(self) -> None:
         if self._closed:

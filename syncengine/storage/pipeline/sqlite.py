@@ -25,6 +25,7 @@ from syncengine.ids import check_partitions
 from syncengine.storage.opening import MEMORY, translate
 from syncengine.storage.pipeline.contract import (
     NAME_BYTES_MAX,
+    TOLD_WAITING_MAX,
     Ack,
     Entry,
     Pipeline,
@@ -66,6 +67,16 @@ CREATE TABLE last_of (
 ) WITHOUT ROWID;
 """
 
+# What is told passes through here; AUTOINCREMENT: a number never comes back.
+_TOLD = """
+CREATE TABLE IF NOT EXISTS told (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    partition INTEGER NOT NULL,
+    namespace BLOB NOT NULL,
+    payload   BLOB NOT NULL
+)
+"""
+
 _Work = Callable[[sqlite3.Connection], Any]
 
 
@@ -83,6 +94,7 @@ class SqlitePipeline(Pipeline):
         self._waiting: list[tuple[_Work, asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._grew = asyncio.Condition()
+        self._telling: sqlite3.Connection | None = None
         self._closed = False
 
     @classmethod
@@ -179,7 +191,7 @@ class SqlitePipeline(Pipeline):
         limit: int = 1000,
         namespace: bytes | None = None,
     ) -> list[Entry]:
-        self.check_partition(partition)
+        self.check_read(partition, after, limit, namespace)
 
         def work(connection: sqlite3.Connection) -> list[Entry]:
             first, _, _ = _partition(connection, partition)
@@ -207,6 +219,7 @@ class SqlitePipeline(Pipeline):
     async def follow(
         self, partition: int, after: int = 0
     ) -> AsyncGenerator[Entry, None]:
+        self.check_read(partition, after)
         while not self._closed:
             version = await self._version()
             try:
@@ -219,6 +232,57 @@ class SqlitePipeline(Pipeline):
             if not entries:
                 await self._news(version)
 
+    async def tell(self, partition: int, namespace: bytes, payload: bytes) -> None:
+        self.check_told(partition, namespace, payload)
+        await self._in_thread(self._tell, partition, namespace, payload)
+        async with self._grew:
+            self._grew.notify_all()
+
+    def _tell(self, partition: int, namespace: bytes, payload: bytes) -> None:
+        """Write it where other processes see it: without waiting for the disk, and
+        only the newest stay."""
+        if self._telling is None:
+            self._telling = _connect(self.path)
+            self._telling.execute("PRAGMA synchronous=OFF")
+        with contextlib.closing(self._telling.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            cursor.execute(
+                "INSERT INTO told (partition, namespace, payload) VALUES (?, ?, ?)",
+                (partition, namespace, payload),
+            )
+            cursor.execute(
+                "DELETE FROM told WHERE number <= ?",
+                ((cursor.lastrowid or 0) - TOLD_WAITING_MAX,),
+            )
+            cursor.execute("COMMIT")
+
+    async def listen(self, partition: int) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        self.check_partition(partition)
+
+        def newest(connection: sqlite3.Connection) -> int:
+            ((number,),) = connection.execute("SELECT max(number) FROM told").fetchall()
+            return number or 0
+
+        def work(connection: sqlite3.Connection) -> list[Any]:
+            return connection.execute(
+                "SELECT number, namespace, payload FROM told "
+                "WHERE number > ? AND partition = ? ORDER BY number",
+                (heard, partition),
+            ).fetchall()
+
+        heard = await self._read(newest)
+        while not self._closed:
+            version = await self._version()
+            try:
+                told: list[tuple[int, bytes, bytes]] = await self._read(work)
+            except Closed:
+                return
+            for number, namespace, payload in told:
+                heard = number
+                yield namespace, payload
+            if not told:
+                await self._news(version)
+
     async def close(self) -> None:
         if self._closed:
             return
@@ -228,6 +292,8 @@ class SqlitePipeline(Pipeline):
         async with self._reading:
             self._reader.close()
             self._writer.close()
+            if self._telling is not None:
+                self._telling.close()
         async with self._grew:
             self._grew.notify_all()
 
@@ -251,11 +317,15 @@ class SqlitePipeline(Pipeline):
             return int(version)
 
     async def _read(self, work: _Work) -> Any:
+        return await self._in_thread(self._asked, work)
+
+    async def _in_thread(self, do: Callable[..., Any], *given: Any) -> Any:
+        """Do something with a connection that is no commit of entries."""
         async with self._reading:
             self._check_open()
             try:
                 # Shielded: the connection is the thread's until it has ended.
-                running = asyncio.ensure_future(asyncio.to_thread(self._asked, work))
+                running = asyncio.ensure_future(asyncio.to_thread(do, *given))
                 try:
                     return await asyncio.shield(running)
                 except asyncio.CancelledError:
@@ -378,6 +448,7 @@ def _prepare(path: str, partitions: int) -> tuple[int, bytes]:
                     "INSERT INTO partition VALUES (?, 1, 0, 0)",
                     [(number,) for number in range(partitions)],
                 )
+            connection.execute(_TOLD)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")

@@ -1,5 +1,7 @@
 """Masters: each writes at once, and with the same versions all show the same."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import contextlib
 import random
@@ -546,15 +548,21 @@ async def test_a_master_that_was_away_catches_up(spaces: list[Space]) -> None:
 
 
 class Leaky(MemoryPipeline):
-    """Loses an entry when asked to, and says that it has it."""
+    """Stores something else instead of an entry when asked to."""
 
     loses_next = False
 
-    async def publish(self, *args: Any, **options: Any) -> Ack:
+    async def publish(
+        self,
+        partition: int,
+        namespace: bytes,
+        id: bytes,
+        payload: bytes,
+        **options: Any,
+    ) -> Ack:
         if self.loses_next:
-            self.loses_next = False
-            return Ack(0, False)
-        return await super().publish(*args, **options)
+            self.loses_next, payload = False, b"junk"
+        return await super().publish(partition, namespace, id, payload, **options)
 
 
 async def test_what_waits_for_something_before_it_is_counted(
@@ -568,7 +576,8 @@ async def test_what_waits_for_something_before_it_is_counted(
         pipeline.loses_next = True
         for number in range(1, 103):
             await usa.write("e", {"n": number})
-            await usa.drain()
+            while usa._emitter.pending:  # type: ignore[union-attr]  # a drain would look
+                await asyncio.sleep(0)
         async with asyncio.timeout(30):
             while eu.get_metrics().event_buffer_size <= 100:
                 await asyncio.sleep(0.01)

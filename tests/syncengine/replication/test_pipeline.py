@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 import syncengine
+import transport
 from syncengine import (
     Closed,
     Invalid,
+    LeaderFollowerManager,
     MemoryPipeline,
     Pipeline,
     PipelineEmitter,
@@ -399,3 +401,133 @@ async def test_what_was_written_before_a_kill_comes_out_after_it(
             await receiver.caught_up()
             assert len(wanted) >= written
             assert await shown(ours) == wanted
+
+
+# --- pipelines that lose what they had ------------------------------------------------
+
+
+async def pages(space: Space) -> list[str]:
+    return sorted(await shown(space), key=int)
+
+
+async def test_a_pipeline_that_begins_anew_gets_all_that_a_device_has(
+    spaces: list[Space],
+) -> None:
+    """Its server was restarted at the same address, with another file."""
+    kept, secret = MemoryPipeline(4), bytes(16)
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(30):
+        server = transport.serve_pipeline(kept, secret=secret)
+        await server.__aenter__()
+        address, port = server.address, int(server.address.split(":")[2].split("/")[0])
+        far = [
+            await stack.enter_async_context(
+                await transport.WebSocketPipeline.open(address)
+            )
+            for _ in range(2)
+        ]
+        both = [
+            pair
+            for space, carrier in zip(spaces, far, strict=False)
+            for pair in await stack.enter_async_context(carried(carrier, space))
+        ]
+        await write(spaces[0], 1, "a")
+        await settled(both)
+        await server.__aexit__(None, None, None)
+
+        await write(spaces[0], 2, "b")
+        server = transport.serve_pipeline(MemoryPipeline(4), port=port, secret=secret)
+        await stack.enter_async_context(server)
+        await write(spaces[1], 3, "c")
+        await settled(both)
+        assert await pages(spaces[0]) == await pages(spaces[1]) == ["1", "2", "3"]
+
+        late = await transport.WebSocketPipeline.open(server.address)
+        async with late, carried(late, spaces[2]) as third:
+            await settled([*both, *third])
+            assert await pages(spaces[2]) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("is_ahead", [False, True])
+async def test_a_pipeline_put_back_from_a_backup_gets_its_tail_again(
+    tmp_path: Path, spaces: list[Space], is_ahead: bool
+) -> None:
+    """Also where what comes behind the backup takes the places of what was lost: a
+    reader that is ahead of it would pass over it."""
+    path = tmp_path / "p.db"
+    first, second, _ = spaces
+    async with await SqlitePipeline.open(str(path), partitions=4) as pipeline:
+        async with carried(pipeline, first, second) as both:
+            await write(first, 1, "a")
+            await settled(both)
+        backup = path.read_bytes()
+        async with carried(pipeline, first) as one:
+            for page in range(2, 5):
+                await write(first, page, "b")
+            await settled(one)
+        if is_ahead:
+            async with carried(pipeline, second) as two:
+                await settled(two)
+    for leftover in tmp_path.glob("p.db*"):
+        leftover.unlink()
+    path.write_bytes(backup)
+
+    async with await SqlitePipeline.open(str(path), partitions=4) as pipeline:
+        await write(first, 5, "c")
+        async with carried(pipeline, first, second) as both, asyncio.timeout(30):
+            await settled(both)
+            assert await pages(second) == ["1", "2", "3", "4", "5"]
+            assert [receiver.waiting for _, receiver in both] == [0, 0]
+
+
+async def test_an_emitter_with_nothing_to_do_looks_too(
+    spaces: list[Space], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncengine.replication.pipeline.MAKE_SURE_SECONDS", 0.05)
+    first, second, _ = spaces
+    pipeline = MemoryPipeline(4)
+    async with carried(pipeline, first), asyncio.timeout(10):
+        await write(first, 1, "a")
+        number = pipeline.partition_of(bytes(first.engine.keeper.namespace))
+        partition = pipeline._partitions[number]
+        while partition.last == 0:
+            await asyncio.sleep(0.01)
+        for lost in (partition.entries, partition.ids, partition.last_of):
+            lost.clear()
+        partition.last = 0
+        async with carried(pipeline, second):
+            while not await shown(second):
+                await asyncio.sleep(0.01)
+
+
+# --- what is told and not kept --------------------------------------------------------
+
+
+async def test_heartbeats_do_not_enter_the_log(tmp_path: Path) -> None:
+    path = str(tmp_path / "p.db")
+    async with (
+        syncengine.open(":memory:") as one,
+        syncengine.open(":memory:") as two,
+        await SqlitePipeline.open(path, partitions=4) as pipeline,
+        await SqlitePipeline.open(path) as other,
+        asyncio.timeout(30),
+    ):
+        space = await one.namespace("home")
+        theirs = await two.join(await space.invite("lead"), name="home")
+        options: Any = {"heartbeat_interval_ms": 20, "heartbeat_timeout_ms": 300}
+        leader = LeaderFollowerManager(
+            "n1", "leader", pipeline, space, "home", **options
+        )
+        follower = LeaderFollowerManager(
+            "n2", "follower", other, theirs, "home", **options
+        )
+        async with leader, follower:
+            await leader.write("k", 1)
+            while await follower.read("k") != 1 or follower.is_stale():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)  # what they write when they begin is out
+            before = [await pipeline.bounds(n) for n in range(4)]
+            beats = leader.get_metrics().heartbeats_sent
+            while leader.get_metrics().heartbeats_sent < beats + 20:
+                await asyncio.sleep(0.01)
+            assert follower.is_leader_healthy()
+            assert [await pipeline.bounds(n) for n in range(4)] == before
