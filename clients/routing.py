@@ -4,6 +4,7 @@ What is routed to are managers in this process, or anything else with their meth
 client of a web service that wraps one, say.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
 
@@ -39,6 +40,8 @@ class Node(Protocol):
     """What is asked of a node of a namespace with a leader."""
 
     def get_node_id(self) -> str: ...
+    @property
+    def is_closed(self) -> bool: ...
     def get_role(self) -> ReplicationRole: ...
     def is_stale(self) -> bool: ...
     def get_follower_state(self) -> FollowerState | None: ...
@@ -75,18 +78,27 @@ class ReadRouter:
 
     async def read(self, key: str, *, prefer_fresh: bool = False) -> Any:
         """Return the value of a key: from the leader with `prefer_fresh`, else from the
-        next follower that is not stale; from the leader where all are."""
-        return await self.next_node(prefer_fresh=prefer_fresh).read(key)
+        next follower that is not stale; from the leader where all are. Raises
+        `NotLeader` with `prefer_fresh` while nobody leads, `Closed` where all nodes
+        are."""
+        for _ in self._nodes:
+            with contextlib.suppress(Closed):  # just now: the next one is asked
+                return await self.next_node(prefer_fresh=prefer_fresh).read(key)
+        raise Closed("all nodes are closed")
+
+    @property
+    def _nodes(self) -> list[Node]:
+        return [self.leader, *self.followers]
 
     def next_node(self, *, prefer_fresh: bool = False) -> Node:
         """Return who is asked next."""
         leader = self.present_leader
-        fresh = [
-            node
-            for node in (self.leader, *self.followers)
-            if node is not leader and _is_fresh(node)
-        ]
-        if prefer_fresh or not fresh:
+        if prefer_fresh:
+            if leader.get_role() != "leader":
+                raise NotLeader("nobody leads now, so nobody knows what is fresh")
+            return leader
+        fresh = [n for n in self._nodes if n is not leader and _is_fresh(n)]
+        if not fresh:
             return leader
         node = fresh[self.round_robin_index % len(fresh)]
         self.round_robin_index += 1
@@ -94,15 +106,16 @@ class ReadRouter:
 
     @property
     def present_leader(self) -> Node:
-        """Who leads now; while nobody does, who did."""
-        for node in (self.leader, *self.followers):
+        """Who leads now; while nobody does, who did, or whoever is there."""
+        there = [node for node in self._nodes if not node.is_closed]
+        for node in there:
             if node.get_role() == "leader":
                 return node
-        return self.leader
+        return self.leader if self.leader in there else (there or [self.leader])[0]
 
 
 def _is_fresh(node: Node) -> bool:
-    return node.get_role() == "follower" and not node.is_stale()
+    return not node.is_closed and node.get_role() == "follower" and not node.is_stale()
 
 
 class SessionConsistentClient:
@@ -177,7 +190,11 @@ class SessionConsistentClient:
         `HistoryDiverged` when what was seen was taken back."""
         leader = self._router.present_leader
         if self._guarantees & {"monotonic_writes", "writes_follow_reads"}:
-            await self._reach(leader)
+            try:
+                await self._reach(leader)
+            except Closed:
+                leader = self._router.present_leader  # another one, or it raises again
+                await self._reach(leader)
         result = await leader.write(key, value, operation, client_op_id=client_op_id)
         if result.success and result.sequence is not None:
             self.last_write_sequence = max(self.last_write_sequence, result.sequence)
@@ -251,7 +268,7 @@ def _applied(node: Node) -> int:
 
 class RegionRouter:
     """Writes and reads of users at the master of their region; at the next nearest
-    while that one is closed.
+    while that one, or its replica, is closed.
 
         router = RegionRouter(masters, region_of=lambda user: user.region)
         await router.write("customer-123", {"name": "Alice"}, user=alice)

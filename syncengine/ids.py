@@ -46,10 +46,11 @@ def partition_of(namespace: bytes, partitions: int = limits.PARTITIONS) -> int:
 
 def check_partitions(count: int) -> None:
     """Raise `Invalid` unless `count` is a power of two: then it can be doubled."""
-    if not 1 <= count <= limits.PARTITIONS_MAX or count & (count - 1):
+    is_count = type(count) is int and 1 <= count <= limits.PARTITIONS_MAX
+    if not is_count or count & (count - 1):
         raise Invalid(
             f"there is a power of two of partitions, up to {limits.PARTITIONS_MAX}, "
-            f"not {count}",
+            f"not {count!r}",
             bound=limits.PARTITIONS_MAX,
         )
 

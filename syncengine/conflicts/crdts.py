@@ -9,7 +9,6 @@ each other's increments as theirs.
 """
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
@@ -25,6 +24,9 @@ from syncengine.version import advance, join
 
 T = TypeVar("T")
 Number = int | float
+
+# Timestamps are stored as numbers of 64 bits.
+TIMESTAMP_MAX = 2**63
 
 
 class Mergeable(ABC):
@@ -397,10 +399,9 @@ def stamp_order(timestamp: Number, node_id: str, value: Value) -> tuple[Any, ...
 
 def check_timestamp(timestamp: object) -> None:
     """Raise `Invalid` unless it is a finite number (milliseconds, by custom)."""
-    if type(timestamp) not in (int, float) or not math.isfinite(cast(float, timestamp)):
-        raise Invalid(
-            f"a timestamp is a finite number, not {timestamp!r}", path="timestamp"
-        )
+    is_number = type(timestamp) in (int, float)
+    if not is_number or not -TIMESTAMP_MAX < cast(float, timestamp) < TIMESTAMP_MAX:
+        raise Invalid("a timestamp is a finite number of 64 bits", path="timestamp")
 
 
 def _check_amount(n: object) -> None:

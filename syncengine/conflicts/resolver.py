@@ -48,6 +48,8 @@ class ConflictEntry:
             clock = VectorClock.of(self.vector_clock)
             object.__setattr__(self, "vector_clock", clock)
         stamps: dict[str, Stamp] = {}
+        if not isinstance(cast(object, self.stamps), Mapping):
+            raise Invalid("stamps are (timestamp, node) by field", path="stamps")
         for name, stamp in self.stamps.items():
             try:
                 timestamp, node = stamp
@@ -390,8 +392,10 @@ class ConflictResolver:
         given: list[Version] = [] if remote is None else [remote]
         if isinstance(local, ConflictEntry | Resolution):
             given.insert(0, local)
-        else:
+        elif isinstance(cast(object, local), Sequence):
             given[:0] = local
+        else:
+            raise Invalid(f"{local!r} is no version; make a ConflictEntry of it")
         if not given:
             raise Invalid("there is no version to resolve")
         entries: list[ConflictEntry] = []

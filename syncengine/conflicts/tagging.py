@@ -7,7 +7,7 @@ tag becomes a CRDT again. `register_crdt` says which classes there are; none is 
 from collections.abc import Mapping
 from typing import Any, cast
 
-from syncengine import values
+from syncengine import limits, values
 from syncengine.conflicts.crdts import (
     GCounter,
     GSet,
@@ -45,7 +45,14 @@ def to_plain(value: object) -> Value:
 
     Raises `Invalid`, naming the path, for what is no value and no registered CRDT.
     """
-    plain = _plain(value)
+    try:
+        plain = _plain(value)
+    except RecursionError:
+        raise Invalid(
+            f"nested deeper than {limits.DEPTH_MAX}",
+            path="value",
+            bound=limits.DEPTH_MAX,
+        ) from None
     values.check(plain, "value")
     return plain
 

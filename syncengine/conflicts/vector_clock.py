@@ -23,7 +23,12 @@ class VectorClock:
 
     def __init__(self, entries: Mapping[str, int] | None = None):
         counts: dict[str, int] = {}
-        for node, count in (entries or {}).items():
+        given: Any = {} if entries is None else entries
+        if not isinstance(given, Mapping):
+            raise Invalid(
+                f"a vector clock is counts by node, not {given!r}", path="vector_clock"
+            )
+        for node, count in cast(Mapping[str, int], given).items():
             values.check_key(node, "vector_clock")
             if type(count) is not int or count < 0:
                 raise Invalid(
@@ -37,8 +42,8 @@ class VectorClock:
     @classmethod
     def of(cls, raw: "VectorClock | Mapping[str, Any]") -> "VectorClock":
         """Return `raw` as a clock: one, its JSON, or `{"entries": its JSON}`."""
-        if isinstance(raw, VectorClock):
-            return raw
+        if isinstance(raw, VectorClock) or not isinstance(cast(object, raw), Mapping):
+            return raw if isinstance(raw, VectorClock) else cls(raw)
         entries: object = raw.get("entries")
         if isinstance(entries, Mapping):
             return cls(cast(Mapping[str, int], entries))

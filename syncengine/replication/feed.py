@@ -1,5 +1,6 @@
 """Every change in the order of this file's log: a feed that can be resumed."""
 
+import itertools
 import logging
 import re
 from collections.abc import AsyncGenerator
@@ -19,6 +20,7 @@ from syncengine.replication.keeper import Keeper
 from syncengine.system import SystemClock
 
 if TYPE_CHECKING:
+    from syncengine.replication.namespace import Namespace
     from syncengine.replication.space import Space
 
 # The position that is done, changes of the row behind it that are too, and the chain.
@@ -83,23 +85,26 @@ def validate_event_timestamp(
     return True
 
 
-async def changes(space: "Space", after: str | None) -> AsyncGenerator[Change, None]:
-    """Yield every change that is on disk, then those that come. See `Space.changes`."""
+async def changes(
+    space: "Space", after: str | None, *, decided: bool = False
+) -> AsyncGenerator[Change, None]:
+    """Yield every change that is on disk, then those that come. See `Space.changes`.
+    With `decided`, what a leader wrote once a majority of the voters has it, or nobody
+    ever will: so what is yielded without effect had none, and nothing gets or loses its
+    effect later."""
     engine = space.engine
     keeper = engine.keeper
     done, skip = checked(keeper, after)
     bell = Bell()
     engine.log_grew.listen(bell.set)
+    engine.leadership.decided.listen(bell.set)
+    engine.on_terms.append(bell.set)
     engine.on_stopped.append(bell.set)
     engine.feeds += 1
     try:
         engine.seal_now(ahead=True)
         while True:
-            rows = [
-                (at, row)
-                for at, row in keeper.rows_after(done, READ_ROWS)
-                if at <= engine.committed_position
-            ]
+            rows = _readable(engine, done, engine.committed_position, decided=decided)
             for at, row in rows:
                 for change in told(keeper, done, at, row)[skip:]:
                     yield change
@@ -113,6 +118,8 @@ async def changes(space: "Space", after: str | None) -> AsyncGenerator[Change, N
     finally:
         engine.feeds -= 1
         engine.on_stopped.remove(bell.set)
+        engine.on_terms.remove(bell.set)
+        engine.leadership.decided.unlisten(bell.set)
         engine.log_grew.unlisten(bell.set)
 
 
@@ -128,10 +135,28 @@ def checked(keeper: Keeper, cursor: str | None) -> tuple[int, int]:
     return done, skip
 
 
-def has_more(keeper: Keeper, cursor: str | None, until: int) -> bool:
-    """Whether there are changes behind a cursor, up to a position."""
+def _readable(
+    engine: "Namespace", after: int, until: int, *, decided: bool
+) -> list[tuple[int, Row]]:
+    """Return the next rows behind a position, up to another one, and up to the first
+    that is to be `decided` and is not."""
+
+    def may(at: int, row: Row) -> bool:
+        if at > until:
+            return False
+        if not decided or not isinstance(row, Batch):
+            return True
+        return not engine.leadership.is_undecided(row.header)
+
+    rows = engine.keeper.rows_after(after, READ_ROWS)
+    return list(itertools.takewhile(lambda item: may(*item), rows))
+
+
+def has_more(engine: "Namespace", cursor: str | None, until: int) -> bool:
+    """Whether there are decided changes behind a cursor, up to a position."""
+    keeper = engine.keeper
     done, skip = checked(keeper, cursor)
-    while rows := [r for r in keeper.rows_after(done, READ_ROWS) if r[0] <= until]:
+    while rows := _readable(engine, done, until, decided=True):
         for at, row in rows:
             if told(keeper, done, at, row)[skip:]:
                 return True
@@ -177,6 +202,7 @@ def told(keeper: Keeper, before: int, position: int, row: Row) -> list[Change]:
             *(keeper.ns, row.header.actor, row.id),
         )
     )
+    beside = keeper.terms.void_reason(row.header)  # also before that is on disk
     here = f"{position}-0-{(keeper.chain_at(position) or b'').hex()}"
     chain = (keeper.chain_at(before) or b"").hex()
     found: list[Change] = []
@@ -190,7 +216,7 @@ def told(keeper: Keeper, before: int, position: int, row: Row) -> list[Change]:
                 datetime.fromtimestamp(ms_from_hlc(head.hlc) / 1000, tz=UTC),
                 tuple(names),
                 head.meta.operation_id,
-                void.get(head.seq),
+                void.get(head.seq, beside),
             )
         )
     return found

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from syncengine import limits
+from syncengine import limits, values
 from syncengine.errors import AlreadyExists, Invalid, NotFound, Refused
 from syncengine.ids import (
     DeviceId,
@@ -127,10 +127,7 @@ class Fleet:
         was in the fleet has to be brought its namespace: connect to `address` once.
         """
         to = parse_address(address)
-        if not 1 <= weight <= limits.HUB_WEIGHT_MAX:
-            raise Invalid(
-                f"a weight is 1 to {limits.HUB_WEIGHT_MAX}", bound=limits.HUB_WEIGHT_MAX
-            )
+        values.check_count(weight, "weight", most=limits.HUB_WEIGHT_MAX)
         if len(to.url.encode()) > limits.HUB_URL_BYTES_MAX:
             raise Invalid("the address is too long", bound=limits.HUB_URL_BYTES_MAX)
         new = HubRecord(to.device, to.url, to.ticket, weight)
@@ -168,7 +165,7 @@ class Fleet:
     async def move(self, partition: int, hub: str) -> Placement:
         """Move one partition to a hub, by its id. Raises `NotFound`, `Invalid`."""
         device = self._hub(hub).device
-        if not 0 <= partition < self.placement.partitions:
+        if type(partition) is not int or not 0 <= partition < self.placement.partitions:
             raise Invalid(
                 f"there are the partitions 0 to {self.placement.partitions - 1}, and "
                 f"no {partition}",
@@ -311,6 +308,9 @@ def _bytes_of(
     move, what the fullest has."""
     if load is None:
         return None
+    for each in load.values():
+        if not isinstance(cast(object, each), HubLoad):
+            raise Invalid(f"a load is what ask_load returns, not {each!r}", path="load")
     found: dict[int, float] = {}
     for each in load.values():
         for partition, (_, size) in each.partitions.items():

@@ -27,6 +27,7 @@ from syncengine.errors import (
     StoreError,
     StoreFull,
     SyncError,
+    TransactionOpen,
 )
 from syncengine.ids import (
     ActorId,
@@ -201,7 +202,7 @@ class LeaderFollowerManager:
                 "have three",
                 len(voters),
             )
-        self.state_store = state_store
+        self._store = state_store
         self._node = node_id
         self._namespace = namespace
         self._pipeline = pipeline
@@ -338,7 +339,7 @@ class LeaderFollowerManager:
         engine.feeds -= 1
 
     async def _found(self) -> "Space":
-        store: Any = self.state_store
+        store: Any = self._store
         if hasattr(store, "engine"):
             space: Space = store
             space.check_usable()
@@ -386,6 +387,8 @@ class LeaderFollowerManager:
         nothing."""
         if self._closed:
             return
+        if self._space_ is not None and not self._space_.is_closed:
+            self._space_.check_outside()
         self._closed = True
         if self._acks_ is not None:
             self._acks_.close()
@@ -425,6 +428,11 @@ class LeaderFollowerManager:
         return self._space_
 
     @property
+    def state_store(self) -> "Replica | Space":
+        """Where the namespace is: its space, once this was started."""
+        return self._store if self._space_ is None else self._space_
+
+    @property
     def _acks(self) -> Acknowledgements:
         assert self._acks_ is not None, "it was started with the election"
         return self._acks_
@@ -449,6 +457,13 @@ class LeaderFollowerManager:
         """Whether it was started, and serves that space: after a restart of the replica
         it serves nobody."""
         return self._election_ is not None and self._space_ is space
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes nothing any more, also since its replica was closed."""
+        if self._closed or self._space_ is None:
+            return self._closed
+        return self._space_.is_closed
 
     @property
     def leader_id(self) -> str | None:
@@ -654,7 +669,7 @@ class LeaderFollowerManager:
                 )
         except NotLeader:
             return self._refused(client_op_id)
-        except (Invalid, Refused, Closed):
+        except (Invalid, Refused, Closed, TransactionOpen):
             raise
         except SyncError as error:
             return self._failed(str(error), STORE_FAILED, client_op_id)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from syncengine.ids import ActorId, DeviceId, EntryId
 from syncengine.log.batch import Header
 from syncengine.log.terms import BESIDE, DEPOSED, NO_MODE, OPEN, Term
+from syncengine.replication.host import Signal
 from syncengine.replication.keeper import Keeper
 from syncengine.storage.sql import statements as sql
 from syncengine.storage.store import Writes
@@ -62,6 +63,8 @@ class Leadership:
         self._writing: tuple[Term, int] | None = None
         self._is_changed = False
         self._is_rolled_back = False
+        self.decided = Signal()
+        """Other entries are known for good"""
 
     def load(self) -> None:
         """Read the ballot; whoever led asks again whether he does."""
@@ -137,8 +140,9 @@ class Leadership:
             assert ballot.voted_for in (None, voted_for), "one vote in a term"
             assert ballot.vote in (None, vote), "and for one log"
             ballot = replace(ballot, voted_for=voted_for, vote=vote)
-        if shown is not None:
+        if shown is not None and shown != ballot.shown:
             ballot = replace(ballot, shown=shown)
+            self.decided.set()
         if may_vote is not None:
             ballot = replace(ballot, may_vote=may_vote, forgot_at=None)
         if forgot_at is not None:
@@ -207,6 +211,19 @@ class Leadership:
         return (
             self._is_of_present_mode(header.actor)  # not of one that was ended
             and header.actor in terms.cuts
+            and terms.void_reason(header) is None
+        )
+
+    def is_undecided(self, header: Header) -> bool:
+        """Tell whether an entry may still be taken back, also where this leads and
+        shows it: until a majority of the voters is known to have it."""
+        if not header.term or self.ballot.mode == NO_MODE:
+            return False
+        terms = self._keeper.terms
+        return (
+            bool(terms.voters)
+            and header.term_index > self.current.shown
+            and self._is_of_present_mode(header.actor)
             and terms.void_reason(header) is None
         )
 

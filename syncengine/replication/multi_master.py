@@ -361,8 +361,8 @@ class MultiMasterManager:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes nothing any more."""
-        return self._closed
+        """Whether it takes nothing any more, also since its replica was closed."""
+        return self._closed or self._space.is_closed
 
     def get_conflict_strategy(self) -> ConflictStrategy:
         return self._strategy

@@ -513,8 +513,8 @@ class PipelineReceiver(_Worker):
         tail, or began anew, since it may count from further back."""
         await self._pipeline.bounds(self._partition)  # also: is it the same one?
         stored, id_, self._id = self._stored(), self._id, self._pipeline.id
-        done, *last = stored or (0, 0, b"")
-        if id_ not in (None, self._id) or not await self._has(*last):
+        done, position, name = stored or (0, 0, b"")
+        if id_ not in (None, self._id) or not await self._has(position, name):
             log.warning("%s: the pipeline lost what it had: read again", self._key)
             self._partition = self._pipeline.partition_of(self._namespace)
             done = self._done = 0

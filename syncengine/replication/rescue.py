@@ -156,6 +156,7 @@ class Rescue:
     async def _find(self) -> _Several:
         space = self._space
         space.check_usable()
+        space.check_outside()
         engine = space.engine
         await space.index.ready()
         await engine.flush()

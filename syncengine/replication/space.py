@@ -134,6 +134,16 @@ class Space:
         return base32(self.engine.keeper.namespace)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be done with it any more: its replica was closed, or it
+        was taken out of the file."""
+        try:
+            self.check_usable()
+        except Closed:
+            return True
+        return False
+
+    @property
     def mode(self) -> Mode:
         """Who may write here: all ("multi-master"), or the leader of the present term
         ("leader-follower")."""

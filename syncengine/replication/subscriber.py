@@ -86,7 +86,11 @@ class EventSubscriber:
             later, and after `replay`.
         max_retries: How often a failing event is tried again before it is put aside.
         retry_delay: Before the first of these, in ms; then twice as long each time.
-        handler_timeout_ms: A handler that takes longer has failed. None: it may hang.
+        handler_timeout_ms: A handler that takes longer has failed, `on_error` is left.
+            None: they may hang.
+
+    Where a namespace has a leader and voters, events are handed on once it is known for
+    good what they did: those of a deposed leader have `void`, the reason.
 
     Raises `Invalid` for what is none of these.
     """
@@ -118,6 +122,11 @@ class EventSubscriber:
         for what in (handler, on_error):
             if what is not None and not callable(what):
                 raise Invalid(f"{what!r} is no function")
+            if inspect.isgeneratorfunction(what) or inspect.isasyncgenfunction(what):
+                raise Invalid(
+                    f"{what!r} is a generator: calling it does nothing; a handler has "
+                    "no yield"
+                )
         if checkpoint_mode not in _MODES:
             raise Invalid(
                 f"there is no checkpoint mode {checkpoint_mode!r}; there are "
@@ -218,13 +227,14 @@ class EventSubscriber:
     async def caught_up(self) -> None:
         """Wait until all that is here was handled or put aside. Raises what ended the
         subscriber, if something did. Safe to cancel."""
+        self._check_outside()
         task = self._task
         if task is None:
             raise Closed("the subscriber is not started")
         engine = self._space.engine
         await sealed(engine)
         until = engine.committed_position
-        while feed.has_more(self._keeper, self._handled, until):
+        while feed.has_more(engine, self._handled, until):
             self._moved.clear()
             waiting = asyncio.ensure_future(self._moved.wait())
             try:
@@ -244,9 +254,14 @@ class EventSubscriber:
         return self._saved
 
     async def commit(self, event: Change | None = None) -> None:
-        """Write the checkpoint behind an event; None: behind the last one handled."""
+        """Write the checkpoint behind an event; None: behind the last one handled.
+        Raises `Invalid` for an event of another file."""
         if self._takes_tx:
             self._check_outside()
+        if event is not None:
+            if not isinstance(cast(object, event), Change):
+                raise Invalid(f"an event is a Change, not {event!r}")
+            feed.checked(self._keeper, event.cursor)
         await self._save(self._handled if event is None else event.cursor)
 
     async def replay(self, after: str | None = None) -> None:
@@ -312,7 +327,7 @@ class EventSubscriber:
         return self._space.engine.clock.now_ms()
 
     async def _run(self) -> None:
-        changes = feed.changes(self._space, self._handled)
+        changes = feed.changes(self._space, self._handled, decided=True)
         coming: asyncio.Future[Change] | None = None
         try:
             batch: list[Change] = []
@@ -451,7 +466,7 @@ class EventSubscriber:
         letter = DeadLetter(
             event.id,
             event.cursor,
-            f"{type(error).__name__}: {error}",
+            _said(error),
             1 + self._max_retries,
             self._now_ms(),
         )
@@ -516,6 +531,8 @@ class EventSubscriber:
             if inspect.isawaitable(answer):
                 async with asyncio.timeout(self._timeout):
                     await answer
+            elif inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+                raise Invalid("the handler returned a generator: nothing was done")
         finally:
             self._in_handler = before
 
@@ -524,6 +541,11 @@ class EventSubscriber:
         if not events or (self._window is None and self._mode != "auto"):
             return
         async with self._inside(tx) as inside:
+            if tx is not None and await tx.cursor_of(self.name) != self._saved:
+                raise _Shared(
+                    f"somebody else moved the checkpoint {self.name!r}: each "
+                    "subscriber has a name of its own in a store"
+                )
             for event in events if self._window is not None else ():
                 await inside.note_handled(self.name, event.id, self._now_ms())
             if self._mode == "auto":
@@ -542,9 +564,24 @@ class EventSubscriber:
         try:
             told = self._on_error(error, event) if event else self._on_error(error)
             if inspect.isawaitable(told):
-                await told
+                async with asyncio.timeout(self._timeout):
+                    await told
         except Exception:
             log.exception("on_error of %s failed", self.name)
+
+
+class _Shared(Invalid):
+    """Two subscribers have one checkpoint; what this one was about to write is not
+    kept."""
+
+
+def _said(error: BaseException | None) -> str:
+    """Return what an error says, as text that can be stored."""
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:
+        said = f"{type(error).__name__}, which cannot be shown"
+    return said.encode("utf-8", "backslashreplace").decode()
 
 
 def _takes_two(handler: Callable[..., Any]) -> bool:

@@ -110,6 +110,12 @@ class CheckpointTransaction:
             (subscriber, cursor),
         )
 
+    async def cursor_of(self, subscriber: str) -> str | None:
+        """Return the cursor behind which a subscriber goes on; None: at the first."""
+        asked = "SELECT cursor FROM _sync_checkpoint WHERE subscriber = ?"
+        rows = await self.execute(asked, (subscriber,))
+        return rows[0][0] if rows else None
+
     async def was_handled(self, subscriber: str, event: str) -> bool:
         asked = "SELECT 1 FROM _sync_handled WHERE subscriber = ? AND event = ?"
         return bool(await self.execute(asked, (subscriber, event)))

@@ -10,11 +10,13 @@ import pytest
 import syncengine
 from clients import ReadRouter, RegionRouter, SessionConsistentClient
 from syncengine import (
+    Closed,
     HistoryDiverged,
     Invalid,
     MemoryPipeline,
     MultiMasterManager,
     NotFound,
+    NotLeader,
     StaleRead,
 )
 from tests.syncengine.replication.test_leader_follower import Cluster, until
@@ -182,3 +184,52 @@ async def test_a_user_is_served_by_the_master_of_his_region() -> None:
             router.master_of("bob")
         with pytest.raises(Invalid):
             RegionRouter({}, region_of)
+
+
+async def test_who_was_closed_is_asked_no_more(cluster: Cluster) -> None:
+    """The guide's way of removing a follower."""
+    leader, one, two = cluster.nodes
+    router = ReadRouter(leader, [one, two])
+    await one.close()
+    assert [await router.read("k") for _ in range(4)] == [0] * 4
+    await cluster.replicas[2].close()
+    assert two.is_closed
+    assert [await router.read("k") for _ in range(4)] == [0] * 4
+    await leader.close()
+    with pytest.raises(Closed):
+        await router.read("k")
+
+
+async def test_what_is_to_be_fresh_is_not_asked_of_who_leads_no_more(
+    cluster: Cluster,
+) -> None:
+    leader, *followers = cluster.nodes
+    router = ReadRouter(leader, followers)
+    await leader.demote(handoff=False)
+    with pytest.raises(NotLeader, match="fresh"):
+        await router.read("k", prefer_fresh=True)
+    assert await router.read("k") == 0
+
+
+async def test_a_session_writes_on_when_its_leader_was_closed(cluster: Cluster) -> None:
+    leader, one, two = cluster.nodes
+    session = SessionConsistentClient(leader, [one, two])
+    assert (await session.write("k", 1)).success
+    await until(lambda: one._space.engine.applied_index == 2)  # pyright: ignore[reportPrivateUsage]
+    await leader.close()
+    await one.promote()
+    assert (await session.write("k", 2)).success
+    assert await session.read("k") == 2
+
+
+async def test_a_master_whose_replica_was_closed_serves_nobody() -> None:
+    async with syncengine.open(":memory:") as one:
+        two = await syncengine.open(":memory:")
+        space = await one.namespace("home")
+        near = MultiMasterManager("eu", None, await two.namespace("home"))
+        far = MultiMasterManager("usa", None, space)
+        router = RegionRouter({"eu": near, "usa": far}, region_of=str)
+        assert router.master_of("eu") is near
+        await two.close()
+        assert router.master_of("eu") is far
+        assert (await router.write("c", 1, user="eu")).success

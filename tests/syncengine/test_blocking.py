@@ -54,14 +54,14 @@ MISSING = {
         # What links and the simulator use, and the command line.
         "add_space", "admit", "check_home", "check_usable", "clear", "find", "flush_all", "homes", "hub_of", "keep_home",
         "rights_of_fellow",
-        "invited_addresses", "link_began", "link_ended", "remember", "start",
+        "invited_addresses", "link_began", "link_ended", "links_synced", "remember", "start",
         "told_time",
     },
     "Space": {
         "check_may_write", "collection_of", "check_usable", "grant", "is_member", "is_new", "is_pending",
         "live",  # for editors, which live in the loop
         "index",
-        "check_outside", "check_leaves",
+        "check_outside", "check_leaves", "is_closed", "links_synced",
         "subscribe", "subscribe_sql",  # an iterator in a thread of one's own does it
     },
 }  # fmt: skip

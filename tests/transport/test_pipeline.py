@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import msgspec
 import pytest
@@ -139,10 +140,12 @@ async def answering(*messages: bytes) -> AsyncGenerator[str]:
 
 GREETING = msgspec.msgpack.encode([4, b"id"])
 
+GREETINGS: list[Any] = [5, [4], [0, b"x"], ["4", 5], {}]
+ANSWERS: list[Any] = [{}, [0, "x"], [0, [1]], [0, None, 5], [[1], 2]]
+
 
 @pytest.mark.parametrize(
-    "greeting",
-    [b"", b"\xff\xff", *map(msgspec.msgpack.encode, (5, [4], [0, b"x"], ["4", 5], {}))],
+    "greeting", [b"", b"\xff\xff", *map(msgspec.msgpack.encode, GREETINGS)]
 )
 async def test_what_greets_otherwise_is_no_pipeline(greeting: bytes) -> None:
     async with answering(greeting) as address, asyncio.timeout(10):
@@ -151,11 +154,7 @@ async def test_what_greets_otherwise_is_no_pipeline(greeting: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [
-        *(b"", b"\xff\xff", b"\x01"),
-        *map(msgspec.msgpack.encode, ({}, [0, "x"], [0, [1]], [0, None, 5], [[1], 2])),
-    ],
+    "answer", [b"", b"\xff\xff", b"\x01", *map(msgspec.msgpack.encode, ANSWERS)]
 )
 async def test_who_answers_nonsense_is_left(answer: bytes) -> None:
     """Nobody waits for ever, and it can be closed."""

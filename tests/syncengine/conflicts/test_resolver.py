@@ -2,7 +2,7 @@
 that claims to converge."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from syncengine import (
     GCounter,
     Invalid,
     LastWriteWinsStrategy,
+    LWWRegister,
     MergeWarning,
     PNCounter,
     Resolution,
@@ -370,3 +371,29 @@ def test_what_converges_does_so_in_any_order_and_grouping(name: str, seed: int) 
     assert shown(resolver.resolve([resolver.resolve(p) for p in parts])) == shown(
         at_once
     )
+
+
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConflictEntry(1, 10**400, "a"),
+        lambda: ConflictEntry(1, float("inf"), "a"),
+        lambda: ConflictEntry(1, 1, "a", 5),  # type: ignore[arg-type]
+        lambda: ConflictEntry(1, 1, "a", stamps=5),  # type: ignore[arg-type]
+        lambda: ConflictEntry(nested(100_000), 1, "a"),
+        lambda: VectorClock([1]),  # type: ignore[arg-type]
+        lambda: VectorClock.of(5),  # type: ignore[arg-type]
+        lambda: ConflictResolver(LastWriteWinsStrategy()).resolve(5),  # type: ignore[arg-type]
+        lambda: LWWRegister[int]("a").set(1, 10**400),
+    ],
+)
+def test_what_makes_no_sense_is_invalid(make: Callable[[], object]) -> None:
+    with pytest.raises(Invalid):
+        make()

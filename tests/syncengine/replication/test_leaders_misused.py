@@ -14,6 +14,7 @@ from syncengine import (
     PromotionFailed,
     StoreError,
     StoreFull,
+    TransactionOpen,
 )
 from syncengine.storage.store import Writes
 from tests.syncengine.replication.test_leader_follower import (
@@ -354,3 +355,41 @@ async def test_a_heartbeat_service_that_fails_keeps_nobody_from_leading(
     await cluster.start(voters=3, heartbeat_service=Bus())
     await until(lambda: cluster.leaders)
     assert (await cluster.leaders[0].write("k", 1)).success
+
+
+# --- inside one's own transaction -------------------------------------------------
+
+
+async def test_what_would_wait_for_its_own_transaction_is_refused(
+    pair: Cluster,
+) -> None:
+    leader = pair.nodes[0]
+    space = leader._space
+    async with asyncio.timeout(5), space.transaction() as tx:
+        tx["note/1"]["n"] = 1
+        for what in (
+            leader.write("k", 1),
+            leader.close(),
+            leader.demote(),
+            leader.promote(),
+            leader.add_voter(pair.replicas[1].id),
+            leader.switch_to_masters(),
+            leader.rescue.list(),
+            leader.rescue.export(),
+            leader.rescue.dismiss([]),
+        ):
+            with pytest.raises(TransactionOpen):
+                await what
+    assert (await leader.write("k", 1)).success
+
+
+async def test_a_follower_that_is_to_begin_anew_is_cleared(pair: Cluster) -> None:
+    """The guide's `follower.state_store.clear()`."""
+    follower = pair.nodes[1]
+    await pair.nodes[0].write("k", 1)
+    await until(lambda: pair.applied()[1] == 1)
+    store: Any = follower.state_store
+    await follower.close()
+    await store.clear(lose_unsent=True)
+    assert follower.is_closed
+    assert pair.replicas[1].spaces() == []

@@ -105,18 +105,22 @@ async def test_a_decision_about_what_is_no_more_is_refused(spaces: list[Space]) 
 # --- functions that fail ----------------------------------------------------------
 
 
+def five(local: Entity, remote: Entity) -> Any:
+    return 5
+
+
 def fails(local: Entity, remote: Entity) -> Entity:
     raise ValueError("no idea")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"conflict_strategy": "custom", "merge_fn": fails},
-        {"conflict_strategy": "custom", "merge_fn": lambda local, remote: 5},
-        {"conflict_strategy": "field"},
-    ],
-)
+UNMERGEABLE: list[dict[str, Any]] = [
+    {"conflict_strategy": "custom", "merge_fn": fails},
+    {"conflict_strategy": "custom", "merge_fn": five},
+    {"conflict_strategy": "field"},
+]
+
+
+@pytest.mark.parametrize("options", UNMERGEABLE)
 async def test_what_could_not_be_merged_waits_for_somebody(
     spaces: list[Space], options: dict[str, Any]
 ) -> None:

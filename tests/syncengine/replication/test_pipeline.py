@@ -1,5 +1,7 @@
 """A namespace over a pipeline: everybody ends with the same, whatever carries it."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import contextlib
 import os
@@ -248,7 +250,7 @@ async def test_forged_entries_harm_nobody(spaces: list[Space]) -> None:
         receiver = both[1][1]
         assert receiver.refused >= 10  # some are read again
         assert receiver.is_running
-        assert len(receiver._partial) <= 257  # pyright: ignore[reportPrivateUsage]
+        assert len(receiver._partial) <= 257
 
 
 async def test_a_bridge_hands_on_what_others_wrote(spaces: list[Space]) -> None:

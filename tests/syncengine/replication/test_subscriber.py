@@ -1,5 +1,7 @@
 """Subscribers: every change once in order, whatever the handler does."""
 
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import os
 import signal
@@ -23,7 +25,15 @@ from syncengine import (
     Space,
     StoreFull,
 )
+from tests.syncengine.replication.test_leader_follower import (
+    Cluster,
+    cluster,
+    three,
+    until,
+)
 from tests.wires import meet, two_members
+
+__all__ = ["cluster", "three"]
 
 
 @pytest.fixture
@@ -103,7 +113,7 @@ async def test_changes_of_others_come_too(store: CheckpointStore) -> None:
         await meet(ours, theirs)
         await subscriber.caught_up()
         assert names(seen) == ["1"]
-        assert seen[0].author == theirs._replica.id  # pyright: ignore[reportPrivateUsage]
+        assert seen[0].author == theirs._replica.id
 
 
 async def test_what_a_handler_writes_is_kept_with_the_checkpoint(
@@ -588,3 +598,149 @@ async def test_killed_at_any_time_it_has_done_each_once(
     found = await audited(store)
     assert found == [str(number) for number in range(wanted)][: len(found)]
     assert len(found) == wanted
+
+
+# --- handlers and stores that are misused ---------------------------------------------
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
+@pytest.mark.parametrize("error", [ValueError("no file \udcff here"), Unspeakable()])
+async def test_an_error_that_is_no_text_is_put_aside_too(
+    space: Space, store: CheckpointStore, error: Exception
+) -> None:
+    """As `os.fsdecode` names files; else no event behind it would ever be handled."""
+    seen: list[Change] = []
+
+    def handle(event: Change) -> None:
+        if event.documents[0] == "page/1":
+            raise error
+        seen.append(event)
+
+    await write(space, 1, 2)
+    async with (
+        EventSubscriber(space, store, handle, max_retries=0) as subscriber,
+        asyncio.timeout(10),
+    ):
+        await subscriber.caught_up()
+        (letter,) = await subscriber.dead_letters()
+    assert letter.error.startswith(type(error).__name__)
+    assert names(seen) == ["2"]
+
+
+async def test_a_checkpoint_by_hand_is_of_this_file(
+    space: Space, store: CheckpointStore
+) -> None:
+    seen: list[Change] = []
+    await write(space, 1, 2)
+    async with syncengine.open(":memory:") as other:
+        strange = await other.namespace("home")
+        await write(strange, 1)
+        feed = strange.changes()
+        event = await anext(feed)
+        await feed.aclose()
+    async with EventSubscriber(
+        space, store, seen.append, checkpoint_mode="manual"
+    ) as subscriber:
+        await subscriber.caught_up()
+        await subscriber.commit(seen[0])
+        for wrong in (event, "x"):
+            with pytest.raises(Invalid):
+                await subscriber.commit(wrong)  # type: ignore[arg-type]
+    async with EventSubscriber(space, store, seen.append) as subscriber:
+        await subscriber.caught_up()
+    assert names(seen) == ["1", "2", "2"]
+
+
+async def test_a_generator_is_no_handler(space: Space, store: CheckpointStore) -> None:
+    async def yields(event: Change) -> AsyncGenerator[None]:
+        yield
+
+    with pytest.raises(Invalid, match="generator"):
+        EventSubscriber(space, store, yields)
+    with pytest.raises(Invalid, match="generator"):
+        EventSubscriber(space, store, print, on_error=yields)
+
+    await write(space, 1)
+
+    def hidden(event: Change) -> Any:
+        return yields(event)
+
+    async with EventSubscriber(space, store, hidden, max_retries=0) as subscriber:
+        await subscriber.caught_up()
+        (letter,) = await subscriber.dead_letters()
+    assert "nothing was done" in letter.error
+
+
+async def test_two_of_one_name_do_not_do_things_twice(
+    space: Space, store: CheckpointStore
+) -> None:
+    one, two = (EventSubscriber(space, store, audit) for _ in range(2))
+    async with one, two, asyncio.timeout(20):
+        for number in range(30):
+            await write(space, number)
+        outcomes = await asyncio.gather(
+            one.caught_up(), two.caught_up(), return_exceptions=True
+        )
+    ended = [error for error in outcomes if error is not None]
+    assert len(ended) == 1
+    assert "a name of its own" in str(ended[0])
+    assert await audited(store) == [str(n) for n in range(30)]
+
+
+async def test_who_waits_in_a_handler_or_hangs_in_on_error_holds_up_nobody(
+    space: Space, store: CheckpointStore
+) -> None:
+    told: list[Exception] = []
+
+    async def handle(event: Change) -> None:
+        await subscriber.caught_up()
+
+    async def hang(error: Exception, event: Change) -> None:
+        told.append(error)
+        await asyncio.Event().wait()
+
+    subscriber = EventSubscriber(
+        space, store, handle, on_error=hang, max_retries=0, handler_timeout_ms=50
+    )
+    await write(space, 1)
+    async with subscriber, asyncio.timeout(10):
+        await subscriber.caught_up()
+    assert "wait for itself" in str(told[0])
+
+
+# --- leaders --------------------------------------------------------------------------
+
+
+async def test_what_no_majority_has_is_handed_on_once_it_is_known_what_it_did(
+    three: Cluster, store: CheckpointStore
+) -> None:
+    """Also on the leader, which shows it before: a deposed one's last writes are
+    handed on as what they are, and again when somebody writes them again."""
+    leader = three.nodes[0]
+    space, seen = leader._space, list[Change]()
+    assert (await leader.write("k", "first")).success
+    async with EventSubscriber(space, store, seen.append) as subscriber:
+        await subscriber.caught_up()
+        assert [event.void for event in seen] == [None]
+
+        await three.part(0)
+        ghost = await leader.write("k", "ghost", timeout_ms=200, client_op_id="op")
+        assert ghost.status == "unknown"
+        await subscriber.caught_up()
+        assert len(seen) == 1
+        await until(lambda: any(n.get_role() == "leader" for n in three.nodes[1:]))
+        (other,) = [n for n in three.leaders if n is not leader]
+        assert (await other.write("k", "second")).success
+        three.heal()
+        await until(lambda: len(seen) >= 3)
+
+        told = {event.operation_id: event.void is None for event in seen}
+        assert told == {None: True, "op": False}
+        (waiting,) = await other.rescue.list()
+        await other.rescue.replay([waiting.id], "write")
+        await until(lambda: len(seen) == 4)
+        assert (seen[-1].operation_id, seen[-1].void) == ("op", None)
