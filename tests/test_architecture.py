@@ -70,6 +70,7 @@ UNTESTED = {
     "clients.cli.main": "test_cli.py runs every command",
     "clients.cli.context": "test_cli.py",
     "clients.cli.control": "test_cli.py and tests/integration/test_leaders.py",
+    "clients.cli.master": "test_cli.py and tests/integration/test_masters.py",
     "clients.cli.node": "test_cli.py and tests/integration/test_leaders.py",
     "clients.cli.listening": "test_cli.py",
     "clients.cli.fleet": "tests/integration/test_fleet.py",

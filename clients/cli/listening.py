@@ -1,12 +1,15 @@
 """Where a command listens for others, and with which TLS."""
 
+import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
+import syncengine
+import transport
 from syncengine.errors import Invalid
 from transport.guard import is_loopback
 
@@ -82,3 +85,22 @@ def parse_listen(
             "behind_proxy": behind_proxy,
         },
     )
+
+
+async def connected(
+    stack: contextlib.AsyncExitStack,
+    replica: "syncengine.Replica",
+    listen: Listen | None,
+    peers: Iterable[str],
+) -> str | None:
+    """Listen, if at all, and dial peers, until the stack is left; return the address at
+    which others reach it."""
+    address = None
+    if listen is not None:
+        server = await stack.enter_async_context(
+            transport.serve(replica, listen.host, listen.port, **listen.options)
+        )
+        address = server.address
+    for peer in peers:
+        await stack.enter_async_context(transport.connect(replica, peer))
+    return address

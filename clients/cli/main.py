@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 import syncengine
 import transport
 from clients.cli import control, fleet, node
+from clients.cli import master as master_
 from clients.cli.context import Context, command
 from clients.cli.listening import listening, parse_listen
 from clients.cli.output import (
@@ -804,7 +805,7 @@ async def show(context: Context, entity: str) -> None:
 @conflicts.command("resolve")
 @click.argument("entity")
 @click.argument("data")
-@click.option("--master", required=True, help="As which master: its name.")
+@click.option("--master", help="As which master: its name, where none is running.")
 @click.option("--conflict", help="The id that `show` told: what came in since then "
               "waits on. Without it, all versions that are here.")  # fmt: skip
 @click.option("--collection", default="entity", show_default=True)
@@ -813,7 +814,7 @@ async def resolve(
     context: Context,
     entity: str,
     data: str,
-    master: str,
+    master: str | None,
     conflict: str | None,
     collection: str,
 ) -> None:
@@ -822,6 +823,21 @@ async def resolve(
         wanted = json.loads(data)
     except ValueError as error:
         raise Invalid(f"{data!r:.60} is no JSON: {error}") from None
+    told = f"{entity} is {_told(wanted)} now."
+    done = await control.ask(
+        context.settings.db,
+        {
+            "do": "resolve conflict",
+            "entity": entity,
+            "data": wanted,
+            "conflict": conflict,
+        },
+    )
+    if done is not None:
+        context.out.result(done, told)
+        return
+    if master is None:
+        raise Invalid("no master runs here: say as which one (--master NAME)")
     async with context.open() as replica:
         space = await context.space(replica)
         manager = syncengine.MultiMasterManager.of_file(
@@ -829,7 +845,7 @@ async def resolve(
         )
         async with manager:
             result = await manager.resolve_conflict(entity, wanted, conflict=conflict)
-        context.out.result(asdict(result), f"{entity} is {_told(wanted)} now.")
+        context.out.result(asdict(result), told)
         context.note_outsider(space)
 
 
@@ -1030,7 +1046,7 @@ def _duration(text: str) -> timedelta:
         raise Invalid(f"{text} is longer than anything lasts") from None
 
 
-for _command in (*node.COMMANDS, fleet.fleet):
+for _command in (*node.COMMANDS, *master_.COMMANDS, fleet.fleet):
     cli.add_command(_command)
 
 

@@ -12,10 +12,10 @@ import click
 from rich.markup import escape
 
 import syncengine
-import transport
 from clients.cli import control
 from clients.cli.context import Context, command
-from clients.cli.listening import Listen, listening, parse_listen
+from clients.cli.listening import Listen, connected, listening, parse_listen
+from clients.cli.master import show_master
 from clients.cli.output import NO, Output, table
 from syncengine.errors import Invalid, NotFound, NotLeader, SyncError
 from syncengine.ids import parse_device_id
@@ -42,14 +42,7 @@ async def run(
         loop.add_signal_handler(number, stop.set)
     async with context.open() as replica, contextlib.AsyncExitStack() as stack:
         space = await context.space(replica)
-        address = None
-        if listen is not None:
-            server = await stack.enter_async_context(
-                transport.serve(replica, listen.host, listen.port, **listen.options)
-            )
-            address = server.address
-        for peer in peers:
-            await stack.enter_async_context(transport.connect(replica, peer))
+        address = await connected(stack, replica, listen, peers)
         manager = syncengine.LeaderFollowerManager(
             *(name, role, None, space, space.name or space.id),
             heartbeat_interval_ms=max(1, timeout_ms // 5),
@@ -196,7 +189,8 @@ async def asked(context: Context, do: str, **options: Any) -> Any:
     answer = await control.ask(context.settings.db, {"do": do, **options})
     if answer is None:
         raise NotFound(
-            f"no node has {context.settings.db} open; `syncengine node NAME` runs one"
+            f"no node has {context.settings.db} open; `syncengine node NAME` runs one, "
+            "`syncengine master NAME` a master"
         )
     return answer
 
@@ -316,8 +310,13 @@ async def node_(
 @click.command()
 @command
 async def peers(context: Context) -> None:
-    """Show what the running node is, and how far its followers are."""
-    show_peers(context.out, await asked(context, "peers"))
+    """Show what the running node or master is: how far its followers are, where its
+    conflicts."""
+    told = await asked(context, "peers")
+    if "master" in told:
+        show_master(context.out, told)
+    else:
+        show_peers(context.out, told)
 
 
 @click.command()
@@ -417,11 +416,16 @@ async def voters_remove(context: Context, name: str) -> None:
 async def write(
     context: Context, key: str, value: str, operation: str, client_op_id: str | None
 ) -> int:
-    """Write VALUE (JSON, or text) under KEY, through the running node."""
+    """Write VALUE (JSON, or text) under KEY, through the running node or master."""
     result = await asked(
         context, "write", key=key, value=value_of(value), operation=operation,
         client_op_id=client_op_id,
     )  # fmt: skip
+    if "master_id" in result:
+        waits = "; it waits here for the others" if result["queued"] else ""
+        text = f"written by {result['master_id']}{waits}"
+        context.out.result(result, text if result["success"] else result["error"])
+        return 0 if result["success"] else NO
     text = f"written as {result['sequence']}, acknowledged by {result['level']}"
     if not result["success"]:
         who = f" ({result['leader_id']} leads)" if result["leader_id"] else ""
@@ -435,7 +439,7 @@ async def write(
 @click.option("--strong", is_flag=True, help="From the leader, as a majority confirms.")
 @command
 async def read(context: Context, key: str, strong: bool) -> None:
-    """Print what is under KEY, as the running node has it."""
+    """Print what is under KEY, as the running node or master has it."""
     consistency = "strong" if strong else "any"
     result = await asked(context, "read", key=key, consistency=consistency)
     if result["value"] is None:

@@ -1276,6 +1276,7 @@ class LeaderFollowerManager:
         Raises `PromotionFailed` where the voters before do not agree, `NotLeader`.
         """
         self._check_open()
+        self._space.check_outside()
         election, added = self._election, parse_device_id(device)
         known, newest = election.followers.get(added), election.engine.newest_index
         if added != election.me and (

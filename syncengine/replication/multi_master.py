@@ -41,7 +41,6 @@ from syncengine.replication.feed import Change
 from syncengine.replication.host import Bell, sealed
 from syncengine.replication.pipeline import PipelineEmitter, PipelineReceiver
 from syncengine.replication.telling import Handler, Handlers
-from syncengine.replication.transaction import Receipt
 from syncengine.replication.versions import (
     RESOLUTION_OPTIONS,
     VERSIONS,
@@ -271,22 +270,23 @@ class MultiMasterManager:
 
     async def drain(self) -> None:
         """Wait until the pipeline has all that was written here, or, where links carry
-        it, until another one has it on disk: before a master is removed. Waits for ever
-        while offline: use `asyncio.timeout`. Safe to cancel."""
+        it, until another one has all that is here on disk: before a master is removed.
+        Waits for ever while offline: use `asyncio.timeout`. Safe to cancel."""
         self._check_open()
         if self._emitter is not None:
             await self._emitter.drained()
             return
         engine = self._space.engine
-        last = engine.next_seq - 1
-        if engine.actor is not None and last:
-            receipt = Receipt(self._space, engine.actor, last, engine.flush())
-            await receipt.durable_on("any")
+        await sealed(engine)
+        until = engine.committed_position
+        while not any(peer.acked >= until for peer in engine.keeper.peers.values()):
+            await engine.progress.wait()
+            self._check_open()
 
     async def caught_up(self) -> None:
         """Wait until all that the pipeline has now is here, or all that is at the other
-        end of the links that this device dials; and conflicts are noted and told. Safe
-        to cancel."""
+        end of the links that this device dials, where those are reached; and conflicts
+        are noted and told. Safe to cancel."""
         self._check_open()
         if self._receiver is not None:
             await self._receiver.caught_up()

@@ -525,9 +525,30 @@ class Replica:
             space.engine.apply_soon()
 
     async def links_synced(self, namespace: NamespaceId) -> None:
-        """Wait until all links that carry a namespace are synced."""
+        """Wait until all links that carry a namespace are synced, or their peer is not
+        reached."""
+
+        async def reached(link: Link) -> None:
+            async for state in link.states():
+                if state == "waiting":
+                    return
+
+        async def synced(link: Link) -> None:
+            tasks = [
+                asyncio.ensure_future(f(link)) for f in (type(link).synced, reached)
+            ]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.result()
+
         links = [link for link in self._links if link.serves(namespace)]
-        await asyncio.gather(*(link.synced() for link in links))
+        await asyncio.gather(*map(synced, links))
 
     def link_began(self, link: Link) -> None:
         self.check_usable()

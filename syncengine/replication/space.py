@@ -164,8 +164,8 @@ class Space:
 
     async def links_synced(self) -> None:
         """Wait until all that is ours and theirs now is on both ends of each link of
-        this device that carries this namespace. Raises as `Link.synced`. Safe to
-        cancel."""
+        this device that carries this namespace; one whose other end is not reached is
+        not waited for. Raises as `Link.synced`. Safe to cancel."""
         self.check_usable()
         await self._replica.links_synced(self.engine.keeper.namespace)
 

@@ -23,6 +23,14 @@ from syncengine.replication.versions import Entity
 from syncengine.testing.world import Invariant, Node, World, assert_converged
 
 NAMES = ("ann", "bob", "cyd", "dee", "eve", "fay", "gus")
+
+# Masters that come later, or in the place of one that lost its disk: enough names.
+NEWCOMERS_MAX = 30
+
+MASTERS_MIN, MASTERS_MAX = 3, 7
+
+# How long somebody who is to be removed is given to hand on what it wrote.
+DRAIN_SECONDS = 60.0
 ENTITIES = ("hot", "warm", "cold")
 
 SECONDS_MIN = 60.0
@@ -45,12 +53,13 @@ class Write:
     op: str
     clock: VectorClock | None
     """None: it crashed, or the disk said no; nobody knows"""
+    by: str = ""
 
 
 @dataclass
 class _Masters:
     world: World
-    names: tuple[str, ...]
+    names: list[str]
     strategy: Any
     managers: dict[str, MultiMasterManager] = field(
         default_factory=dict[str, MultiMasterManager]
@@ -58,18 +67,25 @@ class _Masters:
     writes: dict[str, Write] = field(default_factory=dict[str, Write])
     detected: int = 0
     count: int = 0
+    added: int = 0
+    removed: int = 0
+    replaced: int = 0
 
 
 async def mastered(world: World) -> None:
     """Masters of one namespace, each linked to a hub, or each with each."""
     chance = world.random
-    names = NAMES[: chance.randint(3, 7)]
+    names = list(NAMES[: chance.randint(MASTERS_MIN, MASTERS_MAX)])
     story = _Story(_Masters(world, names, chance.choice(STRATEGIES)))
     await story.found()
     until = world.loop.now + chance.uniform(SECONDS_MIN, SECONDS_MIN + 20)
-    writers = [asyncio.ensure_future(story.write_on(name, until)) for name in names]
+    writers = [
+        asyncio.ensure_future(story.write_on(place, until))
+        for place in range(len(names))
+    ]
     trouble = asyncio.ensure_future(story.trouble(until))
-    await asyncio.gather(trouble, *writers)
+    operator = asyncio.ensure_future(story.operate(until))
+    await asyncio.gather(trouble, operator, *writers)
     await story.heal()
     await assert_converged(world)
     await story.check()
@@ -95,6 +111,9 @@ class _Story:
         self.of = of
         self.world = of.world
         self.has_hub = of.world.random.random() < 0.6
+        self._invite = ""
+        self._leaving: set[str] = set()
+        self._count = 0
 
     # --- machines ---------------------------------------------------------------------
 
@@ -105,22 +124,33 @@ class _Story:
         founder = await world.replica(names[0])
         assert founder.replica is not None
         await founder.wait(founder.replica.namespace("home"))
-        invite = await founder.wait(founder.space.invite("write", uses=len(names)))
+        invite = founder.space.invite("write", uses=len(names) + NEWCOMERS_MAX)
+        self._invite = str(await founder.wait(invite))
         for name in names[1:]:
-            node = await world.replica(name)
-            assert node.replica is not None
-            await node.wait(node.replica.join(str(invite), name="home"))
+            await self._joined(name)
         for name in names:
             await self._begin(world.nodes[name])
+
+    async def _joined(self, name: str) -> Node:
+        node = await self.world.replica(name)
+        assert node.replica is not None
+        await node.wait(node.replica.join(self._invite, name="home"))
+        return node
 
     async def _begin(self, node: Node) -> None:
         world = self.world
         if self.has_hub:
             await node.connect(world.nodes["hub"].address)
         else:
-            before = self.of.names[: self.of.names.index(node.name)]
-            for name in before:
-                await node.connect(world.nodes[name])
+            names = self.of.names
+            before = names[: names.index(node.name)] if node.name in names else names
+            for name in list(before):
+                host = world.nodes.get(name)
+                while host is not None and not (host.is_up and host.replica):
+                    await asyncio.sleep(0.5)  # it starts
+                    host = world.nodes.get(name)
+                if host is not None:
+                    await node.connect(host)
         if not node.is_up:
             return
         manager = MultiMasterManager(
@@ -132,9 +162,10 @@ class _Story:
         await node.wait(manager.subscribe())
 
     def works(self, name: str) -> bool:
-        node, manager = self.world.nodes[name], self.of.managers.get(name)
+        node, manager = self.world.nodes.get(name), self.of.managers.get(name)
         return (
-            node.is_up
+            node is not None
+            and node.is_up
             and manager is not None
             and node.replica is not None
             and bool(node.replica.spaces())
@@ -143,13 +174,15 @@ class _Story:
 
     # --- writing ----------------------------------------------------------------------
 
-    async def write_on(self, name: str, until: float) -> None:
+    async def write_on(self, place: int, until: float) -> None:
+        """Write at whoever has that place in the list of masters."""
         world, chance = self.world, self.world.random
         while world.loop.now < until:
             await asyncio.sleep(
                 chance.expovariate(WRITES_A_SECOND / len(self.of.names))
             )
             world.check_failures()
+            name = self.of.names[place % len(self.of.names)]
             if self.works(name):
                 entity = chance.choices(ENTITIES, (6, 3, 1))[0]
                 await self._write(name, entity)
@@ -159,7 +192,7 @@ class _Story:
         node, manager = self.world.nodes[name], of.managers[name]
         of.count += 1
         op = f"op{of.count}"
-        write = of.writes[op] = Write(entity, op, None)
+        write = of.writes[op] = Write(entity, op, None, name)
         try:
             shown = await node.wait(manager.get_entity(entity))
             data: dict[str, Any] = {"op": op, "ops": [op], f"f{of.count % 3}": op}
@@ -193,7 +226,10 @@ class _Story:
         while world.loop.now < until or world.network.cut_count < CUTS_MIN:
             await asyncio.sleep(chance.expovariate(0.25))
             victim = chance.choice(self.of.names)
-            node, roll = world.nodes[victim], chance.random()
+            roll = chance.random()
+            if victim in self._leaving or victim not in world.nodes:
+                continue
+            node = world.nodes[victim]
             others = [name for name in world.nodes if name != victim]
             if roll < 0.12 and node.is_up:
                 await self._crash(node)
@@ -213,10 +249,81 @@ class _Story:
             else:
                 world.network.cut_one()
 
+    # --- what operators do ------------------------------------------------------------
+
+    async def operate(self, until: float) -> None:
+        """Add and remove masters, and replace one that lost its disk, as the guide's
+        procedures say."""
+        world, chance, of = self.world, self.world.random, self.of
+        while world.loop.now < until:
+            await asyncio.sleep(chance.uniform(5, 20))
+            if len(world.nodes) > NEWCOMERS_MAX:
+                return
+            victim = chance.choice(of.names)
+            what = chance.choice(("add", "remove", "replace"))
+            if what == "add" and len(of.names) < MASTERS_MAX:
+                await self._add()
+                of.added += 1
+            elif what == "remove" and len(of.names) > MASTERS_MIN:
+                of.removed += await self._remove(victim)
+            elif what == "replace" and self.has_hub and victim != of.names[0]:
+                await self._replace(victim)
+                of.replaced += 1
+
+    async def _add(self) -> None:
+        self._count += 1
+        node = await self._joined(f"new{self._count}")
+        await self._begin(node)
+        self.of.names.append(node.name)
+
+    async def _remove(self, name: str) -> bool:
+        """It announces itself, hands on what it has, and is seen no more."""
+        world, of = self.world, self.of
+        if not self.works(name):
+            return False
+        self._leaving.add(name)
+        node, manager = world.nodes[name], of.managers[name]
+        left = False
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                said = manager.write(f"_cluster:{name}", {"status": "leaving"})
+                await node.wait(said)
+                of.names.remove(name)  # nobody writes here any more
+                await node.wait(manager.drain())
+                left = node.is_up
+        except (SyncError, TimeoutError):
+            pass
+        self._leaving.discard(name)
+        if left:
+            self._gone(name)
+        elif name not in of.names:
+            of.names.append(name)  # nobody has what it wrote: it stays
+        return left
+
+    async def _replace(self, name: str) -> None:
+        """Its disk is gone, and what nobody else had of it; another one joins."""
+        self._leaving.add(name)
+        for write in self.of.writes.values():
+            if write.by == name:
+                write.clock = None
+        if name in self.of.names:
+            self.of.names.remove(name)
+        self._gone(name)
+        self._leaving.discard(name)
+        await self._add()
+
+    def _gone(self, name: str) -> None:
+        node = self.world.nodes.pop(name)
+        if node.is_up:
+            node.crash()
+        self.of.managers.pop(name, None)
+
     async def _crash(self, node: Node) -> None:
         node.disk.full = False
         node.crash()
         await asyncio.sleep(self.world.random.choice((0.1, 2.0, 8.0)))
+        if self.world.nodes.get(node.name) is not node:
+            return  # it is no more
         node.disk.full = False
         await node.start()
         await self._begin(node)
@@ -306,6 +413,9 @@ class _Story:
         node = self.world.nodes[name]
         found = await node.wait(manager.get_conflicts())
         of.detected += len(found)
+        hot = await node.wait(manager.hot_entities(len(found) + 1))
+        if sum(count for _, count in hot) != len(found):
+            raise Invariant("conflicts", f"{name}: {hot} of {len(found)} conflicts")
         for conflict in found:
             clocks = [VectorClock(v.vector_clock) for v in conflict.versions]
             apart = any(

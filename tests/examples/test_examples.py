@@ -75,12 +75,48 @@ def test_the_audit_log(tmp_path: Path) -> None:
 
 
 def test_the_three_masters(tmp_path: Path) -> None:
-    cart, whole = ["milk"], ["eggs", "milk", "tea"]
-    assert run("three_masters.py", folder=tmp_path) == [
-        f"everywhere: {[cart] * 3}",
-        "for a person: [['milk', 'eggs'], ['milk', 'tea']]",
-        f"everywhere: {[whole] * 3}",
-        "to be decided: [0, 0, 0] seen: 1",
+    shown = run("three_masters.py", folder=tmp_path)
+    regions = ("us-east", "eu-west", "ap-south")
+    assert shown[:-1] == [
+        "everywhere: [1, 1, 1]",
+        *(f"{one} wrote at once; it waits for the others: True" for one in regions),
+        "apart: [2, 3, 4]",
+        "everywhere: [7, 7, 7]",
+        "ap-north is served by ap-south",
+    ]
+    assert shown[-1].startswith("conflicts that merged by themselves: [")
+
+
+def test_the_offline_cart(tmp_path: Path) -> None:
+    whole = ["eggs", "milk", "tea"]
+    assert run("offline_cart.py", folder=tmp_path) == [
+        "phone, offline; it waits for the others: True",
+        "tablet, offline: ['milk', 'eggs']",
+        "for now both show the same: True",
+        "  phone has ['milk', 'tea']",
+        "  tablet has ['milk', 'eggs']",
+        f"both: {whole} {whole}",
+        "to be decided: 0",
+    ]
+
+
+def test_what_an_operator_of_masters_does(tmp_path: Path) -> None:
+    shown = run("operating_masters.py", folder=tmp_path)
+    assert shown.count("conflict: views") == 8
+    assert [line for line in shown if line != "conflict: views"] == [
+        "eu has 51 events",
+        "usa knows that eu is online",
+        "eu is cut off; its write is queued: True",
+        "conflict: customer-1",
+        "both show the same: True",
+        "High conflict rate detected! Hot entities: [('views', 8)]",
+        "views, of both: 10",
+        "stamped well: True",
+        "seen by a clock that is an hour behind: False",
+        "usa's own clock is off: False",
+        *[line for line in shown if line.startswith("Catch-up: ")],
+        "Buffer: 0 events pending",
+        "eu-2 is leaving; it left 'goodbye'",
     ]
 
 
