@@ -1,12 +1,16 @@
 """The documents are true: README runs, protocol.md says what the code does."""
 
+import doctest
+import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 import syncengine
 from syncengine import limits
@@ -103,6 +107,40 @@ def test_the_modes_are_compared() -> None:
         "what you have to think about",
     ):
         assert re.search(rf"^\| {row} \|.{{20,}}\|.{{5,}}\|$", page, re.MULTILINE), row
+
+
+def test_the_guides_values_and_strategies_do_what_it_prints() -> None:
+    failed, tried = doctest.testfile(
+        str(ROOT / "docs/replication.md"), module_relative=False
+    )
+    assert tried > 40
+    assert failed == 0
+
+
+@pytest.mark.parametrize(
+    ("heading", "made"),
+    [
+        ("## Leader and followers", syncengine.LeaderFollowerManager),
+        ("## Masters", syncengine.MultiMasterManager),
+        ("## Handing changes on", syncengine.EventSubscriber),
+        ("### Pipelines", syncengine.PipelineEmitter),
+    ],
+)
+def test_the_guide_has_the_options_with_their_defaults(
+    heading: str, made: Callable[..., Any]
+) -> None:
+    page = (ROOT / "docs/replication.md").read_text()
+    section = page.split(f"\n{heading}\n")[1].split("\n## ")[0].split("\n### ")[0]
+    told: dict[str, str] = {}
+    for line in section.split("| option")[1].split("\n\n")[0].splitlines()[2:]:
+        names, defaults = line.split(" | ")[:2]
+        each = [default.strip(' "') for default in defaults.split(",")]
+        told |= dict(zip(re.findall(r"`(\w+)`", names), each, strict=False))
+    options = inspect.signature(made).parameters
+    for name, default in told.items():
+        if isinstance(options[name].default, int | float | str):
+            assert default == str(options[name].default), name
+    assert len(told) > 5
 
 
 def test_actions_and_types_are_those_of_the_code() -> None:
