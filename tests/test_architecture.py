@@ -109,7 +109,6 @@ UNTESTED = {
     "syncengine.replication.body": "test_space.py",
     "syncengine.replication.conversation": "test_link.py",
     "syncengine.replication.documents": "test_space.py",
-    "syncengine.replication.election": "test_leader_follower.py and simulation: led",
     "syncengine.replication.leadership": "test_leader_follower.py and simulation: led",
     "syncengine.replication.notices": "test_hostile.py and test_leader_follower.py",
     "syncengine.replication.acknowledging": "test_leader_follower.py",

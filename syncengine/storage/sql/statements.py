@@ -146,11 +146,14 @@ BALLOT = (
     "FROM _sync_ballot "
     "WHERE ns = ?"
 )
+# A number never goes back, whatever whoever wakes up believes: the fence behind it, in
+# the same commit, sees the later one.
 PUT_BALLOT = (
     "INSERT INTO _sync_ballot VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) "
     "ON CONFLICT (ns) DO UPDATE SET mode = excluded.mode, number = excluded.number, "
     "voted_for = excluded.voted_for, vote = excluded.vote, shown = excluded.shown, "
-    "may_vote = excluded.may_vote, forgot_at = excluded.forgot_at"
+    "may_vote = excluded.may_vote, forgot_at = excluded.forgot_at "
+    "WHERE excluded.mode != mode OR excluded.number >= number"
 )
 # Where the term is another by now there is nothing to insert, and the commit fails.
 FENCE = (
