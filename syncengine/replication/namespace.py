@@ -251,6 +251,7 @@ class Namespace:
         store, ns = self.keeper.store, self.ns
         self.keeper.load()
         self.documents.forget()
+        self.documents.fresh = False
         self._reset()
         ((actor, self.next_seq, hlc, grant),) = store.read(
             "SELECT actor, next_seq, hlc, grant_id FROM _sync_namespace WHERE ns = ?",
@@ -1513,7 +1514,6 @@ class Namespace:
             if self.documents.projection is not None:
                 self.documents.projection.clear(writes, ns)
             self._clear_first = False
-            self.documents.fresh = False
         leads = self.leadership.leading is not None
         followed = bool(self.channels or self.feeds)
         if self._seal_due or leads or (followed and not self.in_flight):
@@ -1561,6 +1561,8 @@ class Namespace:
         self._settled.set()
         self.keeper.committed()
         self.leadership.committed()
+        # Until now the file showed what there was before a rebuild.
+        self.documents.fresh = self._clear_first
         self.documents.written(token.documents)
         if token.position > self.committed_position:
             self.committed_position = token.position

@@ -3,20 +3,29 @@ that a majority acknowledged is ever lost.
 
 Checked are L1 (one leader a term), L2 (one log), L3 and D1 (what was acknowledged is in
 every later log, at its place), L4 (strong reads are linearizable), L5 (what is in no
-log is void everywhere), O2 (sessions), B3 (what failed has no effect) and C1. `judge`
+log is void everywhere, and in the rescue area once), O2 (sessions), B3 (what failed has
+no effect, and each outcome has a name) and C1. `judge`
 knows nothing of the engine but the ids in the log.
 """
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from syncengine.errors import HistoryDiverged, SyncError
-from syncengine.ids import DeviceId
+from syncengine.errors import (
+    Closed,
+    HistoryDiverged,
+    NotLeader,
+    StaleRead,
+    SyncError,
+)
+from syncengine.ids import ActorId, DeviceId, node_id
 from syncengine.replication import feed
 from syncengine.replication.leader_follower import LeaderFollowerManager
+from syncengine.replication.rescue import RESCUED
 from syncengine.testing.world import Invariant, Node, World, assert_converged
 from syncengine.trust.entry import Kind
 
@@ -26,12 +35,25 @@ KEYS = ("x", "y", "z")
 
 SECONDS_MIN = 90.0
 ELECTIONS_MIN = 3
+DONE_MIN = 100
 WRITES_MIN = 30
+STRONG_MIN = 5
+SESSION_MIN = 5
 
 FAULTS = (
     *("crash", "crash", "isolate", "isolate", "deaf", "pause", "bridge", "split"),
     *("clock", "full", "cut", "hand over"),
 )
+
+# What a write that is tried again may be refused for: it is not known, or there is
+# nobody who could know it.
+REFUSED = (
+    *("FOLLOWER_READ_ONLY", "NOT_LEADER", "STALE_LEADER", "MANAGER_CLOSED"),
+    *("STORE_FAILED", "TIMEOUT"),
+)
+
+# How much longer than it was to be a seed may be, so that it proves something.
+PATIENCE_SECONDS = 240.0
 
 # What is waited for until one leads who can.
 LEADER_SECONDS = 120.0
@@ -148,6 +170,8 @@ class Led:
     invite_uses = 5
     faults: tuple[str, ...] = FAULTS
     elections_min = ELECTIONS_MIN
+    done_min = DONE_MIN
+    writes_min = WRITES_MIN
     founder_role: Literal["leader", "follower"] = "leader"
 
     def __init__(self, world: World, names: tuple[str, ...], voters: int | None = None):
@@ -189,10 +213,20 @@ class Led:
         report.elections = len(self.terms) - 1
         if (
             report.elections < self.elections_min
-            or report.transactions < WRITES_MIN
+            or self.is_little()
             or world.loop.now < SECONDS_MIN
         ):
             raise AssertionError(f"this seed proves too little: {report}")
+
+    def is_little(self) -> bool:
+        """Whether clients were answered so rarely that it proves nothing."""
+        seen = Counter(done.kind for done in self.history if done.status == "ok")
+        return (
+            seen.total() < self.done_min
+            or seen["write"] < self.writes_min
+            or seen["strong"] < STRONG_MIN
+            or seen["session"] < SESSION_MIN
+        )
 
     def others(self, until: float) -> list[Coroutine[Any, Any, None]]:
         """What else goes on until then."""
@@ -314,7 +348,9 @@ class Led:
     async def client(self, number: int, until: float) -> None:
         world, chance = self.world, self.world.random
         seen = Session()
-        while world.loop.now < until:
+        while world.loop.now < until or (
+            self.is_little() and world.loop.now < until + PATIENCE_SECONDS
+        ):
             await asyncio.sleep(chance.expovariate(0.8))
             world.check_failures()
             name = self.leader() if chance.random() < 0.8 else None
@@ -347,8 +383,12 @@ class Led:
         self.history.append(done)
         try:
             result = await node.wait(manager.write(key, op, client_op_id=op))
-        except SyncError:
+        except Closed:  # its machine is going down
             result = None
+        except SyncError as error:
+            raise Invariant(
+                "B3", f"{op} raised {error!r}, which says nothing"
+            ) from error
         done.ended = self.world.loop.now
         if result is not None:  # else it crashed: nobody knows
             done.status, done.sequence = result.status, result.sequence or 0
@@ -368,8 +408,16 @@ class Led:
             result = await node.wait(
                 manager.write(done.key, done.value, client_op_id=done.name)
             )
-        except SyncError:
+        except Closed:
             return
+        if (
+            result is not None
+            and result.status == "failed"
+            and result.error_code not in REFUSED
+        ):
+            raise Invariant(
+                "B3", f"{done.name} failed when it was tried again: {result}"
+            )
         if result is not None and result.status == "ok":
             done.status, done.sequence = "ok", result.sequence or 0
             done.token = result.token
@@ -401,7 +449,7 @@ class Led:
         except HistoryDiverged:
             self.diverged(seen)
             return
-        except SyncError:  # stale, not the leader, closed
+        except (StaleRead, NotLeader, Closed):
             return
         if result is None or (not strong and manager.get_role() == "leader"):
             return
@@ -421,7 +469,7 @@ class Led:
         world, chance = self.world, self.world.random
         while world.loop.now < until or len(self.terms) - 1 < ELECTIONS_MIN:
             await asyncio.sleep(chance.uniform(4, 16))
-            if world.loop.now > until + 240:
+            if world.loop.now > until + PATIENCE_SECONDS:
                 return
             victim = self.leader() if chance.random() < 0.75 else None
             victim = victim or chance.choice(self.names)
@@ -583,6 +631,30 @@ class Led:
                 "SELECT 1 FROM _sync_log WHERE kind = ?", Kind.FORK
             ):
                 raise Invariant("D1", "an honest leader was taken for a forger")
+            await self._check_rescue(node, set(chain))
+
+    async def _check_rescue(self, node: Node, chain: set[str | None]) -> None:
+        """L5: what was taken back is in the rescue area, each once; it waits for a
+        decision unless it was committed after all."""
+        engine = node.space.engine
+        found = await node.wait(node.space.rescue.list(decided=True))
+        void = engine.keeper.store.read(
+            f"SELECT DISTINCT actor, seq FROM _sync_void WHERE ns = ? "
+            f"AND reason IN ({', '.join('?' * len(RESCUED))})",
+            *(engine.ns, *RESCUED),
+        )
+        names = {node_id((ActorId(actor), seq)) for actor, seq in void}
+        listed = [one.id for one in found]
+        if len(listed) != len(set(listed)) or set(listed) != names:
+            raise Invariant(
+                "L5", f"{node.name} lists {len(listed)} rescued, {len(names)} are void"
+            )
+        for one in found:
+            was_done = one.operation_id is not None and one.operation_id in chain
+            if was_done and one.decided is None:
+                raise Invariant("L5", f"{one.operation_id} is in the log, and waits")
+            if one.decided == "committed" and not was_done:
+                raise Invariant("L5", f"{one.operation_id} was committed nowhere")
 
 
 def _free(disk: Any) -> None:

@@ -17,6 +17,7 @@ PAST = {
     40: "a new leader read what waited for a clock, and said it was all there",
     46: "a leader whose clock was an hour ahead stopped everybody for an hour",
     146: "an actor of whose writes none shows yet was forgotten at a restart",
+    2281: "what a rebuild had taken away was read from the file until its commit",
     54459: "who let the turn go without a word left a commit waiting for ever",
     300021: "who led shows, while its disk is full, what the next leader never had",
     300625: "who was elected to go on from an earlier term did not judge anew",

@@ -119,12 +119,14 @@ async def test_what_is_not_on_a_followers_disk_is_acknowledged_by_nobody(
 
         monkeypatch.setattr(replica.store, "commit", slow)
     writing = asyncio.ensure_future(leader.write("k", 2, timeout_ms=10_000))
-    await until(lambda: (1, 2) in told or (2, 2) in told)
-    await asyncio.sleep(0.1)
-    assert not writing.done()
-    assert (2, 2) not in told, "it would say so, and it is not there"
-    assert leader._election.count_stored(2) == 0
-    gate.set()
+    try:
+        await until(lambda: (1, 2) in told or (2, 2) in told)
+        await asyncio.sleep(0.1)
+        assert not writing.done()
+        assert (2, 2) not in told, "it would say so, and it is not there"
+        assert leader._election.count_stored(2) == 0
+    finally:
+        gate.set()
     assert (await writing).success
 
 

@@ -553,3 +553,39 @@ async def test_rows_in_any_order_cut_anywhere_and_twice_leave_the_same(
         for name in ("page/0", "page/1"):
             shown = [(await s.get(name)).to_dict() for s in [*writers, late]]
             assert all(one == shown[0] for one in shown), name
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_after_a_rebuild_nothing_is_read_from_the_file_of_before(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """What waits again for a majority stood there until the commit was done: it was
+    read, kept, and written again. When that commit fails, it does have its effect."""
+    async with syncengine.open(":memory:") as replica, asyncio.timeout(10):
+        space = await replica.namespace("home")
+        engine, store = space.engine, replica.store
+        async with space.transaction() as tx:
+            tx["note/1"]["n"] = 1
+        engine.seal_now(ahead=True)
+        await sealed(engine)
+        commit, gate = store.commit, asyncio.Event()
+
+        async def slow(writes: Any) -> None:
+            await gate.wait()
+            if fails:
+                raise syncengine.StoreFull("no space")
+            await commit(writes)
+
+        monkeypatch.setattr(store, "commit", slow)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_is_held", lambda *_: True)
+            async with engine.turn:
+                await engine.rebuild()
+            flush = engine.flush()
+            await asyncio.sleep(0.05)
+            assert await space.get("note/1", default=None) is None
+            gate.set()
+            with contextlib.suppress(syncengine.StoreFull):
+                await flush
+            there = await space.get("note/1", default=None) is not None
+            assert there == fails
