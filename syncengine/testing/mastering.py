@@ -1,14 +1,16 @@
 """The story of masters: three to seven write a few hot entities while all goes wrong.
 
-Checked are C1 (all show the same, by one strategy of all that there are), C2, D1 and D2
-(each write is there, or one that knew of it is; nothing else is), that conflicts are
-complete and real, and that after all is quiet nobody writes any more: what a strategy
-decides is decided by each alone, and written by none. Who knew of what is judged by the
-vector clocks that writers were told, not by the engine.
+Checked are C1 (all show the same, by one strategy of all that there are, and what that
+strategy means), C2, D1 and D2 (each write is there, or one that knew of it is; nothing
+else is), that conflicts are complete, real, and told without anybody asking, and that
+nobody writes but those who were asked to: what a strategy decides is decided by each
+alone, and written by none. Who knew of what is judged by the vector clocks that writers
+were told, not by the engine.
 """
 
 import asyncio
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from syncengine.replication.multi_master import (
     STRATEGIES,
     MultiMasterManager,
 )
-from syncengine.replication.versions import Entity
+from syncengine.replication.versions import Entity, stored_conflicts
 from syncengine.testing.world import Invariant, Node, World, assert_converged
 
 NAMES = ("ann", "bob", "cyd", "dee", "eve", "fay", "gus")
@@ -41,6 +43,9 @@ CUTS_MIN = 3
 # By all of them together.
 WRITES_A_SECOND = 2.5
 
+# How soon conflicts are noted by themselves.
+NOTED_SECONDS = 3.0
+
 # As long as somebody who answers every change with a write would need to show it.
 QUIET_SECONDS = 30.0
 
@@ -54,6 +59,8 @@ class Write:
     clock: VectorClock | None
     """None: it crashed, or the disk said no; nobody knows"""
     by: str = ""
+    at: int | None = None
+    """Its stamp, as its writer was told"""
 
 
 @dataclass
@@ -65,6 +72,10 @@ class _Masters:
         default_factory=dict[str, MultiMasterManager]
     )
     writes: dict[str, Write] = field(default_factory=dict[str, Write])
+    tried: Counter[str] = field(default_factory=Counter[str])
+    """How often each was asked to write"""
+    told: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    """The conflicts that each master's handlers heard of"""
     detected: int = 0
     count: int = 0
     added: int = 0
@@ -88,6 +99,7 @@ async def mastered(world: World) -> None:
     await asyncio.gather(trouble, operator, *writers)
     await story.heal()
     await assert_converged(world)
+    await asyncio.sleep(NOTED_SECONDS)
     await story.check()
     report = world.report
     report.transactions = sum(w.clock is not None for w in story.of.writes.values())
@@ -158,6 +170,8 @@ class _Story:
             self.of.strategy,
             union if self.of.strategy == "custom" else None,
         )
+        told = self.of.told.setdefault(node.name, set())
+        manager.on("conflictDetected", lambda conflict: told.add(conflict.id))
         self.of.managers[node.name] = manager
         await node.wait(manager.subscribe())
 
@@ -191,6 +205,7 @@ class _Story:
         of, chance = self.of, self.world.random
         node, manager = self.world.nodes[name], of.managers[name]
         of.count += 1
+        of.tried[name] += 1
         op = f"op{of.count}"
         write = of.writes[op] = Write(entity, op, None, name)
         try:
@@ -217,6 +232,7 @@ class _Story:
             return
         if result is not None and result.success:
             write.clock = VectorClock(result.vector_clock)
+            write.at = result.timestamp
             self.world.trace(op)
 
     # --- trouble ----------------------------------------------------------------------
@@ -286,6 +302,7 @@ class _Story:
         left = False
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
+                of.tried[name] += 1
                 said = manager.write(f"_cluster:{name}", {"status": "leaving"})
                 await node.wait(said)
                 of.names.remove(name)  # nobody writes here any more
@@ -341,6 +358,9 @@ class _Story:
 
     async def check(self) -> None:
         world, of = self.world, self.of
+        world.compare_equal_versions()
+        for name in of.names:
+            self._check_told(name)
         for name in of.names:
             await world.nodes[name].wait(of.managers[name].caught_up())
         for entity in ENTITIES:
@@ -350,6 +370,44 @@ class _Story:
         for name in of.names:
             await self._check_conflicts(name)
         await self._check_quiet()
+
+    def _check_told(self, name: str) -> None:
+        """Conflicts that stand were noted and told, though nobody asked for them."""
+        of, node = self.of, self.world.nodes[name]
+        ns = node.space.engine.ns
+        noted = stored_conflicts(node.space.engine.keeper.store, ns, "*", pending=False)
+        for entity in ENTITIES:
+            versions = of.managers[name].versions(entity)
+            ops = {one.data["op"] for one in versions if one.data}
+            found = [
+                conflict.id
+                for conflict in noted
+                if conflict.entity_id == entity
+                and {v.data["op"] for v in conflict.versions if v.data} == ops
+            ]
+            if len(ops) > 1 and not found:
+                raise Invariant("conflicts", f"{name} did not note {ops}")
+            if len(ops) > 1 and not of.told[name] & {*found}:
+                raise Invariant("conflicts", f"{name} told nobody of {ops}")
+
+    def _check_meaning(self, entity: str, shown: Entity) -> None:
+        """What shows is what the strategy says, of the versions that stand."""
+        of = self.of
+        versions = of.managers[of.names[0]].versions(entity)
+        if of.strategy in ("lww", "manual", "detect"):
+            latest = max(versions, key=lambda v: (v.timestamp, v.master_id))
+            if shown.data["op"] != latest.data["op"]:
+                raise Invariant(
+                    "C1", f"{entity} shows {shown.data['op']}, and is older"
+                )
+        if of.strategy == "field":
+            for name in {key for one in versions for key in one.data} - {"ops"}:
+                writes = [of.writes[v.data[name]] for v in versions if name in v.data]
+                stamps = [(w.at, w.by, w.op) for w in writes if w.at is not None]
+                if len(stamps) < len(writes):
+                    continue  # nobody knows when one of them was
+                if shown.data[name] != max(stamps)[2]:
+                    raise Invariant("C1", f"{name} of {entity} is not the latest")
 
     async def _check_shown(self, entity: str) -> None:
         """C1: by all masters the same, and nothing that nobody wrote."""
@@ -366,6 +424,7 @@ class _Story:
             raise Invariant("C1", f"masters differ in {entity}: {shown}")
         if shown[0] is None:
             return
+        self._check_meaning(entity, shown[0])
         known = [w for w in of.writes.values() if w.entity == entity]
         if of.strategy in ("custom", "crdt"):
             # Writers keep what they were shown: nothing was ever dropped.
@@ -437,13 +496,20 @@ class _Story:
                 raise Invariant("conflicts", f"{name} did not tell of {ops}")
 
     async def _check_quiet(self) -> None:
-        """Nobody writes because of what came in: no ping-pong."""
+        """Nobody writes because of what came in: no ping-pong, and no answer."""
+        of = self.of
+        clock = of.managers[of.names[0]].get_vector_clock()
+        for name in clock:
+            if clock[name] > of.tried[name]:
+                raise Invariant(
+                    "ping-pong", f"{name} wrote {clock[name]}, asked {of.tried[name]}"
+                )
         replicas = self.world.replicas()
-        before = {node.name: dict(node.space.engine.version) for node in replicas}
+        before = {node.name: node.space.engine.next_seq for node in replicas}
         await asyncio.sleep(QUIET_SECONDS)
         for node in replicas:
-            if dict(node.space.engine.version) != before[node.name]:
-                raise Invariant("ping-pong", f"{node.name} saw writes in quiet times")
+            if node.space.engine.next_seq != before[node.name]:
+                raise Invariant("ping-pong", f"{node.name} wrote in quiet times")
 
 
 def _plain(shown: Any) -> Any:

@@ -3,6 +3,7 @@ recovered and removed, as the guide's procedures have it."""
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -14,7 +15,7 @@ import pytest
 from clients.cli import control
 from syncengine import SyncError
 from tests.integration.test_leaders import Proxy
-from tests.processes import ROOT
+from tests.processes import ROOT, findings
 
 
 class Masters:
@@ -47,14 +48,17 @@ class Masters:
         assert process.returncode == code, (words, out)
         return json.loads(out)
 
-    async def found(self) -> None:
-        hub = await self.spawn(
-            "hub", "--data", self.db("hub"), "--listen", "127.0.0.1:0"
-        )
+    async def start_hub(self) -> None:
+        """Start the hub, at the port where it was before."""
+        listen = f"127.0.0.1:{self.port}"
+        hub = await self.spawn("hub", "--data", self.db("hub"), "--listen", listen)
         self.processes["hub"] = hub
         assert hub.stdout is not None
         self.hub = json.loads(await hub.stdout.readline())["address"]
         self.port = int(self.hub.split(":")[2].split("/")[0])
+
+    async def found(self) -> None:
+        await self.start_hub()
         await self.run("usa", "init", "shop")
         await self.start("usa")
 
@@ -218,3 +222,77 @@ async def test_masters_that_are_parted_write_on_and_somebody_decides(
 
         await masters.until(quiet)
     await masters.run("usa", "peers")
+
+
+async def test_a_hub_put_back_from_an_old_backup_gets_all_again(
+    masters: Masters,
+) -> None:
+    """What it had acknowledged meanwhile is with those who wrote it."""
+    await masters.add("eu")
+    await masters.write("usa", "before", 1)
+    await masters.show("before", 1, "eu")
+    await masters.end("hub", signal.SIGTERM)
+    old = masters.folder / "backup"
+    old.mkdir()
+    for path in masters.folder.glob("hub.db*"):
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, old / path.name)
+    await masters.start_hub()
+
+    for number in range(20):
+        await masters.write("usa", f"after{number}", number)
+        await masters.write("eu", f"theirs{number}", number)
+    await masters.show("after19", 19, "eu")
+    await masters.show("theirs19", 19, "usa")
+    await masters.end("hub", signal.SIGKILL)
+    for path in masters.folder.glob("hub.db*"):
+        if not path.is_dir():  # its folder, with its key, is not in a backup
+            path.unlink()
+    shutil.copy(old / "hub.db", masters.folder / "hub.db")
+    await masters.start_hub()
+
+    # Whoever comes now knows the hub alone.
+    await masters.write("eu", "last", 1)
+    await masters.show("last", 1, "usa")
+    await masters.add("asia")
+    for number in range(20):
+        await masters.show(f"after{number}", number, "asia")
+        await masters.show(f"theirs{number}", number, "asia")
+
+
+async def test_a_file_copied_to_a_second_machine_loses_nothing_of_either(
+    masters: Masters,
+) -> None:
+    """Both are at work at once, with one key and one log, and do not reach each other:
+    when they meet, one goes on under another name."""
+    await masters.add("eu")
+    await masters.write("usa", "shared", 1)
+    await masters.show("shared", 1, "eu")
+    await masters.end("usa", signal.SIGTERM)
+    for path in masters.folder.glob("usa.db*"):
+        target = masters.folder / path.name.replace("usa", "copy")
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
+
+    await masters.start("usa")
+    masters.proxies["copy"] = proxy = Proxy()
+    await proxy.start()
+    proxy.target, proxy.open = masters.port, False
+    await masters.start("copy")
+    for number in range(20):
+        await masters.write("usa", f"usa{number}", number)
+        await masters.write("copy", f"copy{number}", number)
+    await masters.show("usa19", 19, "eu")
+    await masters.end("usa", signal.SIGKILL)
+    proxy.open = True
+    for number in range(20):
+        await masters.show(f"usa{number}", number, "copy", "eu")
+        await masters.show(f"copy{number}", number, "copy", "eu")
+    await masters.write("eu", "end", 1)
+    await masters.end("copy", signal.SIGTERM)
+    await masters.start("usa")
+    await masters.show("end", 1, "usa")
+    await masters.show("copy19", 19, "usa")
+    for name in ("usa", "eu"):
+        await masters.end(name, signal.SIGTERM)
+    for name in ("usa", "copy", "eu"):
+        assert not await findings(masters.folder / f"{name}.db")
