@@ -24,7 +24,7 @@ from syncengine.replication.multi_master import (
 from syncengine.replication.versions import Entity, stored_conflicts
 from syncengine.testing.world import Invariant, Node, World, assert_converged
 
-NAMES = ("ann", "bob", "cyd", "dee", "eve", "fay", "gus")
+NAMES: tuple[str, ...] = ("ann", "bob", "cyd", "dee", "eve", "fay", "gus")
 
 # Masters that come later, or in the place of one that lost its disk: enough names.
 NEWCOMERS_MAX = 30
