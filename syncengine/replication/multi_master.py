@@ -285,8 +285,8 @@ class MultiMasterManager:
 
     async def caught_up(self) -> None:
         """Wait until all that the pipeline has now is here, or all that is at the other
-        end of the links that this device dials, where those are reached; and conflicts
-        are noted and told. Safe to cancel."""
+        end of the links that this device dials: of those that are reached, one at
+        least; and conflicts are noted and told. Waits while offline. Safe to cancel."""
         self._check_open()
         if self._receiver is not None:
             await self._receiver.caught_up()

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any
 
@@ -34,7 +34,7 @@ from syncengine.replication import archive
 from syncengine.replication.address import parse_address
 from syncengine.replication.host import Hosted, sealed
 from syncengine.replication.keeper import Keeper
-from syncengine.replication.link import Link
+from syncengine.replication.link import Link, LinkState
 from syncengine.replication.namespace import Namespace
 from syncengine.replication.opening import REPLICA, Opened, open_file
 from syncengine.replication.pace import finished
@@ -525,30 +525,21 @@ class Replica:
             space.engine.apply_soon()
 
     async def links_synced(self, namespace: NamespaceId) -> None:
-        """Wait until all links that carry a namespace are synced, or their peer is not
-        reached."""
-
-        async def reached(link: Link) -> None:
-            async for state in link.states():
-                if state == "waiting":
-                    return
-
-        async def synced(link: Link) -> None:
-            tasks = [
-                asyncio.ensure_future(f(link)) for f in (type(link).synced, reached)
+        """Wait until the links that carry a namespace and reach their peers are synced,
+        one at least, where there are any."""
+        is_done = False
+        while not is_done:
+            links = [
+                link
+                for link in self._links
+                if link.state != "closed" and link.serves(namespace)
             ]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.result()
-
-        links = [link for link in self._links if link.serves(namespace)]
-        await asyncio.gather(*map(synced, links))
+            ready = [link for link in links if link.state in _ANSWERED]
+            if links and not ready:
+                await _first_answered(links)
+                continue
+            outcomes = await asyncio.gather(*map(_synced, ready))
+            is_done = any(outcomes) or not links
 
     def link_began(self, link: Link) -> None:
         self.check_usable()
@@ -728,3 +719,39 @@ class Opening:
             await replica.close()
             raise
         return replica
+
+
+async def _until(link: Link, so: Callable[[LinkState], bool]) -> None:
+    async for state in link.states():
+        if so(state):
+            return
+
+
+async def _race(*coroutines: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    """Return the tasks of these, once one has ended; the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return tasks
+
+
+_ANSWERED = ("live", "refused")
+
+
+async def _first_answered(links: list[Link]) -> None:
+    await _race(*(_until(link, lambda state: state in _ANSWERED) for link in links))
+
+
+async def _synced(link: Link) -> bool:
+    """Wait until a link is synced; tell whether it was, before it lost its peer."""
+    if link.state == "refused":
+        await link.synced()  # it raises why
+    synced, _ = await _race(link.synced(), _until(link, lambda state: state != "live"))
+    if synced.cancelled():
+        return False
+    synced.result()
+    return True

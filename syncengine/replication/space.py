@@ -163,9 +163,9 @@ class Space:
         await switch(self, mode, [parse_device_id(voter) for voter in voters])
 
     async def links_synced(self) -> None:
-        """Wait until all that is ours and theirs now is on both ends of each link of
-        this device that carries this namespace; one whose other end is not reached is
-        not waited for. Raises as `Link.synced`. Safe to cancel."""
+        """Wait until all that is ours and theirs now is on both ends of the links of
+        this device that carry this namespace, where they reach their peers: one does,
+        or is waited for. Raises as `Link.synced`. Safe to cancel."""
         self.check_usable()
         await self._replica.links_synced(self.engine.keeper.namespace)
 

@@ -37,8 +37,7 @@ SECONDS_MIN = 90.0
 ELECTIONS_MIN = 3
 DONE_MIN = 100
 WRITES_MIN = 30
-STRONG_MIN = 5
-SESSION_MIN = 5
+READS_MIN = 5  # strong ones, and of sessions
 
 FAULTS = (
     *("crash", "crash", "isolate", "isolate", "deaf", "pause", "bridge", "split"),
@@ -172,6 +171,7 @@ class Led:
     elections_min = ELECTIONS_MIN
     done_min = DONE_MIN
     writes_min = WRITES_MIN
+    reads_min = READS_MIN
     founder_role: Literal["leader", "follower"] = "leader"
 
     def __init__(self, world: World, names: tuple[str, ...], voters: int | None = None):
@@ -224,8 +224,7 @@ class Led:
         return (
             seen.total() < self.done_min
             or seen["write"] < self.writes_min
-            or seen["strong"] < STRONG_MIN
-            or seen["session"] < SESSION_MIN
+            or min(seen["strong"], seen["session"]) < self.reads_min
         )
 
     def others(self, until: float) -> list[Coroutine[Any, Any, None]]:

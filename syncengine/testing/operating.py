@@ -43,7 +43,8 @@ async def operated(world: World) -> None:
 
 class _Operated(Led):
     invite_uses = MACHINES_MAX
-    done_min, writes_min = 50, 1  # nobody leads for long, in some of these worlds
+    # Nobody leads for long, in some of these worlds.
+    done_min, writes_min, reads_min = 50, 1, 0
     faults = (*FAULTS, "strand", "strand", "strand")
 
     def __init__(self, world: World):
