@@ -525,9 +525,9 @@ class Replica:
             space.engine.apply_soon()
 
     async def links_synced(self, namespace: NamespaceId) -> None:
-        """Wait until the links that carry a namespace and reach their peers are synced,
-        one at least, where there are any."""
-        is_done = False
+        """Wait until the links that carry a namespace and reach their peers are synced:
+        one at least, where there are any, unless others have dialled us."""
+        engine, is_done = self._spaces[namespace].engine, False
         while not is_done:
             links = [
                 link
@@ -536,6 +536,8 @@ class Replica:
             ]
             ready = [link for link in links if link.state in _ANSWERED]
             if links and not ready:
+                if engine.channels:
+                    return
                 await _first_answered(links)
                 continue
             outcomes = await asyncio.gather(*map(_synced, ready))
