@@ -279,9 +279,14 @@ class MultiMasterManager:
         engine = self._space.engine
         await sealed(engine)
         until = engine.committed_position
-        while not any(peer.acked >= until for peer in engine.keeper.peers.values()):
+        while engine.outbox or not any(
+            peer.acked >= until for peer in engine.keeper.peers.values()
+        ):
             await engine.progress.wait()
             self._check_open()
+            if engine.outbox:  # not let in yet: what it wrote can go nowhere before
+                await sealed(engine)
+                until = engine.committed_position
 
     async def caught_up(self) -> None:
         """Wait until all that the pipeline has now is here, or all that is at the other

@@ -261,6 +261,10 @@ class PipelineEmitter(_Worker):
         """Wait until the pipeline has all that is here now; for ever while it cannot
         be reached. Safe to cancel. Raises `Closed` when it is stopped."""
         await sealed(self._engine)
+        while self._engine.outbox:  # not let in yet: it can go nowhere before
+            await self._engine.progress.wait()
+            self._space.check_usable()
+            await sealed(self._engine)
         until = self._engine.committed_position
         self._is_asked = True
         self._bell.set()

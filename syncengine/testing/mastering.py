@@ -40,6 +40,9 @@ WRITES_MIN = 60
 CONFLICTS_MIN = 5
 CUTS_MIN = 3
 
+# How much longer than it was to be a seed may be, so that it proves something.
+PATIENCE_SECONDS = 120.0
+
 # By all of them together.
 WRITES_A_SECOND = 2.5
 
@@ -78,6 +81,7 @@ class _Masters:
     """The conflicts that each master's handlers heard of"""
     detected: int = 0
     count: int = 0
+    written: int = 0
     added: int = 0
     removed: int = 0
     replaced: int = 0
@@ -102,7 +106,7 @@ async def mastered(world: World) -> None:
     await asyncio.sleep(NOTED_SECONDS)
     await story.check()
     report = world.report
-    report.transactions = sum(w.clock is not None for w in story.of.writes.values())
+    report.transactions = story.of.written
     if (
         report.transactions < WRITES_MIN
         or story.of.detected < CONFLICTS_MIN
@@ -191,7 +195,9 @@ class _Story:
     async def write_on(self, place: int, until: float) -> None:
         """Write at whoever has that place in the list of masters."""
         world, chance = self.world, self.world.random
-        while world.loop.now < until:
+        while world.loop.now < until or (
+            self._is_little() and world.loop.now < until + PATIENCE_SECONDS
+        ):
             await asyncio.sleep(
                 chance.expovariate(WRITES_A_SECOND / len(self.of.names))
             )
@@ -200,6 +206,12 @@ class _Story:
             if self.works(name):
                 entity = chance.choices(ENTITIES, (6, 3, 1))[0]
                 await self._write(name, entity)
+
+    def _is_little(self) -> bool:
+        """Whether so little was written, or at once, that it proves nothing."""
+        of = self.of
+        told = sum(len(of.told[name]) for name in of.names if name in of.told)
+        return of.written < WRITES_MIN or told < 2 * CONFLICTS_MIN
 
     async def _write(self, name: str, entity: str) -> None:
         of, chance = self.of, self.world.random
@@ -233,6 +245,7 @@ class _Story:
         if result is not None and result.success:
             write.clock = VectorClock(result.vector_clock)
             write.at = result.timestamp
+            of.written += 1
             self.world.trace(op)
 
     # --- trouble ----------------------------------------------------------------------

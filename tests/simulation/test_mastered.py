@@ -13,6 +13,7 @@ PARTS = 16
 
 # One for each bug that a seed has found; they stay for ever.
 PAST = {
+    700224: "who was not let in yet was drained, and removed with all that it wrote",
     146: "after a failed commit a master's clock knew of writes that it had forgotten",
 }
 
