@@ -1,6 +1,7 @@
 """One local replica: a file, a device, and the namespaces in it."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -538,7 +539,10 @@ class Replica:
             if links and not ready:
                 if engine.channels:
                     return
-                await _first_answered(links)
+                with contextlib.suppress(TimeoutError):
+                    # Or somebody dials us meanwhile.
+                    async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                        await _first_answered(links)
                 continue
             outcomes = await asyncio.gather(*map(_synced, ready))
             is_done = any(outcomes) or not links
@@ -742,6 +746,9 @@ async def _race(*coroutines: Coroutine[Any, Any, None]) -> list[asyncio.Task[Non
 
 
 _ANSWERED = ("live", "refused")
+
+# How often somebody who waits for a link of his own looks whether others have dialled.
+LOOK_AGAIN_SECONDS = 1.0
 
 
 async def _first_answered(links: list[Link]) -> None:
