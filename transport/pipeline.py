@@ -501,7 +501,7 @@ class WebSocketPipeline(Pipeline):
                 if waiting is not None and not waiting.done():
                     waiting.set_result(answer)
         except ConnectionClosed:
-            self._lost(socket)
+            pass
         except msgspec.MsgspecError:
             await self._give_up(socket, "that is no answer")
         finally:

@@ -817,7 +817,7 @@ async def resolve(
     master: str | None,
     conflict: str | None,
     collection: str,
-) -> None:
+) -> int:
     """Decide about ENTITY: DATA (JSON) stands instead of its versions."""
     try:
         wanted = json.loads(data)
@@ -834,8 +834,8 @@ async def resolve(
         },
     )
     if done is not None:
-        context.out.result(done, told)
-        return
+        context.out.result(done, told if done["success"] else done["error"])
+        return 0 if done["success"] else NO
     if master is None:
         raise Invalid("no master runs here: say as which one (--master NAME)")
     async with context.open() as replica:
@@ -845,8 +845,9 @@ async def resolve(
         )
         async with manager:
             result = await manager.resolve_conflict(entity, wanted, conflict=conflict)
-        context.out.result(asdict(result), told)
+        context.out.result(asdict(result), told if result.success else result.error)
         context.note_outsider(space)
+    return 0 if result.success else NO
 
 
 def _told(value: Any) -> str:
