@@ -907,6 +907,9 @@ class LeaderFollowerManager:
                     await self._reach(Token.parse(token))
                 if consistency == "strong":
                     return await self._read_strong(name)
+                if consistency == "bounded":
+                    self._check_staleness(max_staleness_ms)
+                return await self._read_here(name, consistency, token)
         except TimeoutError:
             raise StaleRead(
                 f"what was asked for did not come within {timeout_ms} ms; read from "
@@ -914,22 +917,30 @@ class LeaderFollowerManager:
                 have=engine.applied_index,
                 staleness_ms=self.staleness_ms(),
             ) from None
-        if consistency == "bounded":
+
+    def _check_staleness(self, bound: int | None) -> None:
+        if bound is None:
             bound = self._max_staleness_ms
-            if max_staleness_ms is not None:
-                bound = max_staleness_ms
-            staleness = self.staleness_ms()
-            if staleness is None or staleness > bound:
-                raise StaleRead(
-                    f"what is here may be older than {bound} ms; read from the leader",
-                    have=engine.applied_index,
-                    staleness_ms=staleness,
-                )
-        result = await self._shown(name, consistency)
-        if token is not None and self._election.leading is not None:
-            await engine.flush()  # it shows what has no name yet
-            result = replace(result, token=self._token_of_entry(result.sequence))
-        return result
+        staleness = self.staleness_ms()
+        if staleness is None or staleness > bound:
+            raise StaleRead(
+                f"what is here may be older than {bound} ms; read from the leader",
+                have=self._space.engine.applied_index,
+                staleness_ms=staleness,
+            )
+
+    async def _read_here(
+        self, name: DocumentId, consistency: str, token: str | None
+    ) -> ReadResult:
+        while True:
+            result = await self._shown(name, consistency)
+            if token is None or self._election.leading is None:
+                return result
+            try:
+                await self._space.engine.flush()  # it shows what has no name yet
+            except StoreError:
+                continue  # what it showed was taken back
+            return replace(result, token=self._token_of_entry(result.sequence))
 
     async def _shown(self, name: DocumentId, consistency: str) -> ReadResult:
         document = await self._space.get(name, default=None)
@@ -973,7 +984,12 @@ class LeaderFollowerManager:
             if not await self._acks.until(result.sequence, term.id, "majority", beat):
                 raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
         else:
-            await election.engine.flush()
+            try:
+                await election.engine.flush()
+            except StoreError:  # what it showed was taken back
+                raise NotLeader(
+                    leader_id=self.leader_id, error_code=STALE_LEADER
+                ) from None
         leading = election.leading
         if leading is None or leading.id != term.id or not election.holds_lease:
             raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
