@@ -112,6 +112,7 @@ UNTESTED = {
     "syncengine.replication.leadership": "test_leader_follower.py and simulation: led",
     "syncengine.replication.notices": "test_hostile.py and test_leader_follower.py",
     "syncengine.replication.acknowledging": "test_leader_follower.py",
+    "syncengine.replication.seat": "test_consistency.py and test_succession.py",
     "syncengine.replication.roles": "test_leader_follower.py",
     "syncengine.replication.draft": "test_space.py",
     "syncengine.replication.host": "an interface",

@@ -325,9 +325,15 @@ async def peers(context: Context) -> None:
 @click.option("--reason", default="", help="Why it is forced; it stands in the log.")
 @click.option("--without", multiple=True, help="A voter that is lost for good, and "
               "votes no more: an owner says so.")  # fmt: skip
+@click.option("--expected-term", type=int, help="Only while this is the term, as "
+              "`peers` shows it: nobody else has decided meanwhile.")  # fmt: skip
 @command
 async def promote(
-    context: Context, force: bool, reason: str, without: tuple[str, ...]
+    context: Context,
+    force: bool,
+    reason: str,
+    without: tuple[str, ...],
+    expected_term: int | None,
 ) -> None:
     """Make the running node the leader.
 
@@ -340,8 +346,9 @@ async def promote(
         raise Invalid("--without goes with --force: what only they have is lost")
     require = "i_accept_loss" if force else "majority"
     told = await asked(
-        context, "promote", require=require, reason=reason, without=list(without)
-    )
+        context, "promote", require=require, reason=reason, without=list(without),
+        expected_term=expected_term,
+    )  # fmt: skip
     context.out.result(told, f"{told['node']} leads, in term {told['term']}.")
 
 

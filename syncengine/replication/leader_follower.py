@@ -11,19 +11,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from syncengine import values
 from syncengine.errors import (
     Closed,
-    HistoryDiverged,
     Invalid,
     NotLeader,
-    OutcomeUnknown,
-    PromotionFailed,
     Refused,
-    StaleRead,
     StoreError,
     StoreFull,
     SyncError,
@@ -42,13 +37,13 @@ from syncengine.ids import (
 from syncengine.log.batch import Header
 from syncengine.log.terms import Term, Terms
 from syncengine.protocol.messages import Notice
-from syncengine.protocol.notices import Spoken, TakeOver, decode
+from syncengine.protocol.notices import Spoken, decode
 from syncengine.replication import feed
-from syncengine.replication.acknowledging import Acknowledgements
-from syncengine.replication.election import Election, Lease, Race
+from syncengine.replication.consistency import VALUE, Reads
+from syncengine.replication.election import Election, Lease
 from syncengine.replication.feed import Change
 from syncengine.replication.host import Bell
-from syncengine.replication.modes import LEADER_FOLLOWER, MULTI_MASTER, switch
+from syncengine.replication.modes import LEADER_FOLLOWER, switch
 from syncengine.replication.notices import decode_notice, encode_notice
 from syncengine.replication.pipeline import (
     NoticeCarrier,
@@ -83,11 +78,11 @@ from syncengine.replication.roles import (
     RoleChanged,
     WritesRescued,
 )
+from syncengine.replication.seat import Seat
+from syncengine.replication.succession import Succession
 from syncengine.replication.telling import Handler, Handlers
 from syncengine.replication.tokens import Token
 from syncengine.storage.pipeline.contract import Pipeline
-from syncengine.trust.leadership import majority
-from syncengine.trust.membership import Ops
 
 if TYPE_CHECKING:
     from syncengine.replication.namespace import Namespace
@@ -95,11 +90,6 @@ if TYPE_CHECKING:
     from syncengine.replication.space import Space
 
 log = logging.getLogger("syncengine")
-
-_VALUE = "value"
-
-# Writes that somebody who is to vote may be behind: he has them in a moment.
-VOTER_BEHIND_MAX = 1_000
 
 # Batches read at once to tell of what took effect: a follower that catches up has many.
 ENTRIES_A_TURN = 64
@@ -118,8 +108,12 @@ class HeartbeatService(Protocol):
         ...
 
 
-def _is_over(race: Race) -> bool:
-    return race.is_over
+class _Parts(NamedTuple):
+    """What a started node is made of."""
+
+    seat: Seat
+    reads: Reads
+    succession: Succession
 
 
 class LeaderFollowerManager:
@@ -219,16 +213,12 @@ class LeaderFollowerManager:
         self._metrics = ReplicationMetrics()
         self._handlers = Handlers(EVENTS)
         self._registered: dict[str, None] = {}
-        self._space_: Space | None = None
-        self._election_: Election | None = None
+        self._parts: _Parts | None = None
         self._workers: list[Any] = []
         self._bell = Bell()
         self._inbox: deque[tuple[DeviceId, bytes]] = deque()
-        self._turn = asyncio.Lock()
         self._starting = asyncio.Lock()
         self._takes_part = False
-        self._moved = asyncio.Event()
-        self._acks_: Acknowledgements | None = None
         self._queue: deque[tuple[str, Any]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._telling: list[asyncio.Task[None]] = []
@@ -245,9 +235,6 @@ class LeaderFollowerManager:
         self._rescued: set[tuple[ActorId, int]] = set()
         self._rescued_new: list[tuple[int, str]] = []
         self._told_mode: EntryId | None = None
-        self._returning: asyncio.Future[None] | None = None
-        self._drains = False
-        self._changes_voters = False
         self._closed = False
 
     # --- life -----------------------------------------------------------------------
@@ -271,12 +258,12 @@ class LeaderFollowerManager:
             await self._end()
 
     async def _start(self) -> None:
-        space = self._space_ = await self._found()
+        space = await self._found()
         engine = space.engine
         terms = engine.keeper.terms
         if self._wished is ReplicationRole.LEADER and not terms.has_leader:
             await switch(space, LEADER_FOLLOWER, self._first_voters)
-        election = self._election_ = Election(
+        election = Election(
             engine,
             self._node,
             beat_seconds=self._beat_seconds,
@@ -285,7 +272,17 @@ class LeaderFollowerManager:
             lease=self._lease,
             is_first=self._wished is ReplicationRole.LEADER,
         )
-        self._acks_ = Acknowledgements(election)
+        seat = Seat(
+            space,
+            election,
+            node=self._node,
+            bell=self._bell,
+            beat_seconds=self._beat_seconds,
+            timeout_seconds=self._timeout,
+            leader_hint=self._leader_hint,
+            metrics=self._metrics,
+        )
+        self._parts = _Parts(seat, Reads(seat), Succession(seat))
         if terms.has_leader:
             engine.leadership.take_part(election.me)
             await engine.flush()
@@ -301,7 +298,7 @@ class LeaderFollowerManager:
             self._workers.append(worker)
             await worker.start()
         if self._wished is ReplicationRole.LEADER:
-            async with self._turn:
+            async with self._seat.turn:
                 await self._lead_at_first(election)
         self._task = asyncio.create_task(self._run(election))
         for telling in (self._tell_all(), self._tell_applied()):
@@ -387,11 +384,12 @@ class LeaderFollowerManager:
         nothing."""
         if self._closed:
             return
-        if self._space_ is not None and not self._space_.is_closed:
-            self._space_.check_outside()
+        parts = self._parts
+        if parts is not None and not parts.seat.space.is_closed:
+            parts.seat.space.check_outside()
         self._closed = True
-        if self._acks_ is not None:
-            self._acks_.close()
+        if parts is not None:
+            parts.seat.close()
         if not self._starting.locked():  # else it ends when it has started
             await self._end()
 
@@ -406,9 +404,8 @@ class LeaderFollowerManager:
                 if engine.leadership.leading is not None:
                     await engine.end_term()
             await self._leave()
-        if self._election_ is not None:
-            self._election_.close()
-        self._moved.set()
+        if self._parts is not None:
+            self._parts.seat.election.close()
 
     async def __aenter__(self) -> "LeaderFollowerManager":
         await self.start()
@@ -422,26 +419,27 @@ class LeaderFollowerManager:
             raise Closed("this manager was closed; make another one")
 
     @property
-    def _space(self) -> "Space":
-        if self._space_ is None:
-            raise Invalid("start the manager first: await manager.start()")
-        return self._space_
-
-    @property
     def state_store(self) -> "Replica | Space":
         """Where the namespace is: its space, once this was started."""
-        return self._store if self._space_ is None else self._space_
+        return self._store if self._parts is None else self._space
 
     @property
-    def _acks(self) -> Acknowledgements:
-        assert self._acks_ is not None, "it was started with the election"
-        return self._acks_
+    def _started(self) -> _Parts:
+        if self._parts is None:
+            raise Invalid("start the manager first: await manager.start()")
+        return self._parts
+
+    @property
+    def _seat(self) -> Seat:
+        return self._started.seat
+
+    @property
+    def _space(self) -> "Space":
+        return self._seat.space
 
     @property
     def _election(self) -> Election:
-        if self._election_ is None:
-            raise Invalid("start the manager first: await manager.start()")
-        return self._election_
+        return self._seat.election
 
     # --- what it is -----------------------------------------------------------------
 
@@ -450,36 +448,28 @@ class LeaderFollowerManager:
 
     def get_role(self) -> ReplicationRole:
         """Return "leader" or "follower", as of now."""
-        leads = self._election_ is not None and self._election_.leading is not None
+        leads = self._parts is not None and self._election.leading is not None
         return ReplicationRole.LEADER if leads else ReplicationRole.FOLLOWER
 
     def is_of(self, space: "Space") -> bool:
         """Whether it was started, and serves that space: after a restart of the replica
         it serves nobody."""
-        return self._election_ is not None and self._space_ is space
+        return self._parts is not None and self._space is space
 
     @property
     def is_closed(self) -> bool:
         """Whether it takes nothing any more, also since its replica was closed."""
-        if self._closed or self._space_ is None:
-            return self._closed
-        return self._space_.is_closed
+        return self._closed or (self._parts is not None and self._space.is_closed)
 
     @property
     def leader_id(self) -> str | None:
         """Who leads, as far as it is known here; None while nobody does."""
-        election = self._election_
-        top = election.top if election is not None else None
-        if election is None or top is None:
-            return self._leader_hint
-        has_stopped = top.leader == election.me and election.leading is None
-        return None if has_stopped else top.record.node
+        return self._leader_hint if self._parts is None else self._seat.leader_id
 
     @property
     def term(self) -> int:
         """The number of the highest term in the log here; 0: there was none."""
-        top = self._election.top
-        return 0 if top is None else top.number
+        return self._seat.term
 
     def is_leader_healthy(self) -> bool:
         """Whether the leader was heard within `heartbeat_timeout_ms`."""
@@ -488,8 +478,7 @@ class LeaderFollowerManager:
     def staleness_ms(self) -> int | None:
         """Return for how long something may be missing here; None: it is not known,
         since nothing proved that all is here after the start."""
-        staleness = self._election.staleness()
-        return None if staleness is None else int(staleness * 1000)
+        return self._seat.staleness_ms()
 
     def is_stale(self) -> bool:
         """Whether what is read here may be older than `max_staleness_ms`."""
@@ -569,8 +558,7 @@ class LeaderFollowerManager:
 
     def get_metrics(self) -> ReplicationMetrics:
         """Return what happened here since it was made."""
-        election = self._election_
-        sent = 0 if election is None else election.beats_said
+        sent = 0 if self._parts is None else self._election.beats_said
         return replace(self._metrics, heartbeats_sent=sent)
 
     async def register_follower(self, follower_id: str) -> None:
@@ -630,9 +618,9 @@ class LeaderFollowerManager:
             return self._failed("this manager was closed", MANAGER_CLOSED, client_op_id)
         election = self._election
         level = self._checked(level)
-        if self._changes_voters and not await self._leads_again(timeout_ms):
+        if self._seat.changes_voters and not await self._leads_again(timeout_ms):
             return self._refused(client_op_id)
-        if election.leading is None or self._drains or not election.holds_lease:
+        if election.leading is None or self._seat.drains or not election.holds_lease:
             return self._refused(client_op_id)
         engine = self._space.engine
         if not self._is_ready(election.leading) and not await self._goes_on(timeout_ms):
@@ -644,17 +632,17 @@ class LeaderFollowerManager:
                 repeated = tx.repeated
                 problem = None
                 page = tx[name]
-                exists = (strict or operation == "delete") and _VALUE in page
+                exists = (strict or operation == "delete") and VALUE in page
                 if strict and not repeated and operation == "create" and exists:
                     problem = f"{key} is there already", ALREADY_EXISTS
                 elif strict and not repeated and operation != "create" and not exists:
                     problem = f"there is no {key}", NOT_FOUND
                 elif operation == "delete":
                     if not exists:
-                        page[_VALUE] = None  # it has its place in the log all the same
-                    del page[_VALUE]
+                        page[VALUE] = None  # it has its place in the log all the same
+                    del page[VALUE]
                 else:
-                    page[_VALUE] = value
+                    page[VALUE] = value
             if problem is not None:
                 return self._failed(*problem, client_op_id)
             term = engine.leadership.leading
@@ -679,13 +667,12 @@ class LeaderFollowerManager:
         named: Token | None
         if not repeated:
             self._metrics.events_emitted += 1
-            named = self._named(index, actor, seq)
+            named = self._started.reads.named(index, actor, seq)
         elif self._is_of_present_log(actor):
             index = sequence = engine.index_of(actor, seq) or index
-            named = self._named(index, actor, seq)
+            named = self._started.reads.named(index, actor, seq)
         else:  # of a log that was ended: the present one goes on from it
-            sequence, shown = None, self._token_of_entry(index)
-            named = None if shown is None else Token.parse(shown)
+            sequence, named = None, self._started.reads.named_entry(index)
         result = LeaderFollowerWriteResult(
             True,
             sequence,
@@ -709,9 +696,9 @@ class LeaderFollowerManager:
         """Wait until the voters that are being changed agree: a new term begins."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_ms / 1000):
-                while self._changes_voters:
-                    await self._next()
-        return not self._changes_voters
+                while self._seat.changes_voters:
+                    await self._seat.stirs()
+        return not self._seat.changes_voters
 
     def _is_ready(self, term: Term) -> bool:
         """Whether all that a leader goes on from has its effect, and its clock was
@@ -725,7 +712,7 @@ class LeaderFollowerManager:
                 while (term := self._election.leading) is not None:
                     if self._is_ready(term):
                         break
-                    await self._next()
+                    await self._seat.stirs()
                 return True
         return False
 
@@ -758,7 +745,7 @@ class LeaderFollowerManager:
     ) -> LeaderFollowerWriteResult:
         expires = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
-            good = await self._acks.until(index, term, level, expires=expires)
+            good = await self._seat.acks.until(index, term, level, expires=expires)
         except TimeoutError:
             return self._unknown(
                 result, TIMEOUT, f"it is not acknowledged by {level} yet"
@@ -838,20 +825,6 @@ class LeaderFollowerManager:
         term = terms.term_of(actor)
         return term is not None and term.record.mode == terms.mode_id
 
-    def _named(self, index: int, actor: ActorId, seq: int) -> Token | None:
-        keeper = self._space.engine.keeper
-        hash16, term = keeper.hash16_at(actor, seq), keeper.terms.term_of(actor)
-        if hash16 is None or term is None:
-            return None  # it waits for the next batch: there was very much
-        # The namespace may have been switched since.
-        mode = term.record.mode
-        known = self.term if mode == keeper.terms.mode_id else term.number
-        return Token(mode, known, index, hash16)
-
-    def _token(self, index: int, hash16: bytes) -> str:
-        mode = self._space.engine.keeper.terms.mode_id
-        return Token(mode, self.term, index, hash16[:16]).encode()
-
     # --- reading --------------------------------------------------------------------
 
     async def read(
@@ -892,161 +865,22 @@ class LeaderFollowerManager:
         token begins a session.
 
         Raises `StaleRead`, `NotLeader` (a strong read elsewhere), `HistoryDiverged`,
-        `Closed`. Safe to cancel.
+        `Invalid`, `Closed`. Safe to cancel.
         """
         self._check_open()
-        name = self._name(key)
-        if consistency not in ("any", "bounded", "strong"):
-            raise Invalid('reads are "strong", "bounded" or "any"', path="consistency")
-        engine = self._space.engine
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                while token is not None and engine.shows_too_much:
-                    await self._next()  # what it wrote as a leader may be in no log
-                if token:
-                    await self._reach(Token.parse(token))
-                if consistency == "strong":
-                    return await self._read_strong(name)
-                if consistency == "bounded":
-                    self._check_staleness(max_staleness_ms)
-                return await self._read_here(name, consistency, token)
-        except TimeoutError:
-            raise StaleRead(
-                f"what was asked for did not come within {timeout_ms} ms; read from "
-                "the leader, or wait longer",
-                have=engine.applied_index,
-                staleness_ms=self.staleness_ms(),
-            ) from None
-
-    def _check_staleness(self, bound: int | None) -> None:
-        if bound is None:
-            bound = self._max_staleness_ms
-        staleness = self.staleness_ms()
-        if staleness is None or staleness > bound:
-            raise StaleRead(
-                f"what is here may be older than {bound} ms; read from the leader",
-                have=self._space.engine.applied_index,
-                staleness_ms=staleness,
-            )
-
-    async def _read_here(
-        self, name: DocumentId, consistency: str, token: str | None
-    ) -> ReadResult:
-        while True:
-            result = await self._shown(name, consistency)
-            if token is None or self._election.leading is None:
-                return result
-            try:
-                await self._space.engine.flush()  # it shows what has no name yet
-            except StoreError:
-                continue  # what it showed was taken back
-            return replace(result, token=self._token_of_entry(result.sequence))
-
-    async def _shown(self, name: DocumentId, consistency: str) -> ReadResult:
-        document = await self._space.get(name, default=None)
-        engine, election = self._space.engine, self._election
-        leads = election.leading is not None
-        index = engine.newest_index if leads else engine.applied_index
-        return ReadResult(
-            None if document is None else document.to_dict().get(_VALUE),
-            index,
-            self.staleness_ms(),
-            self._node,
+        return await self._started.reads.read(
+            self._name(key),
             consistency,
-            self._token_of_entry(index),
+            token,
+            self._max_staleness_ms if max_staleness_ms is None else max_staleness_ms,
+            timeout_ms,
         )
-
-    def _token_of_entry(self, index: int) -> str | None:
-        """Return what names all up to an entry; None while it is in no batch, or where
-        there is none."""
-        engine = self._space.engine
-        top, keeper = engine.keeper.terms.top, engine.keeper
-        if top is None:
-            return None
-        head = keeper.heads.get(top.record.actor)
-        if head is not None and index == keeper.last_index(top.record.actor):
-            return self._token(index, head.id)
-        entry = engine.entry_at(index)
-        return None if entry is None else self._token(index, entry.id)
-
-    async def _read_strong(self, name: DocumentId) -> ReadResult:
-        election = self._election
-        term = election.leading
-        if term is None:
-            raise NotLeader(leader_id=self.leader_id)
-        while election.engine.applied_index < term.record.index:
-            await self._next()  # what it goes on from takes effect first
-        # What shows may be ahead of what a majority has: it counts once they have it,
-        # and nobody else was elected before it was read.
-        result = await self._shown(name, "strong")
-        if election.voters:
-            beat = self._ask(term)
-            if not await self._acks.until(result.sequence, term.id, "majority", beat):
-                raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
-        else:
-            try:
-                await election.engine.flush()
-            except StoreError:  # what it showed was taken back
-                raise NotLeader(
-                    leader_id=self.leader_id, error_code=STALE_LEADER
-                ) from None
-        leading = election.leading
-        if leading is None or leading.id != term.id or not election.holds_lease:
-            raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
-        return replace(result, token=self._token_of_entry(result.sequence))
 
     async def caught_up_to(self, token: str, *, timeout_ms: int = 5_000) -> None:
         """Wait until what a session has seen shows here. Raises `StaleRead`,
         `HistoryDiverged`, `Invalid`, `Closed`. Safe to cancel."""
         self._check_open()
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self._reach(Token.parse(token))
-        except TimeoutError:
-            raise StaleRead(
-                f"what this session has seen did not come within {timeout_ms} ms; read "
-                "from the leader, or wait longer",
-                have=self._space.engine.applied_index,
-                staleness_ms=self.staleness_ms(),
-            ) from None
-
-    def _ask(self, term: Term) -> int:
-        """Ask who hears this leader; return the number of the beat. Raises `NotLeader`
-        where it leads no more."""
-        leading = self._election.leading
-        if leading is None or leading.id != term.id:
-            raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
-        return self._election.say_beat(asks=True)
-
-    async def _reach(self, token: Token) -> None:
-        """Wait until what a session has seen shows here."""
-        engine = self._space.engine
-        while True:
-            mode = engine.keeper.terms.mode_id
-            if token.mode != mode and token.mode in engine.keeper.membership.modes:
-                raise HistoryDiverged(
-                    "the session's token is of a log of leaders that was ended"
-                )
-            # Before, this node may know less of who leads than the session does.
-            if token.mode == mode and self.term >= token.term:
-                header = engine.keeper.header_beginning(token.hash16)
-                counts = header is not None and not engine.keeper.terms.void_reason(
-                    header
-                )
-                shows = engine.applied_index >= token.sequence
-                if (header is not None or shows) and not counts and token.sequence:
-                    raise HistoryDiverged(
-                        "what this session has seen was taken back: its leader was "
-                        "deposed before a majority had it"
-                    )
-                if shows:
-                    return
-            await self._next()
-
-    async def _next(self) -> None:
-        self._check_open()
-        self._moved.clear()
-        await self._moved.wait()
+        await self._started.reads.reach(token, timeout_ms)
 
     @property
     def rescue(self) -> Rescue:
@@ -1061,6 +895,7 @@ class LeaderFollowerManager:
         require: Literal["majority", "i_accept_loss"] = "majority",
         reason: str = "",
         without: Iterable[str] = (),
+        expected_term: int | None = None,
         timeout_ms: int = 10_000,
     ) -> None:
         """Make this node the leader, in a new term.
@@ -1070,117 +905,22 @@ class LeaderFollowerManager:
         to the rescue area. `require="i_accept_loss"` leads without a majority, and says
         who and why (`reason`) in the log. It leads on only where it hears from a
         majority of the voters: `without` names the devices that are lost for good and
-        vote no more, as an owner may say. Raises `PromotionFailed`; it leads already
-        where it does.
+        vote no more, as an owner may say. With `expected_term`, only while that is the
+        highest term known here: somebody else has not decided meanwhile. Raises
+        `PromotionFailed`; it leads already where it does.
         """
         self._check_open()
-        election = self._election
-        self._space.check_outside()
-        if require not in ("majority", "i_accept_loss"):
-            raise Invalid(
-                'promote requires a "majority", or says "i_accept_loss"', path="require"
-            )
-        values.check_key(reason, "reason")
-        if require == "i_accept_loss" and not reason:
-            raise Invalid("who accepts loss says why: reason=...", path="reason")
-        lost_voters = {parse_device_id(device) for device in without}
-        if lost_voters and require != "i_accept_loss":
-            raise Invalid("who votes no more is lost: i_accept_loss", path="without")
-        if election.leading is not None and not lost_voters & {*election.voters}:
-            return
-        before, end, told = election.top, election.end()[1], election.told_commit
-        self._metrics.elections_started += 1
-        lost: PromotionFailed | None = None
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                while True:
-                    standing = asyncio.ensure_future(
-                        self._stand(require, reason, lost_voters)
-                    )
-                    try:
-                        race = await asyncio.shield(standing)
-                    except asyncio.CancelledError:
-                        await asyncio.wait([standing])  # not in the middle of it
-                        raise
-                    race = await self._decided(race)
-                    lost = race.error
-                    if lost is None:
-                        break
-                    await asyncio.sleep(self._beat_seconds)
-        except TimeoutError:
-            async with self._turn:
-                election.drop_race()
-            if election.leading is None:
-                raise lost or PromotionFailed(
-                    "no majority of the voters has answered; nothing changed. Where "
-                    'they are lost for good: promote(require="i_accept_loss", '
-                    "reason=...)"
-                ) from None
-        self._metrics.promotions += 1
-        if before is not None:
-            self._metrics.writes_missing = max(0, told - end)
+        await self._started.succession.promote(
+            require=require,
+            reason=reason,
+            without=without,
+            expected_term=expected_term,
+            timeout_ms=timeout_ms,
+        )
         self._note_role()
-        self._bell.set()
-
-    async def _stand(
-        self, require: str, reason: str, lost_voters: set[DeviceId]
-    ) -> Race:
-        election = self._election
-        async with self._turn:
-            election.check_may_lead()
-            if election.voters and require == "majority" and not election.is_voter:
-                raise PromotionFailed(
-                    f"{self._node} is no voter (any more): a leader makes it one by "
-                    "add_voter"
-                )
-            if require == "i_accept_loss":
-                left = tuple(v for v in election.voters if v not in lost_voters)
-                if election.voters and not left:
-                    raise PromotionFailed("not all voters can be lost")
-                terms = election.engine.keeper.terms
-                if left != election.voters and not terms.may_decide(election.me):
-                    raise PromotionFailed(
-                        "that voters are lost is said by an owner's device, or by one "
-                        "that may admin and lead"
-                    )
-                if election.leading is not None:
-                    await election.engine.end_term()
-                return await election.stand("forced", voters=left, reason=reason)
-            asks = bool(election.voters)
-            return await election.stand(
-                "manual", is_asking=asks, is_wished=True, reason=reason
-            )
-
-    async def _decided(self, race: Race) -> Race:
-        """Wait until enough voters have answered; whoever was not reached is asked
-        again. Returns the race that was decided."""
-
-        def ask(race: Race) -> None:
-            if not self._election.ask(race):
-                race.fail("another candidacy of this node has begun meanwhile")
-
-        while not race.is_over or race.then is not None:
-            race = race.then or race
-            await self._asking(partial(_is_over, race), partial(ask, race))
-        return race
-
-    async def _asking(self, so: Callable[[], bool], ask: Callable[[], Any]) -> None:
-        """Wait until it is so, and ask again with each beat: a notice may be lost."""
-        now = asyncio.get_running_loop().time
-        due = now() + self._beat_seconds
-        while not so():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await self._next()
-            if now() >= due and not so():
-                ask()
-                due = now() + self._beat_seconds
 
     async def demote(
-        self,
-        *,
-        handoff: bool | None = None,
-        timeout_ms: int = 10_000,
+        self, *, handoff: bool | None = None, timeout_ms: int = 10_000
     ) -> None:
         """Make this leader a follower.
 
@@ -1189,50 +929,8 @@ class LeaderFollowerManager:
         where nobody took over in time: it leads on. A follower stays one.
         """
         self._check_open()
-        election = self._election
-        self._space.check_outside()
-        term = election.leading
-        if term is None:
-            return
-        if handoff is None:
-            handoff = election.best_successor() is not None
-        if handoff:
-            await self._hand_over(election, timeout_ms)
-        else:
-            async with self._turn:
-                await election.engine.end_term()
-                election.deadline += self._timeout  # others first
-        self._metrics.demotions += 1
+        await self._started.succession.demote(handoff, timeout_ms)
         self._note_role()
-        self._bell.set()
-
-    async def _hand_over(self, election: Election, timeout_ms: int) -> None:
-        engine, term = election.engine, election.leading
-        assert term is not None, "who leads hands over"
-        self._drains = True
-        try:
-            async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
-                await engine.flush()
-                while True:
-                    found = election.best_successor()
-                    if found is not None and found[1].stored >= engine.newest_index:
-                        break
-                    await self._next()
-                mode = engine.keeper.terms.mode_id
-                device = found[0]
-                said = TakeOver(mode, term.number, self._node)
-                election.say(said, device)
-                await self._asking(
-                    lambda: election.top is not None and election.top.id != term.id,
-                    lambda: election.say(said, device),
-                )
-        except TimeoutError:
-            leads = "this node leads on" if election.leading else "nobody leads now"
-            raise PromotionFailed(f"nobody took over in time; {leads}") from None
-        finally:
-            self._drains = False
-
-    # --- the mode -----
 
     async def switch_to_masters(self, *, timeout_ms: int = 10_000) -> None:
         """Let all write from now on: this leader's log ends with what it has written.
@@ -1243,42 +941,7 @@ class LeaderFollowerManager:
         another leader before they hear of it.
         """
         self._check_open()
-        election = self._election
-        self._space.check_outside()
-        term = election.leading
-        if term is None:
-            raise NotLeader(leader_id=self.leader_id)
-        engine, voters = election.engine, election.voters
-        self._drains = True
-        try:
-            async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
-                await engine.flush()
-                beat = self._ask(term)
-                index = engine.newest_index
-                if voters and not await self._acks.until(
-                    index, term.id, "majority", beat
-                ):
-                    raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
-                async with self._turn:
-                    await switch(self._space, MULTI_MASTER)
-                mode = engine.keeper.terms.mode_id
-                while election.count_of_mode(mode, voters) < majority(voters):
-                    await self._next()
-        except TimeoutError:
-            if engine.keeper.terms.has_leader:
-                raise StaleRead(
-                    "no majority of the voters has answered; nothing was switched",
-                    have=engine.applied_index,
-                    staleness_ms=0,
-                ) from None
-            raise OutcomeUnknown(
-                "it is switched here; no majority of the voters knows of it yet"
-            ) from None
-        finally:
-            self._drains = False
-            self._bell.set()
-
-    # --- voters ---------------------------------------------------------------------
+        await self._started.succession.switch_to_masters(timeout_ms)
 
     def get_voters(self) -> list[str]:
         """Return the ids of the devices whose majority decides."""
@@ -1292,120 +955,14 @@ class LeaderFollowerManager:
         Raises `PromotionFailed` where the voters before do not agree, `NotLeader`.
         """
         self._check_open()
-        self._space.check_outside()
-        election, added = self._election, parse_device_id(device)
-        known, newest = election.followers.get(added), election.engine.newest_index
-        if added != election.me and (
-            known is None or newest - known.stored > VOTER_BEHIND_MAX
-        ):
-            raise PromotionFailed(
-                "a new voter follows first, until it has nearly all of the log"
-            )
-        if not election.engine.keeper.membership.may(added, Ops.LEAD):
-            raise PromotionFailed(
-                "a voter may lead, and this device may not: invite it with the right "
-                'to, or `space.grant_device(id, "lead")`'
-            )
-        if not election.voters and added != election.me:
-            # Or somebody else would decide alone.
-            await self._change_voters((election.me,), timeout_ms)
-        if known is not None and not known.votes:
-            await self._forgive(added, timeout_ms)
-        if added not in election.voters:
-            await self._change_voters((*election.voters, added), timeout_ms)
-
-    async def _forgive(self, device: DeviceId, timeout_ms: int) -> None:
-        """Begin terms in which a device does not vote, until it has heard of one that
-        began after it was back: what it voted before is over then."""
-        election = self._election
-        others = tuple(voter for voter in election.voters if voter != device)
-
-        def votes() -> bool:
-            known = election.followers.get(device)
-            return known is not None and known.votes
-
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                while not votes():
-                    await self._change_voters(others, timeout_ms)
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(2 * self._beat_seconds):
-                            while not votes():
-                                await self._next()
-        except TimeoutError:
-            raise PromotionFailed(
-                "it may have voted and not know it any more, and does not follow now; "
-                "add it again once it does"
-            ) from None
+        await self._started.succession.add_voter(device, timeout_ms)
 
     async def remove_voter(self, device: str, *, timeout_ms: int = 10_000) -> None:
         """Let a device vote no more; raises as `add_voter` does. A leader that removes
         itself hands over then, or leads no more where nobody takes over."""
-        removed = parse_device_id(device)
-        left = tuple(v for v in self._election.voters if v != removed)
-        if not left and self._election.voters:
-            raise PromotionFailed("the last voter stays: somebody decides who leads")
-        if left == self._election.voters:
-            return
-        await self._change_voters(left, timeout_ms)
-        if removed == self._election.me:
-            try:
-                await self.demote(handoff=True, timeout_ms=timeout_ms)
-            except PromotionFailed:
-                await self.demote(handoff=False)
-
-    async def _change_voters(
-        self, voters: tuple[DeviceId, ...], timeout_ms: int
-    ) -> None:
-        """A term of its own, with other voters; what was written stays."""
         self._check_open()
-        self._space.check_outside()
-        election = self._election
-        term = election.leading
-        if term is None:
-            raise NotLeader(leader_id=self.leader_id)
-        self._drains = self._changes_voters = True
-        has_stopped = False
-        engine = election.engine
-        try:
-            async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
-                # Nothing of an earlier term may be undecided: Raft, section 4.1.
-                await engine.flush()
-                index = engine.newest_index
-                if election.voters and not await self._acks.until(
-                    index, term.id, "majority"
-                ):
-                    raise NotLeader(leader_id=self.leader_id, error_code=STALE_LEADER)
-                async with self._turn:
-                    has_stopped = True
-                    await engine.end_term()
-                    race = await election.stand("voters", is_wished=True, voters=voters)
-                race = await self._decided(race)
-            if race.error is not None:
-                raise race.error
-        except BaseException as error:
-            if has_stopped and election.leading is None:
-                # Whatever came of it: it leads on, with the voters of before.
-                self._returning = asyncio.ensure_future(self._lead_on())
-                await asyncio.shield(self._returning)
-            if isinstance(error, TimeoutError):
-                raise PromotionFailed("the voters did not agree in time") from None
-            raise
-        finally:
-            self._drains = self._changes_voters = False
-            self._bell.set()
-            self._moved.set()
-
-    async def _lead_on(self) -> None:
-        election = self._election
-        with contextlib.suppress(SyncError, TimeoutError):
-            async with asyncio.timeout(2 * self._timeout):
-                async with self._turn:
-                    asks = bool(election.voters)
-                    race = await election.stand(
-                        "manual", is_asking=asks, is_wished=True
-                    )
-                await self._decided(race)
+        await self._started.succession.remove_voter(device, timeout_ms)
+        self._note_role()
 
     # --- what goes on ---------------------------------------------------------------
 
@@ -1432,7 +989,7 @@ class LeaderFollowerManager:
                     await self._bell.heard()
             try:
                 self._space.check_usable()
-                async with self._turn:
+                async with self._seat.turn:
                     await self._step(election)
             except Closed:
                 return
@@ -1443,7 +1000,7 @@ class LeaderFollowerManager:
             except Exception:
                 log.exception("%s: a bug", self._node)
                 await asyncio.sleep(1)
-            self._moved.set()
+            self._seat.stir()
 
     async def _step(self, election: Election) -> None:
         """Do all that is to do now."""
@@ -1474,7 +1031,7 @@ class LeaderFollowerManager:
         election.note_applied()
         self._note_applied(election)
         election.report()
-        self._acks.settle()
+        self._seat.acks.settle()
 
     async def _lead_after_a_failure(self, election: Election) -> None:
         """A commit failed, and all that was known is read from the file again. Without
@@ -1504,7 +1061,7 @@ class LeaderFollowerManager:
                 election.say_mode()
         self._note_role()
         self._note_rescued()
-        self._acks.settle()
+        self._seat.acks.settle()
 
     def _note_role(self) -> None:
         role = self.get_role()

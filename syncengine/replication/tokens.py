@@ -8,15 +8,17 @@ import binascii
 from typing import NamedTuple, Self
 
 from syncengine.errors import Invalid
-from syncengine.ids import EntryId
+from syncengine.ids import EntryId, NamespaceId
 
-_MODE_BYTES, _COUNT_BYTES, _HASH_BYTES = 32, 8, 16
-_TOKEN_BYTES = _MODE_BYTES + 2 * _COUNT_BYTES + _HASH_BYTES
+_NAMESPACE_BYTES, _MODE_BYTES, _COUNT_BYTES, _HASH_BYTES = 8, 32, 8, 16
+_TOKEN_BYTES = _NAMESPACE_BYTES + _MODE_BYTES + 2 * _COUNT_BYTES + _HASH_BYTES
 
 
 class Token(NamedTuple):
     """An entry of the log of leaders: all up to it was seen."""
 
+    namespace8: bytes
+    """The first 8 bytes of the namespace's id"""
     mode: EntryId
     """The entry that began the mode"""
     term: int
@@ -27,8 +29,11 @@ class Token(NamedTuple):
 
     def encode(self) -> str:
         counts = (n.to_bytes(_COUNT_BYTES, "big") for n in (self.term, self.sequence))
-        raw = b"".join((self.mode, *counts, self.hash16))
+        raw = b"".join((self.namespace8, self.mode, *counts, self.hash16))
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    def is_of(self, namespace: NamespaceId) -> bool:
+        return namespace.startswith(self.namespace8)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -39,9 +44,11 @@ class Token(NamedTuple):
             raw = b""
         if len(raw) != _TOKEN_BYTES:
             raise Invalid("this is no session token; they come with writes and reads")
-        mode, rest = raw[:_MODE_BYTES], raw[_MODE_BYTES:]
+        namespace8, rest = raw[:_NAMESPACE_BYTES], raw[_NAMESPACE_BYTES:]
+        mode, rest = rest[:_MODE_BYTES], rest[_MODE_BYTES:]
         term, sequence = (
             int.from_bytes(rest[at : at + _COUNT_BYTES], "big")
             for at in (0, _COUNT_BYTES)
         )
-        return cls(EntryId(mode), term, sequence, rest[2 * _COUNT_BYTES :])
+        hash16 = rest[2 * _COUNT_BYTES :]
+        return cls(namespace8, EntryId(mode), term, sequence, hash16)

@@ -51,7 +51,7 @@ async def quiet(three: Cluster) -> list[Election]:
     await until(lambda: len({node.term for node in three.nodes}) == 1)
     await until(lambda: len(set(three.applied())) == 1)
     for node in three.nodes:
-        await node._turn.acquire()
+        await node._seat.turn.acquire()
     return [node._election for node in three.nodes]
 
 

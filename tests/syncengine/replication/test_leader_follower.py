@@ -11,7 +11,6 @@ import pytest
 
 import syncengine
 from syncengine import (
-    HistoryDiverged,
     Invalid,
     LeaderFollowerManager,
     MemoryPipeline,
@@ -19,7 +18,6 @@ from syncengine import (
     PromotionFailed,
     Refused,
     Replica,
-    StaleRead,
     SyncError,
 )
 from syncengine.clock import ms_from_hlc
@@ -234,40 +232,6 @@ async def test_a_leader_that_falls_silent_has_failed_once(pair: Cluster) -> None
     assert leader.get_role() == "leader"
 
 
-async def test_a_follower_is_promoted_and_goes_on_counting(pair: Cluster) -> None:
-    leader, follower = pair.nodes
-    await leader.write("k", 1)
-    await until(lambda: pair.applied() == [1, 1])
-
-    await follower.promote()
-    assert (follower.get_node_id(), follower.get_role()) == ("follower-1", "leader")
-    result = await follower.write("customer-789", {"name": "Charlie"}, "create")
-    assert (result.success, result.sequence) == (True, 2)
-    await until(lambda: leader.get_role() == "follower")
-    await until(lambda: pair.applied() == [2, 2])
-    refused = await leader.write("k", 2)
-    assert (refused.error_code, refused.leader_id) == ("NOT_LEADER", "follower-1")
-    assert await leader.read("customer-789") == {"name": "Charlie"}
-
-
-async def test_a_demoted_leader_catches_up_and_may_lead_again(pair: Cluster) -> None:
-    leader, follower = pair.nodes
-    await leader.write("k", 1)
-    await until(lambda: pair.applied() == [1, 1])
-
-    await leader.demote()
-    assert leader.get_role() == "follower"
-    assert (await leader.write("k", 2)).error_code == "NOT_LEADER"
-    await follower.promote()
-    assert (await follower.write("k", 3)).sequence == 2
-    await until(lambda: pair.applied() == [2, 2])
-    await follower.demote()
-    await leader.promote()
-    assert (await leader.write("k", 4)).sequence == 3
-    await until(lambda: pair.applied() == [3, 3])
-    assert await follower.read("k") == 4
-
-
 # --- writing and reading --------------------------------------------------------------
 
 
@@ -329,63 +293,6 @@ async def test_what_only_voters_can_acknowledge_is_refused_without(
     with pytest.raises(Invalid):
         await leader.write("k", object())
     assert pair.applied()[0] == 0
-
-
-async def test_strong_reads_are_the_leaders(three: Cluster) -> None:
-    leader, follower, _ = three.nodes
-    await leader.write("k", 1)
-
-    read = await leader.read_result("k", "strong")
-    assert (read.value, read.sequence, read.served_by) == (1, 1, "leader-1")
-    assert read.staleness_ms == 0
-    with pytest.raises(NotLeader):
-        await follower.read("k", "strong")
-    await three.part(0)
-    with pytest.raises((StaleRead, NotLeader)):
-        await leader.read("k", "strong", timeout_ms=600)
-
-
-async def test_a_bounded_read_is_not_older(pair: Cluster) -> None:
-    leader, follower = pair.nodes
-    await leader.write("k", 1)
-    await until(lambda: pair.applied() == [1, 1])
-    await until(lambda: not follower.is_stale())
-    assert await follower.read("k", "bounded", max_staleness_ms=5_000) == 1
-
-    await pair.part(0)
-    await until(lambda: (follower.staleness_ms() or 0) > 100)
-    with pytest.raises(StaleRead) as stale:
-        await follower.read("k", "bounded", max_staleness_ms=100)
-    assert stale.value.have == 1
-    assert await follower.read("k") == 1
-
-
-async def test_a_follower_knows_of_no_staleness_before_it_heard_a_beat(
-    cluster: Cluster,
-) -> None:
-    await cluster.join(2)
-    _, follower = await cluster.start()
-
-    assert follower.staleness_ms() is None
-    assert follower.is_stale()
-    with pytest.raises(StaleRead):
-        await follower.read("k", "bounded")
-
-
-async def test_a_session_sees_what_it_wrote(pair: Cluster) -> None:
-    leader, follower = pair.nodes
-    written = await leader.write("k", 1)
-    assert await follower.read("k", token=written.token) == 1
-
-    await pair.part(0)
-    later = await leader.write("k", 2)
-    with pytest.raises(StaleRead):
-        await follower.read("k", token=later.token, timeout_ms=50)
-    waiting = asyncio.create_task(follower.read("k", token=later.token))
-    pair.heal()
-    assert await waiting == 2
-    with pytest.raises(Invalid, match="no session token"):
-        await follower.read("k", token="nonsense")
 
 
 # --- elections ------------------------------------------------------------------------
@@ -452,42 +359,6 @@ async def test_a_leader_without_a_majority_stops_and_its_tail_is_rescued(
     assert [await old.read(f"t{n}") for n in range(3)] == [0, 1, None]
 
 
-async def test_two_that_are_promoted_at_once_both_lead_until_they_meet(
-    pair: Cluster,
-) -> None:
-    one, two = pair.nodes
-    await one.write("k", "common")
-    await until(lambda: pair.applied() == [1, 1])
-    await pair.part(0)
-    await two.promote(require="i_accept_loss", reason="the other site burns")
-    await one.write("a", "of one")
-    await one.write("k", "of one")
-    written = await two.write("k", "of two")
-    lost = await one.write("c", 1)
-    assert len(pair.leaders) == 2
-
-    pair.heal()
-    await until(lambda: pair.leaders == [two])
-    await until(lambda: pair.applied() == [2, 2])
-    assert [await n.read("k") for n in pair.nodes] == ["of two"] * 2
-    assert [await n.read("a") for n in pair.nodes] == [None] * 2
-    top = one._election.top
-    assert top is not None
-    assert (top.record.how, top.record.reason) == ("forced", "the other site burns")
-    with pytest.raises(HistoryDiverged):
-        await one.read("k", token=lost.token)
-    assert await one.read("k", token=written.token) == "of two"
-    waiting = await two.rescue.list()
-    assert [one.documents for one in waiting] == [
-        ("entry/a",), ("entry/k",), ("entry/c",),
-    ]  # fmt: skip
-    wrote = await two.rescue.replay()
-    assert wrote == [waiting[0].id, waiting[2].id]  # somebody wrote k since
-    assert await two.read("k") == "of two"
-    assert await two.rescue.replay([waiting[0].id], "write") == []  # it is done
-    assert await two.read("a") == "of one"
-
-
 async def test_what_was_written_over_may_be_written_again(pair: Cluster) -> None:
     one, two = pair.nodes
     await one.write("k", "common")
@@ -534,38 +405,6 @@ async def test_texts_counters_and_sets_of_the_rescue_area_merge(pair: Cluster) -
     assert document["n"] == 121
     assert document["tags"] == {"<1>", "<2>"}
     await until(lambda: pair.applied() == [4, 4])
-
-
-async def test_a_leader_hands_over_and_nothing_has_to_be_rescued(
-    three: Cluster,
-) -> None:
-    old = three.nodes[0]
-    counted = 0
-    ended = False
-
-    async def write_on() -> None:
-        nonlocal counted
-        while not ended:
-            for node in three.leaders:
-                result = await node.write(f"k{counted}", counted)
-                if result.success:
-                    counted += 1
-                assert result.status != "unknown"
-            await asyncio.sleep(0.001)
-
-    writer = asyncio.create_task(write_on())
-    await until(lambda: counted > 20)
-    await old.demote()
-    assert old.get_role() == "follower"
-    assert three.leaders
-    before = counted
-    await until(lambda: counted > before + 20)
-    ended = True
-    await writer
-    await until(lambda: len(set(three.applied())) == 1)
-    assert three.applied()[0] == counted
-    for node in three.nodes:
-        assert await node.rescue.list(decided=True) == []
 
 
 async def test_nobody_votes_for_one_who_lacks_something(three: Cluster) -> None:
@@ -624,33 +463,6 @@ async def test_a_voter_votes_once_in_a_term(three: Cluster) -> None:
     assert granted.count(third) == 1
 
 
-async def test_who_has_no_majority_is_not_promoted(three: Cluster) -> None:
-    await three.part(2)
-    with pytest.raises(PromotionFailed, match="no majority"):
-        await three.nodes[2].promote(timeout_ms=200)
-    assert three.nodes[2].get_role() == "follower"
-    three.heal()
-    await three.nodes[2].promote()
-    assert three.nodes[2].get_role() == "leader"
-    await until(lambda: len(three.leaders) == 1)
-    assert (await three.nodes[2].write("k", 1)).success
-
-
-async def test_who_may_not_lead_is_not_promoted(cluster: Cluster) -> None:
-    await cluster.join(2, ops="write")
-    await cluster.mesh()
-    leader, follower = await cluster.start()
-    await until(lambda: follower.leader_id)
-
-    assert not follower.can_participate_in_election()
-    with pytest.raises(PromotionFailed, match="no grant to lead"):
-        await follower.promote()
-    with pytest.raises(Invalid, match="says why"):
-        await leader.promote(require="i_accept_loss")
-    with pytest.raises(Invalid, match="majority"):
-        await leader.promote(require="force")  # type: ignore[arg-type]
-
-
 async def test_who_is_not_eligible_neither_stands_nor_is_promoted(
     cluster: Cluster,
 ) -> None:
@@ -676,28 +488,6 @@ async def test_only_an_owner_gives_a_namespace_a_leader(cluster: Cluster) -> Non
     )
     with pytest.raises(Refused, match="only an owner"):
         await stranger.start()
-
-
-async def test_voters_come_and_go_one_at_a_time(cluster: Cluster) -> None:
-    await cluster.join(4)
-    await cluster.mesh()
-    nodes = await cluster.start(voters=3)
-    await until(lambda: nodes[0].get_role() == "leader")
-    await nodes[0].write("k", 1)
-    fourth = cluster.replicas[3].id
-    await until(lambda: nodes[0].get_follower_lag("follower-3") == 0)
-
-    await nodes[0].add_voter(fourth)
-    assert nodes[0].get_role() == "leader"
-    assert set(nodes[0].get_voters()) == {replica.id for replica in cluster.replicas}
-    assert (await nodes[0].write("k", 2)).sequence == 2
-    await until(lambda: fourth in nodes[3].get_voters())
-    await nodes[0].remove_voter(cluster.replicas[2].id)
-    assert (await nodes[0].write("k", 3)).success
-    await until(lambda: len(nodes[2].get_voters()) == 3)
-    assert not nodes[2].can_participate_in_election()
-    with pytest.raises(PromotionFailed, match="follows first"):
-        await nodes[0].add_voter("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
 
 
 TEN_MINUTES = 600_000

@@ -114,29 +114,6 @@ async def test_a_leader_without_voters_leads_on_after_a_full_disk(
     assert await pair.nodes[1].read("k") == 3
 
 
-async def test_reads_go_on_while_the_disk_is_full(
-    pair: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was shown ahead of a commit that failed is not what a session reads."""
-    leader, store = pair.nodes[0], pair.replicas[0].store
-    first = await leader.write("k", 1)
-
-    async def full(writes: Writes) -> None:
-        await asyncio.sleep(0.05)
-        raise StoreFull("no space")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "commit", full)
-        writing = asyncio.create_task(leader.write("k", 2))
-        await until(lambda: leader._space.engine.newest_index > (first.sequence or 0))
-        strong = asyncio.create_task(leader.read_result("k", "strong"))
-        read = await leader.read_result("k", token=first.token)
-        with pytest.raises(NotLeader):
-            await strong
-        assert (await writing).status == "failed"
-    assert (read.value, read.token) == (1, first.token)
-
-
 async def test_an_error_at_commit_is_unknown(
     pair: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from syncengine.replication.tokens import Token
 COUNTS = st.integers(0, 2**63)
 TOKENS = st.builds(
     Token,
+    st.binary(min_size=8, max_size=8),
     st.binary(min_size=32, max_size=32).map(EntryId),
     COUNTS,
     COUNTS,
