@@ -28,7 +28,7 @@ check: venv  ## format, lint, strict types, architecture
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/typing
 
-simulate: venv  ## make simulate SEEDS=1000 STORY=led (standard, cloned, led, operated, switched, mastered, sharded)
+simulate: venv  ## make simulate SEEDS=1000 STORY=led (standard, cloned, led, leased, operated, switched, mastered, sharded)
 	$(BIN)/python -m syncengine.testing --seeds $(SEEDS) --story $(STORY)
 
 mutants: venv  ## plants each bug of tests/mutants in a copy, and says how many seeds found it

@@ -131,6 +131,7 @@ UNTESTED = {
     "syncengine.storage.sql.statements": "suites/test_store.py",
     "syncengine.system": "two calls of the system",
     "syncengine.trust.entry": "test_membership.py and test_leadership.py",
+    "syncengine.testing.leasing": "simulation: test_leased.py",
     "syncengine.testing.operating": "simulation: test_operated.py",
     "syncengine.testing.switching": "simulation: test_switched.py",
     "syncengine.testing.sharding": "simulation: test_sharded.py",

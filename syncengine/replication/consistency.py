@@ -2,7 +2,7 @@
 has seen, or what every acknowledged write before has made it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ class Reads:
             await self._reach(Token.parse(token))
 
     @asynccontextmanager
-    async def _within(self, timeout_ms: int) -> AsyncIterator[None]:
+    async def _within(self, timeout_ms: int) -> AsyncGenerator[None]:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 yield

@@ -59,7 +59,7 @@ CLOCK_KEPT_SECONDS = 60.0
 class Lease(Protocol):
     """Somebody outside who says who may lead: an engine with compare-and-swap.
 
-    Both calls have the heartbeat timeout to answer, and may be cancelled. A holder
+    Calls have the heartbeat timeout to answer, and may be cancelled. A holder
     leads for 0.8 of the lease, from the moment at which it asked, by a clock that
     nobody sets; the engine gives the lease to nobody else before it has ended, as
     counted from the answer.
@@ -72,6 +72,11 @@ class Lease(Protocol):
 
     async def renew(self, term: int) -> float:
         """Return for how many seconds the lease holds; raises when it does not."""
+        ...
+
+    async def release(self, term: int) -> None:
+        """Give it to whoever asks next: its holder leads no more. Not called by one
+        that dies; what it raises is logged."""
         ...
 
 
@@ -274,7 +279,10 @@ class Election:
         now = self._now()
         if self.leading is not None:
             if self._has_lost_touch(now):
-                log.warning("%s leads no more: it hears from no majority", self.node)
+                why = "it hears from no majority"
+                if not self.holds_lease:
+                    why = "its lease has ended"
+                log.warning("%s leads no more: %s", self.node, why)
                 await self.engine.end_term()
                 self.wait_anew()
                 return
@@ -351,6 +359,19 @@ class Election:
         if not 0 < holds < float("inf"):
             raise ValueError(f"a lease does not hold for {holds!r} seconds")
         return asked + LEASE_SHARE * holds, asked_ms + 1000 * LEASE_SHARE * holds
+
+    async def release_lease(self, term: Term) -> None:
+        """Lead no more by a lease, and let another one have it at once."""
+        if self.lease is None:
+            return
+        self._lease_until = self._lease_until_ms = float("-inf")
+        if self._renewing is not None:
+            self._renewing.cancel()
+        try:
+            async with asyncio.timeout(self.beat_seconds):  # else it ends when it ends
+                await self.lease.release(term.number)
+        except Exception as error:
+            log.warning("%s: the lease was not released: %r", self.node, error)
 
     def close(self) -> None:
         """It takes no more part."""

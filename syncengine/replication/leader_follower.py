@@ -18,6 +18,7 @@ from syncengine.errors import (
     Closed,
     Invalid,
     NotLeader,
+    PromotionFailed,
     Refused,
     StoreError,
     StoreFull,
@@ -370,7 +371,12 @@ class LeaderFollowerManager:
         if top is None or top.leader == election.me:
             # Also where it led before: whoever knows that term has heard its beats.
             election.check_may_lead()
-            await election.stand("manual")
+            try:
+                await election.stand("manual")
+            except PromotionFailed as error:
+                if top is None:
+                    raise
+                log.warning("%s led, and does not now: %s", self._node, error)
             self._note_role()
         else:
             log.warning(
@@ -401,8 +407,9 @@ class LeaderFollowerManager:
         if self._takes_part:
             engine = self._space.engine
             with contextlib.suppress(SyncError):
-                if engine.leadership.leading is not None:
+                if (term := engine.leadership.leading) is not None:
                     await engine.end_term()
+                    await self._election.release_lease(term)
             await self._leave()
         if self._parts is not None:
             self._parts.seat.election.close()

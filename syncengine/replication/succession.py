@@ -178,6 +178,7 @@ class Succession:
         else:
             async with self._seat.turn:
                 await election.engine.end_term()
+                await election.release_lease(term)
                 election.deadline += self._seat.timeout_seconds  # others first
         self._seat.metrics.demotions += 1
 
@@ -196,12 +197,16 @@ class Succession:
                 mode = engine.keeper.terms.mode_id
                 device = found[0]
                 said = TakeOver(mode, term.number, self._seat.node)
+                await election.release_lease(term)
                 election.say(said, device)
                 await self._asking(
                     lambda: election.top is not None and election.top.id != term.id,
                     lambda: election.say(said, device),
                 )
         except TimeoutError:
+            is_last = election.top is not None and election.top.id == term.id
+            if election.lease is not None and is_last:
+                await self._lead_on()
             leads = "this node leads on" if election.leading else "nobody leads now"
             raise PromotionFailed(f"nobody took over in time; {leads}") from None
         finally:

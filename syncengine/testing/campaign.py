@@ -9,6 +9,7 @@ import sys
 import time
 
 from syncengine.testing.leading import led
+from syncengine.testing.leasing import leased
 from syncengine.testing.mastering import mastered
 from syncengine.testing.operating import operated
 from syncengine.testing.sharding import sharded
@@ -20,6 +21,7 @@ STORIES = {
     "standard": standard,
     "cloned": cloned,
     "led": led,
+    "leased": leased,
     "operated": operated,
     "switched": switched,
     "mastered": mastered,

@@ -24,6 +24,7 @@ from syncengine.errors import (
 )
 from syncengine.ids import ActorId, DeviceId, node_id
 from syncengine.replication import feed
+from syncengine.replication.election import Lease
 from syncengine.replication.leader_follower import LeaderFollowerManager
 from syncengine.replication.rescue import RESCUED
 from syncengine.testing.world import Invariant, Node, World, assert_converged
@@ -76,6 +77,8 @@ class Done:
     """What the client had seen before"""
     token: str | None = None
     """What names the log and the place in it"""
+    server: str = ""
+    """Which node was asked"""
 
 
 async def led(world: World) -> None:
@@ -172,6 +175,8 @@ class Led:
     done_min = DONE_MIN
     writes_min = WRITES_MIN
     reads_min = READS_MIN
+    asks_paused = False
+    """Whether clients ask nodes that sleep, too: they answer once they are awake"""
     founder_role: Literal["leader", "follower"] = "leader"
 
     def __init__(self, world: World, names: tuple[str, ...], voters: int | None = None):
@@ -241,6 +246,22 @@ class Led:
         """Check what clients saw."""
         judge(self.history, chain)
 
+    async def judged_with_rescue(self, chain: list[str | None]) -> None:
+        """Where not only a majority decides: what was acknowledged is in the log, or
+        in the rescue area of somebody."""
+        log = check_once(chain)
+        rescued: set[str | None] = set()
+        for node in self.world.replicas():
+            found = await node.wait(node.space.rescue.list(decided=True))
+            rescued |= {one.operation_id for one in found}
+        for done in self.history:
+            if done.kind != "write":
+                continue
+            if done.status == "ok" and done.name not in log | rescued:
+                raise Invariant("L5", f"{done.name} was acknowledged and is nowhere")
+            if done.status == "failed" and done.name in log:
+                raise Invariant("B3", f"{done.name} failed and is in the log")
+
     # --- machines ---------------------------------------------------------------------
 
     async def found(self) -> None:
@@ -294,9 +315,13 @@ class Led:
             node.space,
             "home",
             voters=voters,
+            lease=self.lease(node.name),
         )
         self.managers[node.name] = manager
         await node.wait(manager.start())
+
+    def lease(self, name: str) -> Lease | None:
+        """Return who says outside whether a machine may lead."""
 
     async def start(self, name: str) -> None:
         node = self.world.nodes.get(name)
@@ -322,7 +347,9 @@ class Led:
 
     def works(self, name: str) -> bool:
         node, manager = self.world.nodes.get(name), self.managers.get(name)
-        if node is None or manager is None or not node.is_up or node.life.paused:
+        if node is None or manager is None or not node.is_up:
+            return False
+        if node.life.paused and not self.asks_paused:
             return False
         return bool(node.replica and node.replica.spaces()) and manager.is_of(
             node.space
@@ -379,6 +406,7 @@ class Led:
         node, manager = self.world.nodes[name], self.managers[name]
         op = f"op{self._count}"
         done = Done(client, "write", key, self.world.loop.now, 0, op, "unknown", op)
+        done.server = name
         self.history.append(done)
         try:
             result = await node.wait(manager.write(key, op, client_op_id=op))
@@ -420,7 +448,7 @@ class Led:
         if result is not None and result.status == "ok":
             done.status, done.sequence = "ok", result.sequence or 0
             done.token = result.token
-            done.ended = self.world.loop.now
+            done.server, done.ended = name, self.world.loop.now
             self.retried += 1
             seen.unknown.remove(done)
             seen.saw(result.token, done.sequence)
@@ -452,7 +480,7 @@ class Led:
             return
         if result is None or (not strong and manager.get_role() == "leader"):
             return
-        done.ended = self.world.loop.now
+        done.ended, done.server = self.world.loop.now, name
         done.value, done.sequence = result.value, result.sequence
         done.token = result.token
         self.history.append(done)
@@ -474,9 +502,9 @@ class Led:
             victim = victim or chance.choice(self.names)
             what = chance.choice(self.faults)
             world.trace(what, victim)
-            await self._strike(what, victim)
+            await self.strike(what, victim)
 
-    async def _strike(self, what: str, victim: str) -> None:
+    async def strike(self, what: str, victim: str) -> None:
         world, chance = self.world, self.world.random
         node, network = world.nodes[victim], world.network
         others = [name for name in self.names if name != victim]

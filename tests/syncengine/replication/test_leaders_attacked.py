@@ -13,7 +13,6 @@ import syncengine
 from syncengine import (
     Invalid,
     LeaderFollowerManager,
-    MemoryPipeline,
     NotLeader,
     PromotionFailed,
     Space,
@@ -332,70 +331,6 @@ async def test_who_may_not_lead_is_no_successor(cluster: Cluster) -> None:
 
     await leader.demote(handoff=True)
     await until(lambda: follower.get_role() == "leader")
-
-
-async def test_a_lease_is_taken_by_whoever_leads(cluster: Cluster) -> None:
-    class Engine:
-        def __init__(self) -> None:
-            self.term = 0
-            self.away = False
-
-        async def acquire(self, expected_term: int) -> int:
-            if self.away or expected_term < self.term:
-                raise OSError("held")
-            self.term = expected_term + 1
-            return self.term
-
-        async def renew(self, term: int) -> float:
-            if self.away or term != self.term:
-                raise OSError("not yours")
-            return 0.3
-
-    engine = Engine()
-    await cluster.join(2)
-    await cluster.mesh()
-    one, two = await cluster.start(lease=engine)
-    await one.write("k", 1)
-    await until(lambda: two._election.top and cluster.applied() == [1, 1])
-    await one.demote(handoff=True)
-    assert (two.get_role(), two.term) == ("leader", engine.term)
-    await two.close()
-    again = LeaderFollowerManager(
-        *("again", "leader", None, cluster.replicas[1], "tenant-abc"),
-        lease=engine,
-        **FAST,
-    )
-    async with again:
-        assert again.term == engine.term
-        await asyncio.sleep(0.5)
-        assert again.get_role() == "leader"
-        engine.away = True
-        await until(lambda: again.get_role() == "follower")
-
-
-async def test_a_start_that_fails_leaves_nothing_behind(cluster: Cluster) -> None:
-    class Held:
-        async def acquire(self, expected_term: int) -> int:
-            raise OSError("held")
-
-        async def renew(self, term: int) -> float:
-            return 0
-
-    await cluster.join(1)
-    node = LeaderFollowerManager(
-        *("n", "leader", MemoryPipeline(4), cluster.replicas[0], "tenant-abc"),
-        lease=Held(),
-        **FAST,
-    )
-    space = await cluster.replicas[0].namespace("tenant-abc")
-    engine = space.engine
-    before = engine.feeds, len(engine.on_terms), len(asyncio.all_tasks())
-    with pytest.raises(PromotionFailed, match="held"):
-        await node.start()
-    await asyncio.sleep(0.05)
-    assert (engine.feeds, len(engine.on_terms), len(asyncio.all_tasks())) == before
-    assert engine.notices.listeners == []
-    await node.close()
 
 
 async def test_who_is_closed_while_it_starts_ends(cluster: Cluster) -> None:
