@@ -953,7 +953,7 @@ class Election:
             ) from error
         except Exception as error:
             raise PromotionFailed(f"the lease is not ours: {error}") from error
-        if number > expected + 1:
+        if number - 1 > self.ballot.number:
             self.engine.leadership.set(number=number - 1)
         self._lease_until, self._lease_until_ms = until, until_ms
 

@@ -592,6 +592,11 @@ class Namespace:
         pace = Pace()
         async with self.turn:
             await self.settled()
+            if (
+                self.leadership.current.number > record.number
+                or self.keeper.terms.mode_id != record.mode
+            ):
+                raise SyncError("a higher term has begun meanwhile")
             self._seal_rest()
             self.leadership.set(number=record.number)
             self.new_actor(nonce)

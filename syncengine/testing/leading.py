@@ -204,6 +204,8 @@ class Led:
         trouble = asyncio.ensure_future(self.trouble(until))
         watcher = asyncio.ensure_future(self.watch())
         await asyncio.gather(trouble, *clients, *self.others(until))
+        if watcher.done():
+            watcher.result()
         watcher.cancel()
         await self.ended()
         await self.heal()
@@ -571,10 +573,11 @@ class Led:
             await self.world.nodes[name].wait(self.managers[name].demote())
 
     async def watch(self) -> None:
-        """L1 all the time."""
+        """L1 and C2 all the time."""
         while True:
             await asyncio.sleep(1.3)
             self._check_terms()
+            self.world.compare_equal_versions()
 
     is_forced = False
     """Whether somebody may lead without a majority; two may then take one number"""

@@ -434,7 +434,10 @@ class World:
                 if node.rolled_back and engine.pending_count():
                     continue  # its actor's seqs may mean two things, until it retires
                 version = tuple(sorted(engine.delivery.version().items()))
-                key = (engine.keeper.namespace, version)
+                # Which changes count is for the mode and the term to say.
+                terms = engine.keeper.terms
+                term = None if terms.top is None else terms.top.id
+                key = (engine.keeper.namespace, terms.mode_id, term, version)
                 shown = state_of(space)
                 known = self._by_version.setdefault(key, (node.name, shown))
                 if known[1] != shown:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from syncengine import PromotionFailed
 from syncengine.ids import DeviceId
+from syncengine.log.terms import Term
 from syncengine.protocol.notices import Beat, Candidacy, Progress, Vote, decode
 from syncengine.replication.election import Election
 from syncengine.replication.leadership import Leadership
 from syncengine.storage.store import Writes
+from syncengine.trust.leadership import TermRecord
 from tests.syncengine.replication.test_leader_follower import (
     Cluster,
     cluster,
@@ -71,6 +74,27 @@ async def test_a_vote_outlives_a_restart(three: Cluster) -> None:
     assert [vote.is_granted for vote in said] == [True, False, False]
     await voter.hear(one.me, candidacy(one, number, b"a"))  # asked again
     assert [vote.is_granted for vote in said] == [True, False, False, True]
+
+
+async def test_a_term_that_is_overtaken_before_it_is_written_begins_nothing(
+    three: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was an assertion that failed: seed 30119 of `operated`."""
+    _, two, _ = await quiet(three)
+    engine, number = two.engine, two.ballot.number
+    begin_term = engine.begin_term
+
+    async def late(nonce: bytes, record: TermRecord) -> Term:
+        async with engine.turn:  # somebody wrote, and a term came in
+            began = asyncio.ensure_future(begin_term(nonce, record))
+            await asyncio.sleep(0.01)
+            engine.leadership.set(number=number + 2)
+        return await began
+
+    monkeypatch.setattr(engine, "begin_term", late)
+    race = await two.stand("forced", reason="test")
+    assert isinstance(race.error, PromotionFailed)
+    assert (two.leading, two.ballot.number) == (None, number + 2)
 
 
 async def test_a_vote_is_on_disk_before_it_is_said(
