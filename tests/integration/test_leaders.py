@@ -26,6 +26,8 @@ class Proxy:
     def __init__(self) -> None:
         self.target = self.port = 0
         self.open = True
+        self.answers = True
+        """Whether what comes back from the target gets through"""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,17 +47,18 @@ class Proxy:
             writer.close()
             return
         self._writers |= {writer, out}
-        for source, target in ((reader, out), (other, writer)):
-            task = asyncio.create_task(self._pump(source, target))
+        for source, target, back in ((reader, out, False), (other, writer, True)):
+            task = asyncio.create_task(self._pump(source, target, back))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _pump(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, back: bool
     ) -> None:
         try:
             while data := await source.read(65536):
-                if self.open:  # else it is lost, and nobody is told
+                # Else it is lost, and nobody is told.
+                if self.open and (self.answers or not back):
                     target.write(data)
                     await target.drain()
         except OSError:
@@ -297,6 +300,37 @@ async def test_a_leader_that_nobody_reaches_stops_and_comes_back_as_a_follower(
     await assert_kept(nodes, await load.stop(), *NAMES)
     told = [event["event"] for event in nodes.logs["n1"]]
     assert told[-1] in ("leaderChanged", "writesRescued")
+
+
+async def test_a_leader_that_hears_and_is_not_heard_gives_way(nodes: Nodes) -> None:
+    """A partition of one direction: its followers dial it, and get no answer."""
+    load = Load(nodes)
+    await load.more(50)
+    dialled = [proxy for pair, proxy in nodes.proxies.items() if pair[1] == "n1"]
+    for proxy in dialled:
+        proxy.answers = False
+    other = await nodes.leader("n2", "n3")
+    await nodes.until(lambda told: told["role"] == "follower", "n1")
+    await load.more(50)
+    for proxy in dialled:
+        proxy.answers = True
+    await nodes.until(lambda told: told["leader_id"] == other, "n1")
+    await assert_kept(nodes, await load.stop(), *NAMES)
+
+
+async def test_a_bridge_elects_nobody_and_carries_all(nodes: Nodes) -> None:
+    """The leader and a voter do not reach each other, and the third reaches both."""
+    load = Load(nodes)
+    await load.more(50)
+    term = (await nodes.do("n1", "peers"))["term"]
+    nodes.proxies["n2", "n1"].open = False
+    await load.more(50)
+    await asyncio.sleep(3 * TIMEOUT_MS / 1000)  # it could have been elected by now
+    await load.more(50)
+    acknowledged = await load.stop()
+    assert await nodes.leader() == "n1"
+    assert (await nodes.do("n2", "peers"))["term"] == term
+    await assert_kept(nodes, acknowledged, *NAMES)
 
 
 async def test_who_is_asked_to_stop_hands_over(nodes: Nodes) -> None:
