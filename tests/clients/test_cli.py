@@ -516,6 +516,9 @@ def test_conflicts_are_listed_shown_and_decided(shell: Shell) -> None:
     assert f"--conflict {shown['id']}" in shell.run("conflicts", "show", "cart")
     decide = ("conflicts", "resolve", "cart", '{"n": 2}', "--master", "usa")
     shell.run(*decide, "--conflict", "nonsense", code=3)
+    shell.run("mode", "leader-follower")
+    assert "read-only" in shell.run(*decide, code=1)
+    shell.run("mode", "multi-master")
     shell.run(*decide, "--conflict", shown["id"])
     assert shell.json("conflicts", "list")["pending"] == []
     shell.run("conflicts", "resolve", "cart", "1", "--master", "usa", code=3)
