@@ -66,9 +66,10 @@ async def run(
         if address:
             text += f"\nothers reach it at {address}"
         context.out.result({**started, "address": address}, text)
-        await master.announce("online")
+        coming = asyncio.create_task(master.come())
         await stop.wait()
         context.out.note("Stopping.")
+        coming.cancel()
         await master.announce("leaving")
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -87,6 +88,12 @@ class _Master:
         self._manager = manager
         self._space = space
         self._address = address
+
+    async def come(self) -> None:
+        """Say so, once it is in touch: before, a clock that is wrong is not known to
+        be, and what is stamped ahead of all others waits."""
+        await self._manager.caught_up()
+        await self.announce("online")
 
     async def announce(self, status: str) -> None:
         """Tell the others that this master comes, or goes: an entity says so."""

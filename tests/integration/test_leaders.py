@@ -333,6 +333,43 @@ async def test_a_bridge_elects_nobody_and_carries_all(nodes: Nodes) -> None:
     await assert_kept(nodes, acknowledged, *NAMES)
 
 
+async def test_of_two_leaders_one_goes_on_and_nothing_is_lost(nodes: Nodes) -> None:
+    """An owner believes that the others are gone, and they elect one meanwhile."""
+    load = Load(nodes)
+    await load.more(50)
+    before = await load.stop()
+    followers = (await nodes.do("n1", "peers"))["leader"]["followers"]
+    gone = [followers[name]["device"] for name in ("n2", "n3")]
+    nodes.part("n1")
+    with pytest.raises(SyncError, match="no majority"):
+        await nodes.until(lambda told: told["role"] == "follower", "n1")
+        await nodes.do("n1", "promote", timeout_ms=500)
+    await nodes.do(
+        "n1", "promote", require="i_accept_loss", reason="the other site burns",
+        without=gone,
+    )  # fmt: skip
+    other = await nodes.leader("n2", "n3")
+    assert await nodes.leader("n1")
+    written: dict[str, str] = {}
+    for name in ("n1", other):
+        for number in range(10):
+            key = f"by-{name}-{number}"
+            result = await nodes.do(name, "write", key=key, value=name)
+            assert result["success"], result
+            written[key] = name
+
+    nodes.part("n1", open=True)
+    await nodes.until(lambda told: told["role"] == "follower", "n1", other)
+    await nodes.until(
+        lambda told: len({told["leader_id"], told["node"]}) == 2, "n1", other
+    )
+    leader = await nodes.leader()
+    waiting = await nodes.do(leader, "rescue list")
+    assert len(waiting) == 10
+    assert len(await nodes.do(leader, "rescue replay")) == 10
+    await assert_kept(nodes, {**before, **written}, *NAMES)  # type: ignore[dict-item]
+
+
 async def test_who_is_asked_to_stop_hands_over(nodes: Nodes) -> None:
     load = Load(nodes)
     await load.more(50)

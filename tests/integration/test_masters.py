@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,14 @@ from clients.cli import control
 from syncengine import SyncError
 from tests.integration.test_leaders import Proxy
 from tests.processes import ROOT, findings
+
+# The command, on a machine whose clock is off by so many hours.
+DRIFTED = """
+import runpy, sys, time
+right, off = time.time_ns, int(sys.argv.pop(1)) * 3_600 * 10**9
+time.time_ns = lambda: right() + off
+runpy.run_module("syncengine", run_name="__main__")
+"""
 
 
 class Masters:
@@ -33,9 +42,12 @@ class Masters:
     def db(self, name: str) -> str:
         return str(self.folder / f"{name}.db")
 
-    async def spawn(self, *words: str) -> asyncio.subprocess.Process:
+    async def spawn(
+        self, *words: str, hours_off: int = 0
+    ) -> asyncio.subprocess.Process:
+        program = ("-c", DRIFTED, str(hours_off)) if hours_off else ("-m", "syncengine")
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "syncengine", "--json"),
+            *(sys.executable, *program, "--json"),
             *words,
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
@@ -62,7 +74,9 @@ class Masters:
         await self.run("usa", "init", "shop")
         await self.start("usa")
 
-    async def start(self, name: str, strategy: str = "manual") -> None:
+    async def start(
+        self, name: str, strategy: str = "manual", *, hours_off: int = 0
+    ) -> None:
         proxy = self.proxies.get(name)
         if proxy is None:
             proxy = self.proxies[name] = Proxy()
@@ -72,6 +86,7 @@ class Masters:
         process = await self.spawn(
             *("--db", self.db(name), "master", name, "--strategy", strategy),
             *("--peer", where),
+            hours_off=hours_off,
         )
         self.processes[name] = process
         assert process.stdout is not None
@@ -84,13 +99,13 @@ class Masters:
         while line := await process.stdout.readline():
             told.append(json.loads(line))
 
-    async def add(self, name: str) -> None:
+    async def add(self, name: str, **options: Any) -> None:
         """Let a new one join, by an invite of the first."""
         invite = await self.do(
             "usa", "invite", ops="write", uses=1, expires=600, hub=self.hub
         )
         await self.run(name, "join", invite, "--name", "shop")
-        await self.start(name)
+        await self.start(name, **options)
 
     async def do(self, name: str, do: str, **options: Any) -> Any:
         async with asyncio.timeout(20):
@@ -222,6 +237,49 @@ async def test_masters_that_are_parted_write_on_and_somebody_decides(
 
         await masters.until(quiet)
     await masters.run("usa", "peers")
+
+
+async def test_a_storm_of_conflicts_ends_in_one_state_and_is_found(
+    masters: Masters,
+) -> None:
+    names = ("usa", "eu", "asia")
+    for name in names[1:]:
+        await masters.add(name, strategy="lww")
+
+    async def storm(name: str) -> None:
+        for turn in range(30):
+            await masters.write(name, "hot", {"by": name, "turn": turn})
+
+    await asyncio.gather(*(storm(name) for name in names))
+    for name in names:
+        await masters.write(name, f"done:{name}", 1)
+    for name in names:
+        await masters.show(f"done:{name}", 1, *names)
+    shown = [await masters.shown(name, "hot") for name in names]
+    assert shown == [shown[0]] * 3
+    told = [await masters.do(name, "peers") for name in names]
+    assert all(one["hot_entities"][0][0] == "hot" for one in told)
+    assert all(one["conflict_rate"] > 0 for one in told)
+    versions = [one["vector_clock"] for one in told]
+    await asyncio.sleep(1)
+    told = [await masters.do(name, "peers") for name in names]
+    assert [one["vector_clock"] for one in told] == versions, "somebody writes on"
+    assert [await masters.shown(name, "hot") for name in names] == shown
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_a_wrong_clock_wins_nothing_and_holds_up_nothing(
+    masters: Masters, hours: int
+) -> None:
+    await masters.add("eu", strategy="lww", hours_off=hours)
+    assert (await masters.write("usa", "k", "first"))["success"]
+    await masters.show("k", "first", "eu")
+    assert (await masters.write("eu", "k", "second"))["success"]
+    await masters.show("k", "second", "usa")
+    found = await masters.do("usa", "read", key="k", consistency="any")
+    assert abs(found["updated_at"] - time.time() * 1000) < 60_000
+    assert (await masters.write("usa", "k", "third"))["success"]
+    await masters.show("k", "third", "eu")
 
 
 async def test_a_hub_put_back_from_an_old_backup_gets_all_again(
