@@ -32,6 +32,8 @@ class SimDisk:
         self.chance = chance
         self.commits = 0
         self.full = False
+        self.delay = 0.0
+        """How long each sync takes more, in seconds: a disk that is about to fail"""
         self._synced: bytes | None = None
         self._tokens: list[bytes] = []
 
@@ -82,7 +84,7 @@ class SimStore:
 
     async def commit(self, writes: Writes) -> None:
         chance = self._disk.chance
-        await asyncio.sleep(chance.expovariate(1 / self._slow))
+        await asyncio.sleep(chance.expovariate(1 / self._slow) + self._disk.delay)
         self._check()
         if self._disk.full:
             raise StoreFull("the simulated disk is full; free some space")

@@ -13,6 +13,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal
 
 from syncengine.errors import (
@@ -27,6 +28,7 @@ from syncengine.replication import feed
 from syncengine.replication.election import Lease
 from syncengine.replication.leader_follower import LeaderFollowerManager
 from syncengine.replication.rescue import RESCUED
+from syncengine.testing.disk import SimDisk
 from syncengine.testing.world import Invariant, Node, World, assert_converged
 from syncengine.trust.entry import Kind
 
@@ -331,7 +333,7 @@ class Led:
             return
         self.starting.add(name)
         try:
-            node.disk.full = False
+            _free(node.disk)
             await node.start()
             await self.link(node)
             await self.manage(node, [])
@@ -552,6 +554,15 @@ class Led:
             case "full" if victim not in self.starting:
                 node.disk.full = True
                 world.loop.call_later(chance.uniform(0.1, 6), _free, node.disk)
+            case "slow":
+                node.disk.delay = chance.uniform(0.1, 3)
+                world.loop.call_later(later, _free, node.disk)
+            case "ring":  # each reaches the next two
+                places = enumerate(self.names)
+                for (place, one), (other_place, two) in combinations(places, 2):
+                    if other_place - place not in (1, len(self.names) - 1):
+                        network.part(one, two)
+                world.loop.call_later(later, network.heal)
             case "hand over" if self.works(victim):
                 self.begin(self._hand_over(victim))
             case _:
@@ -601,7 +612,7 @@ class Led:
         weather.drop = weather.duplicate = weather.reorder = weather.delay_tail = 0.0
         for name in self.names:
             node = world.nodes[name]
-            node.disk.full = False
+            _free(node.disk)
             node.clock.skew_ms, node.clock.rate = 0, 1.0
             if node.is_up:
                 world.loop.resume(node.life)
@@ -687,5 +698,5 @@ class Led:
                 raise Invariant("L5", f"{one.operation_id} was committed nowhere")
 
 
-def _free(disk: Any) -> None:
-    disk.full = False
+def _free(disk: SimDisk) -> None:
+    disk.full, disk.delay = False, 0.0

@@ -113,7 +113,7 @@ class Asked(Lease):
 class _Leased(Led):
     # Who was elected waits for a lease that is not his to end.
     done_min, writes_min, reads_min = 50, 10, 0
-    faults = (*FAULTS, "engine", "engine", "pause")
+    faults = (*FAULTS, "engine", "engine", "pause", "slow")
     asks_paused = True
 
     def __init__(self, world: World):

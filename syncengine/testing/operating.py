@@ -44,7 +44,7 @@ class _Operated(Led):
     invite_uses = MACHINES_MAX
     # Nobody leads for long, in some of these worlds.
     done_min, writes_min, reads_min = 50, 1, 0
-    faults = (*FAULTS, "strand", "strand", "strand")
+    faults = (*FAULTS, "strand", "strand", "strand", "ring", "slow")
 
     def __init__(self, world: World):
         super().__init__(world, NAMES, VOTERS_AT_FIRST)

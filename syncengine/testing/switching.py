@@ -94,7 +94,8 @@ class _Switched(Led):
             else:
                 voters = [self.world.nodes[name].device for name in self.names]
                 await node.wait(node.space.switch_mode(LEADER_FOLLOWER, voters=voters))
-            self._switches += 1
+            if self.works(self.founder) and node.space.mode == mode:
+                self._switches += 1  # else it crashed meanwhile
         self.world.trace("switched to", mode)
 
     async def _write_marks(self, name: str, until: float) -> None:
