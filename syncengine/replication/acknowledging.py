@@ -30,6 +30,7 @@ class Acknowledgements:
         self._election = election
         self._waiting: dict[int, _Waiting] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def until(
         self,
@@ -43,7 +44,7 @@ class Acknowledgements:
         whether this node led in that term all the time. Raises `TimeoutError`. Safe to
         cancel."""
         leading = self._election.leading
-        if leading is None or leading.id != term:
+        if leading is None or leading.id != term or self._closed:
             return False
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(index, term, level, beat, expires, done)
@@ -69,6 +70,7 @@ class Acknowledgements:
 
     def close(self) -> None:
         """Nothing is waited for any more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for waiting in self._waiting.values():

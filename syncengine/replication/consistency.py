@@ -137,7 +137,7 @@ class Reads:
         leading = election.leading
         if leading is None or leading.id != term.id or not election.holds_lease:
             raise seat.superseded()
-        return replace(result, token=self._token(result.sequence))
+        return replace(result, staleness_ms=0, token=self._token(result.sequence))
 
     async def _shown(self, name: DocumentId, consistency: Consistency) -> ReadResult:
         seat = self._seat

@@ -49,6 +49,9 @@ SPREAD = 1.2
 # Beats that told of more than has its effect here yet.
 BEATS_KEPT = 64
 
+# A leader's own beats whose time is known: strong reads ask with one each.
+SAID_KEPT = 1024
+
 # The share of a lease during which its holder leads (see `Lease`).
 LEASE_SHARE = 0.8
 
@@ -75,8 +78,9 @@ class Lease(Protocol):
         ...
 
     async def release(self, term: int) -> None:
-        """Give it to whoever asks next: its holder leads no more. Not called by one
-        that dies; what it raises is logged."""
+        """Give it to whoever asks next: its holder leads no more. Of a term that holds
+        it no more this does nothing. Not called by one that dies; what it raises is
+        logged."""
         ...
 
 
@@ -114,8 +118,12 @@ class Race:
     refusals: set[DeviceId] = field(default_factory=set[DeviceId])
     error: PromotionFailed | None = None
     is_over: bool = False
+    is_won: bool = False
+    """Whether enough would vote: the one in earnest is about to begin"""
     then: "Race | None" = None
     """The one in earnest, after asking"""
+    lease_by: float = float("inf")
+    """When it takes too long to get the lease, by the loop's clock"""
     asked_at: float = 0.0
     """When the voters were asked last, by the loop's clock"""
 
@@ -162,11 +170,18 @@ class Election:
         self._beats: deque[tuple[int, float]] = deque(maxlen=BEATS_KEPT)
         self._beat = 0
         self.beats_said = 0
+        self._said: deque[tuple[int, float]] = deque(maxlen=SAID_KEPT)
+        """As leader: the last beats, and when they were told"""
+        self._elected_at: float | None = None
+        """As leader: when a majority was asked that then voted for it"""
         self._beat_of: EntryId | None = None
         self._next_beat = 0.0
         self._led_since = 0.0
         self._lease_until = float("inf") if lease is None else float("-inf")
         self._lease_until_ms = self._lease_until
+        self._lease_number: int | None = None
+        """The term for which the lease was given to this node"""
+        engine.leadership.holds_lease = lambda: self.holds_lease
         self._renewing: asyncio.Task[None] | None = None
         self._told_commit = -1
         self._race: Race | None = None
@@ -233,9 +248,31 @@ class Election:
     def staleness(self) -> float | None:
         """Return for how many seconds something may be missing here; None: it is not
         known."""
-        if self.leading is not None:
+        if self.leading is None:
+            return None if self.fresh is None else self._now() - self.fresh
+        if not self.holds_lease:
+            return None
+        return self._unconfirmed() if self.voters else 0.0
+
+    def _unconfirmed(self) -> float | None:
+        """Return since when a majority may have elected another leader: since it was
+        told the newest beat that it has answered."""
+        beat = sorted(
+            self._beat if voter == self.me else self._answered(voter)
+            for voter in self.voters
+        )[len(self.voters) - majority(self.voters)]
+        if beat == self._beat and majority(self.voters) == 1:
             return 0.0
-        return None if self.fresh is None else self._now() - self.fresh
+        at = next((at for number, at in self._said if number == beat), self._elected_at)
+        return None if at is None else self._now() - at
+
+    def _answered(self, voter: DeviceId) -> int:
+        """Return the newest beat of this leader that a voter has answered; -1: none."""
+        term, known = self.leading, self.followers.get(voter)
+        if term is None or known is None or not known.votes:
+            return -1
+        is_his = known.top == term.id and known.term == term.number
+        return known.beat if is_his else -1
 
     def is_leader_healthy(self) -> bool:
         """Whether the leader was heard within the time-out, or is this node."""
@@ -277,6 +314,8 @@ class Election:
     async def on_time(self) -> None:
         """Do what is due."""
         now = self._now()
+        if self._lease_number is not None and not (self.leading or self._is_standing()):
+            self._renewing = asyncio.create_task(self.release_lease(self._lease_number))
         if self.leading is not None:
             if self._has_lost_touch(now):
                 why = "it hears from no majority"
@@ -305,7 +344,7 @@ class Election:
             self.elects
             and self.eligible
             and self.is_voter
-            and self.lease is None
+            and (self.lease is None or (self.is_first and self.top is None))
             and self.engine.keeper.terms.has_leader
         )
 
@@ -343,12 +382,15 @@ class Election:
     async def _renewed(self, lease: Lease, term: Term | None) -> None:
         try:
             async with asyncio.timeout(self.timeout):
-                assert term is not None, "who leads renews"
-                until, until_ms = await self._held(lease, term.number)
+                number = self._lease_number
+                if term is None or number is None:
+                    return
+                until, until_ms = await self._held(lease, number)
         except Exception as error:
             log.warning("%s: the lease was not renewed: %r", self.node, error)
             return
-        if self.leading is not None and self.leading.id == term.id:
+        leading = self.leading
+        if leading and leading.id == term.id and self._lease_number == number:
             self._lease_until, self._lease_until_ms = until, until_ms
 
     async def _held(self, lease: Lease, number: int) -> tuple[float, float]:
@@ -360,21 +402,25 @@ class Election:
             raise ValueError(f"a lease does not hold for {holds!r} seconds")
         return asked + LEASE_SHARE * holds, asked_ms + 1000 * LEASE_SHARE * holds
 
-    async def release_lease(self, term: Term) -> None:
-        """Lead no more by a lease, and let another one have it at once."""
-        if self.lease is None:
+    async def release_lease(self, number: int) -> None:
+        """Let another one have the lease of a term at once, if it is held for that; who
+        leads in that term has ended it before."""
+        if self.lease is None or self._lease_number != number:
             return
+        self._lease_number = None
         self._lease_until = self._lease_until_ms = float("-inf")
-        if self._renewing is not None:
-            self._renewing.cancel()
+        renewing = self._renewing
+        if renewing is not None and renewing is not asyncio.current_task():
+            renewing.cancel()
         try:
             async with asyncio.timeout(self.beat_seconds):  # else it ends when it ends
-                await self.lease.release(term.number)
+                await self.lease.release(number)
         except Exception as error:
             log.warning("%s: the lease was not released: %r", self.node, error)
 
     def close(self) -> None:
         """It takes no more part."""
+        self.engine.leadership.holds_lease = lambda: True
         if self._renewing is not None:
             self._renewing.cancel()
 
@@ -385,6 +431,7 @@ class Election:
         term = self.leading
         assert term is not None, "who leads says so"
         self._beat += 1
+        self._said.append((self._beat, self._now()))
         self.beats_said += 1
         if asks:
             self._asked = self._beat, self._now()
@@ -469,14 +516,7 @@ class Election:
         if term is None:
             return 0
         return sum(
-            voter == self.me
-            or (
-                (known := self.followers.get(voter)) is not None
-                and known.votes
-                and known.top == term.id
-                and known.term == term.number
-                and known.beat >= beat
-            )
+            voter == self.me or self._answered(voter) >= beat
             for voter in term.record.voters
         )
 
@@ -529,15 +569,22 @@ class Election:
         is_wished: bool = False,
         voters: tuple[DeviceId, ...] | None = None,
         reason: str = "",
+        lease_by: float = float("inf"),
     ) -> Race:
-        """Ask to be elected; `race.is_over` once it is known."""
+        """Ask to be elected; `race.is_over` once it is known. Who leads ends that
+        before, unless it does not get the lease."""
         self.wait_anew()
-        if not is_asking:
-            await self._take_lease()
+        leased = None if is_asking else await self._take_lease(lease_by)
+        if not is_asking and self.leading is not None:
+            await self.engine.end_term()
+        if leased is not None and leased - 1 > self.ballot.number:
+            self.engine.leadership.set(number=leased - 1)
         await self._all_on_disk()
         engine, ballot, top = self.engine, self.ballot, self.top
         nonce = engine.entropy.bytes(NONCE_BYTES)
         number = max(ballot.number, top.number if top is not None else 0) + 1
+        if leased not in (None, number):
+            raise PromotionFailed("a higher term has begun meanwhile")
         race = self._race = Race(
             number,
             nonce,
@@ -546,6 +593,7 @@ class Election:
             self._base(),
             self.voters if voters is None else voters,
             *(how, reason, is_asking, is_wished),
+            lease_by=lease_by,
         )
         if not is_asking:
             vote = _hashed(self._vote_bytes(race, self.me))
@@ -561,6 +609,8 @@ class Election:
     def ask(self, race: Race) -> bool:
         """Ask all voters, once more where some were not reached; tell whether that
         candidacy still counts."""
+        if race.is_won:
+            return True
         if race is not self._race:
             return False
         if not race.is_over:
@@ -612,13 +662,19 @@ class Election:
         if race.how != "forced" and len(race.votes) < majority(self.voters):
             return
         if race.is_asking:
-            race.is_over = True
-            race.then = await self.stand(
-                race.how,
-                is_wished=race.is_wished,
-                voters=race.voters,
-                reason=race.reason,
-            )
+            race.is_won = True
+            try:
+                race.then = await self.stand(
+                    race.how,
+                    is_wished=race.is_wished,
+                    voters=race.voters,
+                    reason=race.reason,
+                    lease_by=race.lease_by,
+                )
+            except PromotionFailed as error:
+                race.error = error
+            finally:
+                race.is_over, race.is_won = True, False
             return
         if self.ballot.number != race.number:
             race.fail("a higher term has begun meanwhile")
@@ -642,6 +698,10 @@ class Election:
             race.reason,
             race.votes if race.how != "forced" and self.voters else {},
         )
+        # Before it leads: strong reads ask from then on, and count.
+        self.commit = self._told_commit = -1
+        self._said.clear()
+        self._elected_at = None if race.how == "forced" else race.asked_at
         try:
             term = await self.engine.begin_term(race.nonce, record)
         except SyncError as error:
@@ -655,8 +715,7 @@ class Election:
 
     def _begin_leading(self) -> None:
         """It leads from now on: nothing is known of the followers in this term."""
-        self.commit = self._told_commit = -1
-        self._beat, self._beat_of = 0, None
+        self._beat_of = None
         self._led_since = self._now()
         self._beats.clear()
         self.fresh = None
@@ -931,31 +990,32 @@ class Election:
     def _is_standing(self) -> bool:
         return self._race is not None and not self._race.is_over
 
-    async def _take_lease(self) -> None:
-        """Get the lease, where there is one; raises `PromotionFailed`."""
+    async def _take_lease(self, by: float) -> int | None:
+        """Get the lease, where there is one, and return for which term; raises
+        `PromotionFailed`."""
         if self.lease is None:
-            return
+            return None
         top = self.top
         expected = max(self.ballot.number, top.number if top is not None else 0)
         most = limits.BALLOT_AHEAD_MAX
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout_at(min(by, self._now() + self.timeout)):
                 number: object = await self.lease.acquire(expected)
                 if type(number) is not int or not 0 < number - expected <= most:
                     raise ValueError(
                         f"a term is a whole number above {expected}, by {most} at "
                         f"most; not {number!r}"
                     )
+                self._lease_number = number
                 until, until_ms = await self._held(self.lease, number)
         except TimeoutError as error:
             raise PromotionFailed(
-                f"the lease did not answer within {self.timeout} s"
+                "the lease did not answer in time; who may lead is not known"
             ) from error
         except Exception as error:
             raise PromotionFailed(f"the lease is not ours: {error}") from error
-        if number - 1 > self.ballot.number:
-            self.engine.leadership.set(number=number - 1)
         self._lease_until, self._lease_until_ms = until, until_ms
+        return number
 
     def drop_race(self) -> None:
         """It takes too long: votes that still come count no more."""

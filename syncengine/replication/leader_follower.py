@@ -236,6 +236,7 @@ class LeaderFollowerManager:
         self._rescued: set[tuple[ActorId, int]] = set()
         self._rescued_new: list[tuple[int, str]] = []
         self._told_mode: EntryId | None = None
+        self._ending: asyncio.Future[None] | None = None
         self._closed = False
 
     # --- life -----------------------------------------------------------------------
@@ -256,7 +257,7 @@ class LeaderFollowerManager:
                 await self._leave()
                 raise
         if self._closed:  # meanwhile
-            await self._end()
+            await self.close()
 
     async def _start(self) -> None:
         space = await self._found()
@@ -319,7 +320,14 @@ class LeaderFollowerManager:
         engine.feeds += 1  # what is written comes into the log with its commit
 
     async def _leave(self) -> None:
-        """Undo what `_take_part` and the carriers began."""
+        """Undo what `_take_part` and the carriers began; who leads, or is about to,
+        does not."""
+        if self._parts is not None:
+            with contextlib.suppress(SyncError):
+                async with self._seat.turn:
+                    if (term := self._election.leading) is not None:
+                        await self._seat.engine.end_term()
+                        await self._election.release_lease(term.number)
         workers, self._workers = self._workers, []
         for worker in workers:
             await worker.stop()
@@ -387,30 +395,27 @@ class LeaderFollowerManager:
 
     async def close(self) -> None:
         """Take no more part; a leader hands nothing over (see `demote`). Twice does
-        nothing."""
-        if self._closed:
-            return
+        nothing. Cancelled, it happens all the same."""
         parts = self._parts
-        if parts is not None and not parts.seat.space.is_closed:
+        if not self._closed and parts is not None and not parts.seat.space.is_closed:
             parts.seat.space.check_outside()
         self._closed = True
         if parts is not None:
             parts.seat.close()
-        if not self._starting.locked():  # else it ends when it has started
-            await self._end()
+        if self._starting.locked():
+            return  # it ends when it has started
+        caller = asyncio.current_task()
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end(caller))
+        if caller not in self._telling:  # a handler that closes goes on
+            await asyncio.shield(self._ending)
 
-    async def _end(self) -> None:
+    async def _end(self, caller: "asyncio.Task[Any] | None") -> None:
         for task in (self._task, *self._telling):
-            if task is not None and task is not asyncio.current_task():
+            if task is not None and task is not caller:
                 task.cancel()
                 await asyncio.wait([task])
-        if self._takes_part:
-            engine = self._space.engine
-            with contextlib.suppress(SyncError):
-                if (term := engine.leadership.leading) is not None:
-                    await engine.end_term()
-                    await self._election.release_lease(term)
-            await self._leave()
+        await self._leave()
         if self._parts is not None:
             self._parts.seat.election.close()
 
@@ -623,19 +628,31 @@ class LeaderFollowerManager:
             values.check_name(client_op_id, "client_op_id")
         if self._closed:
             return self._failed("this manager was closed", MANAGER_CLOSED, client_op_id)
-        election = self._election
-        level = self._checked(level)
-        if self._seat.changes_voters and not await self._leads_again(timeout_ms):
-            return self._refused(client_op_id)
-        if election.leading is None or self._seat.drains or not election.holds_lease:
-            return self._refused(client_op_id)
-        engine = self._space.engine
-        if not self._is_ready(election.leading) and not await self._goes_on(timeout_ms):
-            why = "what this leader goes on from has not all its effect here yet"
-            return self._failed(why, TIMEOUT, client_op_id)
+        election, engine = self._election, self._space.engine
+        self._checked(level)
+        until = asyncio.get_running_loop().time() + timeout_ms / 1000
+        why = "the voters that are being changed have not agreed yet"
         repeated = False
         try:
-            async with self._space.transaction(client_op_id, wait=False) as tx:
+            async with asyncio.timeout_at(until):
+                while self._seat.changes_voters:  # a new term begins
+                    await self._seat.stirs()
+                if not self._may_write():
+                    return self._refused(client_op_id)
+                why = "what this leader goes on from has not all its effect here yet"
+                while (term := election.leading) and not self._is_ready(term):
+                    await self._seat.stirs()
+                level = self._checked(level)
+            why = "another transaction was open here for as long as that"
+            async with contextlib.AsyncExitStack() as stack:
+                opening = stack.enter_async_context(
+                    self._space.transaction(client_op_id, wait=False)
+                )
+                if engine.turn.locked():
+                    async with asyncio.timeout_at(until):
+                        tx = await opening
+                else:
+                    tx = await opening
                 repeated = tx.repeated
                 problem = None
                 page = tx[name]
@@ -664,7 +681,13 @@ class LeaderFollowerManager:
                 )
         except NotLeader:
             return self._refused(client_op_id)
-        except (Invalid, Refused, Closed, TransactionOpen):
+        except TimeoutError:
+            return self._failed(why, TIMEOUT, client_op_id)
+        except Closed as error:
+            if not self._closed:
+                raise
+            return self._failed(str(error), MANAGER_CLOSED, client_op_id)
+        except (Invalid, Refused, TransactionOpen):
             raise
         except SyncError as error:
             return self._failed(str(error), STORE_FAILED, client_op_id)
@@ -691,37 +714,26 @@ class LeaderFollowerManager:
             leader_id=self.leader_id,
             client_op_id=client_op_id,
         )
+        if not election.holds_lease:
+            why = "its lease ended before it was on disk; another one may lead"
+            return self._unknown(result, STALE_LEADER, why)
         if level == "local":
             return result
         if term is None or (repeated and term.record.actor != actor):
             term = engine.leadership.leading
             if term is None:
                 return self._unknown(result, STALE_LEADER, self._why_it_stopped())
-        return await self._acknowledged(result, term.id, index, level, timeout_ms)
+        return await self._acknowledged(result, term.id, index, level, until)
 
-    async def _leads_again(self, timeout_ms: int) -> bool:
-        """Wait until the voters that are being changed agree: a new term begins."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_ms / 1000):
-                while self._seat.changes_voters:
-                    await self._seat.stirs()
-        return not self._seat.changes_voters
+    def _may_write(self) -> bool:
+        election = self._election
+        leads = election.leading is not None and election.holds_lease
+        return leads and not self._seat.drains
 
     def _is_ready(self, term: Term) -> bool:
         """Whether all that a leader goes on from has its effect, and its clock was
         compared."""
         return self._election.has_time and self._space.engine.has_all_before(term)
-
-    async def _goes_on(self, timeout_ms: int) -> bool:
-        """Wait until this leader is ready, if it leads."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_ms / 1000):
-                while (term := self._election.leading) is not None:
-                    if self._is_ready(term):
-                        break
-                    await self._seat.stirs()
-                return True
-        return False
 
     def _checked(self, level: Level | None) -> Level:
         voters = self._election.voters
@@ -748,11 +760,10 @@ class LeaderFollowerManager:
         term: EntryId,
         index: int,
         level: Level,
-        timeout_ms: int,
+        until: float,
     ) -> LeaderFollowerWriteResult:
-        expires = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
-            good = await self._seat.acks.until(index, term, level, expires=expires)
+            good = await self._seat.acks.until(index, term, level, expires=until)
         except TimeoutError:
             return self._unknown(
                 result, TIMEOUT, f"it is not acknowledged by {level} yet"
@@ -985,7 +996,7 @@ class LeaderFollowerManager:
             log.warning("%s: the heartbeat service did not send: %r", self._node, error)
 
     def _heard_elsewhere(self, raw: object) -> None:
-        if isinstance(raw, bytes):
+        if isinstance(raw, bytes) and self._takes_part:
             with contextlib.suppress(ValueError):
                 self._space.engine.notices.hear(decode_notice(raw))
 
@@ -1048,8 +1059,12 @@ class LeaderFollowerManager:
         if generation != self._generation and self._role is ReplicationRole.LEADER:
             top = election.top
             is_ours = top is not None and top.leader == election.me
+            self._generation = generation
             if election.leading is None and is_ours and not election.voters:
-                await election.stand("manual")
+                try:
+                    await election.stand("manual")
+                except PromotionFailed as error:  # then somebody promotes a node
+                    log.warning("%s leads no more: %s", self._node, error)
         self._generation = generation
 
     async def _step_as_master(self, election: Election) -> None:
@@ -1146,15 +1161,15 @@ class LeaderFollowerManager:
 
     async def _tell_all(self) -> None:
         """Call the handlers of what happens, one event after the other."""
-        while True:
+        while not self._closed:
             await self._told_bell.heard()
-            while self._queue:
+            while self._queue and not self._closed:
                 await self._handlers.tell(*self._queue.popleft())
 
     async def _tell_applied(self) -> None:
         """The same for what takes effect, beside it: who is slow with a thousand writes
         hears at once that the leader has failed."""
-        while True:
+        while not self._closed:
             await self._applied_bell.heard()
             assert self._told is not None, "it was started"
             if not self._handlers.has("eventApplied"):
@@ -1166,7 +1181,7 @@ class LeaderFollowerManager:
                 await self._handlers.tell(
                     "eventApplied", EventApplied(sequence, change)
                 )
-                if log_of.mode_id != mode:
+                if log_of.mode_id != mode or self._closed:
                     break  # another log has begun meanwhile
                 self._told = min(sequence, self._applied)
 

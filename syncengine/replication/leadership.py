@@ -7,6 +7,7 @@ what the next leader may not know of; where there are no voters, as they come.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -58,6 +59,8 @@ class Leadership:
         self.ballot = Ballot()
         self.leading: Term | None = None
         """The term in which this replica leads now"""
+        self.holds_lease: Callable[[], bool] = lambda: True
+        """Whether it may lead on, where somebody outside decides"""
         self.durable: tuple[Term, int] | None = None
         """The highest term, and the index of its last entry, on this disk"""
         self._writing: tuple[Term, int] | None = None

@@ -532,6 +532,7 @@ class Namespace:
                 await self.settled()
                 self._check_generation(generation)
                 again |= self._retire()
+                generation = self.generation
             for actor, known in sorted(admission.forks.items()):
                 if actor in self.own.heads:
                     self._publish_again(actor, known)
@@ -597,6 +598,13 @@ class Namespace:
                 or self.keeper.terms.mode_id != record.mode
             ):
                 raise SyncError("a higher term has begun meanwhile")
+            if record.how == "handed over" and not record.voters:
+                top = self.keeper.terms.top
+                if top is None or (top.id, self._end_of(top)) != (
+                    record.previous,
+                    record.base,
+                ):
+                    raise SyncError("the leader goes on meanwhile")
             self._seal_rest()
             self.leadership.set(number=record.number)
             self.new_actor(nonce)
@@ -618,6 +626,13 @@ class Namespace:
         if top is None or not leads:
             raise SyncError("somebody else leads by now, in a higher term")
         return top
+
+    def _end_of(self, term: Term) -> tuple[int, BatchId] | None:
+        """Return the last entry of the log here, where a term is the highest."""
+        head = self.keeper.heads.get(term.record.actor)
+        if head is None:
+            return term.record.base
+        return self.keeper.last_index(term.record.actor), head.id
 
     async def take_turn(self) -> None:
         """Wait until a change may be begun: it has `turn`, which is to be released."""
@@ -651,6 +666,8 @@ class Namespace:
         if leading is None and self.keeper.terms.has_leader:
             top = self.keeper.terms.top
             raise NotLeader(leader_id=None if top is None else top.record.node)
+        if leading is not None and not self.leadership.holds_lease():
+            raise NotLeader("its lease has ended; another one may lead")
         if leading is not None and not self.has_all_before(leading):
             raise NotLeader(
                 "it has begun to lead, and not all of the log has its effect here yet; "
@@ -1320,6 +1337,7 @@ class Namespace:
             await self.settled()
             if self._retire():
                 await self.rebuild()
+        self._tell_terms()
         await self.flush()
 
     def _retire(self) -> bool:
@@ -1329,9 +1347,14 @@ class Namespace:
         """
         before = self.actor
         old = self.outbox.take(before)
+        if self.leadership.leading is not None:
+            # What is written under another actor is in no term.
+            log.warning("this replica leads no more: its actor is in use elsewhere")
+            self.leadership.leading = None
+            self.generation += 1
         self.new_actor()
         if not old:
-            return False
+            return self.shows_too_much
         assert before is not None
         assert self.actor is not None
         self.generation += 1
@@ -1427,6 +1450,11 @@ class Namespace:
         pace = Pace()
         async with self.turn:
             await self.settled()
+            if self.keeper.terms.has_leader:
+                raise Invalid(
+                    "a branch is merged where all write; what it holds would not be in "
+                    "the log of leaders"
+                )
             grant = self._sealing_grant
             if grant is None:
                 raise Refused(

@@ -18,8 +18,9 @@ from syncengine.errors import (
     SyncError,
 )
 from syncengine.ids import DeviceId, parse_device_id
+from syncengine.log.terms import Term
 from syncengine.protocol.notices import TakeOver
-from syncengine.replication.election import Election, Race
+from syncengine.replication.election import Race
 from syncengine.replication.modes import MULTI_MASTER, switch
 from syncengine.replication.seat import Seat
 from syncengine.trust.leadership import majority
@@ -63,21 +64,28 @@ class Succession:
         lost_voters = {parse_device_id(device) for device in without}
         if lost_voters and require != "i_accept_loss":
             raise Invalid("who votes no more is lost: i_accept_loss", path="without")
-        if election.leading is not None and not lost_voters & {*election.voters}:
+        if (
+            election.leading is not None
+            and election.holds_lease
+            and not lost_voters & {*election.voters}
+        ):
             return
         before, end, told = election.top, election.end()[1], election.told_commit
         self._seat.metrics.elections_started += 1
         lost: PromotionFailed | None = None
+        until = asyncio.get_running_loop().time() + timeout_ms / 1000
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
+            async with asyncio.timeout_at(until):
                 while True:
                     standing = asyncio.ensure_future(
-                        self._stand(require, reason, lost_voters, expected_term)
+                        self._stand(require, reason, lost_voters, expected_term, until)
                     )
                     try:
                         race = await asyncio.shield(standing)
                     except asyncio.CancelledError:
                         await asyncio.wait([standing])  # not in the middle of it
+                        error = standing.exception()
+                        lost = error if isinstance(error, PromotionFailed) else lost
                         raise
                     race = await self._decided(race)
                     lost = race.error
@@ -88,11 +96,14 @@ class Succession:
             async with self._seat.turn:
                 election.drop_race()
             if election.leading is None:
-                raise lost or PromotionFailed(
-                    "no majority of the voters has answered; nothing changed. Where "
-                    'they are lost for good: promote(require="i_accept_loss", '
-                    "reason=...)"
-                ) from None
+                why = "it took longer than that; nothing changed"
+                if election.voters:
+                    why = (
+                        "no majority of the voters has answered; nothing changed. "
+                        "Where they are lost for good: "
+                        'promote(require="i_accept_loss", reason=...)'
+                    )
+                raise lost or PromotionFailed(why) from None
         self._seat.metrics.promotions += 1
         if before is not None:
             self._seat.metrics.writes_missing = max(0, told - end)
@@ -103,9 +114,11 @@ class Succession:
         reason: str,
         lost_voters: set[DeviceId],
         expected_term: int | None,
+        until: float,
     ) -> Race:
         election = self._seat.election
         async with self._seat.turn:
+            self._seat.check_open()
             if expected_term is not None and self._seat.term != expected_term:
                 raise PromotionFailed(
                     f"the term is {self._seat.term} by now, and not {expected_term}: "
@@ -127,12 +140,16 @@ class Succession:
                         "that voters are lost is said by an owner's device, or by one "
                         "that may admin and lead"
                     )
-                if election.leading is not None:
-                    await election.engine.end_term()
-                return await election.stand("forced", voters=left, reason=reason)
+                return await election.stand(
+                    "forced", voters=left, reason=reason, lease_by=until
+                )
             asks = bool(election.voters)
             return await election.stand(
-                "manual", is_asking=asks, is_wished=True, reason=reason
+                "manual",
+                is_asking=asks,
+                is_wished=True,
+                reason=reason,
+                lease_by=until,
             )
 
     async def _decided(self, race: Race) -> Race:
@@ -174,43 +191,66 @@ class Succession:
         if handoff is None:
             handoff = election.best_successor() is not None
         if handoff:
-            await self._hand_over(election, timeout_ms)
+            await self._hand_over(term, timeout_ms)
         else:
             async with self._seat.turn:
-                await election.engine.end_term()
-                await election.release_lease(term)
+                await self._resign()
                 election.deadline += self._seat.timeout_seconds  # others first
         self._seat.metrics.demotions += 1
 
-    async def _hand_over(self, election: Election, timeout_ms: int) -> None:
-        engine, term = election.engine, election.leading
-        assert term is not None, "who leads hands over"
-        self._seat.drains = True
+    async def _resign(self) -> None:
+        """Lead no more, whatever the term is by now, and give the lease back. The
+        caller holds the turn."""
+        election = self._seat.election
+        term = election.leading
+        if term is not None:
+            await election.engine.end_term()
+            await election.release_lease(term.number)
+
+    async def _hand_over(self, term: Term, timeout_ms: int) -> None:
+        seat, election, engine = self._seat, self._seat.election, self._seat.engine
+        seat.drains = True
+        is_over = False  # or may be, since somebody was asked to begin another one
         try:
             async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
                 await engine.flush()
-                while True:
-                    found = election.best_successor()
-                    if found is not None and found[1].stored >= engine.newest_index:
-                        break
-                    await self._seat.stirs()
+                device = await self._successor(term)
                 mode = engine.keeper.terms.mode_id
-                device = found[0]
-                said = TakeOver(mode, term.number, self._seat.node)
-                await election.release_lease(term)
+                said = TakeOver(mode, term.number, seat.node)
+                is_over = election.lease is not None or not election.voters
+                if election.lease is not None:
+                    async with seat.turn:
+                        await self._resign()
                 election.say(said, device)
                 await self._asking(
                     lambda: election.top is not None and election.top.id != term.id,
                     lambda: election.say(said, device),
                 )
-        except TimeoutError:
+        except BaseException as error:
             is_last = election.top is not None and election.top.id == term.id
-            if election.lease is not None and is_last:
-                await self._lead_on()
-            leads = "this node leads on" if election.leading else "nobody leads now"
-            raise PromotionFailed(f"nobody took over in time; {leads}") from None
+            if is_over and is_last:  # who was asked is late
+                self._returning = asyncio.ensure_future(self._lead_on())
+                await asyncio.shield(self._returning)
+            if isinstance(error, TimeoutError):
+                leads = "this node leads on" if election.leading else "nobody leads now"
+                raise PromotionFailed(f"nobody took over in time; {leads}") from None
+            raise
         finally:
-            self._seat.drains = False
+            seat.drains = False
+        if election.leading is not None:  # in a term of its own: voters were changed
+            raise PromotionFailed("nobody took over; this node leads on")
+
+    async def _successor(self, term: Term) -> DeviceId:
+        """Wait until a follower has all, and return its device."""
+        seat, election = self._seat, self._seat.election
+        while True:
+            leading = election.leading
+            if leading is None or leading.id != term.id:
+                raise PromotionFailed(f"{seat.leader_id or 'nobody'} leads by now")
+            found = election.best_successor()
+            if found is not None and found[1].stored >= seat.engine.newest_index:
+                return found[0]
+            await seat.stirs()
 
     # --- the mode -------------------------------------------------------------------
 
@@ -231,7 +271,9 @@ class Succession:
                 ):
                     raise self._seat.superseded()
                 async with self._seat.turn:
+                    self._seat.check_open()
                     await switch(self._seat.space, MULTI_MASTER)
+                    await election.release_lease(term.number)
                 mode = engine.keeper.terms.mode_id
                 while election.count_of_mode(mode, voters) < majority(voters):
                     await self._seat.stirs()
@@ -254,6 +296,8 @@ class Succession:
     async def add_voter(self, device: str, timeout_ms: int) -> None:
         """Begin a term in which a device votes, too."""
         self._seat.check()
+        self._seat.led_term()
+        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         election, added = self._seat.election, parse_device_id(device)
         known, newest = election.followers.get(added), election.engine.newest_index
         if added != election.me and (
@@ -269,13 +313,13 @@ class Succession:
             )
         if not election.voters and added != election.me:
             # Or somebody else would decide alone.
-            await self._change_voters((election.me,), timeout_ms)
+            await self._change_voters((election.me,), deadline)
         if known is not None and not known.votes:
-            await self._forgive(added, timeout_ms)
+            await self._forgive(added, deadline)
         if added not in election.voters:
-            await self._change_voters((*election.voters, added), timeout_ms)
+            await self._change_voters((*election.voters, added), deadline)
 
-    async def _forgive(self, device: DeviceId, timeout_ms: int) -> None:
+    async def _forgive(self, device: DeviceId, deadline: float) -> None:
         """Begin terms in which a device does not vote, until it has heard of one that
         began after it was back: what it voted before is over then."""
         election = self._seat.election
@@ -286,9 +330,9 @@ class Succession:
             return known is not None and known.votes
 
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
+            async with asyncio.timeout_at(deadline):
                 while not votes():
-                    await self._change_voters(others, timeout_ms)
+                    await self._change_voters(others, deadline)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(2 * self._seat.beat_seconds):
                             while not votes():
@@ -301,13 +345,16 @@ class Succession:
 
     async def remove_voter(self, device: str, timeout_ms: int) -> None:
         """Begin a term in which a device votes no more."""
+        self._seat.check()
+        self._seat.led_term()
+        deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
         removed = parse_device_id(device)
         left = tuple(v for v in self._seat.election.voters if v != removed)
         if not left and self._seat.election.voters:
             raise PromotionFailed("the last voter stays: somebody decides who leads")
         if left == self._seat.election.voters:
             return
-        await self._change_voters(left, timeout_ms)
+        await self._change_voters(left, deadline)
         if removed == self._seat.election.me:
             try:
                 await self.demote(True, timeout_ms)
@@ -315,7 +362,7 @@ class Succession:
                 await self.demote(False, timeout_ms)
 
     async def _change_voters(
-        self, voters: tuple[DeviceId, ...], timeout_ms: int
+        self, voters: tuple[DeviceId, ...], deadline: float
     ) -> None:
         """A term of its own, with other voters; what was written stays."""
         self._seat.check()
@@ -325,7 +372,7 @@ class Succession:
         has_stopped = False
         engine = election.engine
         try:
-            async with asyncio.timeout(timeout_ms / 1000), engine.writes_held():
+            async with asyncio.timeout_at(deadline), engine.writes_held():
                 # Nothing of an earlier term may be undecided: Raft, section 4.1.
                 await engine.flush()
                 index = engine.newest_index
@@ -334,8 +381,10 @@ class Succession:
                 ):
                     raise self._seat.superseded()
                 async with self._seat.turn:
+                    self._seat.check_open()
+                    if self._seat.led_term().id != term.id:
+                        raise self._seat.superseded()
                     has_stopped = True
-                    await engine.end_term()
                     race = await election.stand("voters", is_wished=True, voters=voters)
                 race = await self._decided(race)
             if race.error is not None:
@@ -358,6 +407,7 @@ class Succession:
         with contextlib.suppress(SyncError, TimeoutError):
             async with asyncio.timeout(2 * self._seat.timeout_seconds):
                 async with self._seat.turn:
+                    self._seat.check_open()
                     asks = bool(election.voters)
                     race = await election.stand(
                         "manual", is_asking=asks, is_wished=True

@@ -37,7 +37,8 @@ ENTITIES = ("hot", "warm", "cold")
 
 SECONDS_MIN = 60.0
 WRITES_MIN = 60
-CONFLICTS_MIN = 5
+CONFLICTS_MIN = 2
+CONFLICTS_TOLD_WISHED = 10  # to anybody; a calm world has less, however long it lasts
 CUTS_MIN = 3
 
 # How much longer than it was to be a seed may be, so that it proves something.
@@ -211,7 +212,7 @@ class _Story:
         """Whether so little was written, or at once, that it proves nothing."""
         of = self.of
         told = sum(len(of.told[name]) for name in of.names if name in of.told)
-        return of.written < WRITES_MIN or told < 2 * CONFLICTS_MIN
+        return of.written < WRITES_MIN or told < CONFLICTS_TOLD_WISHED
 
     async def _write(self, name: str, entity: str) -> None:
         of, chance = self.of, self.world.random

@@ -54,7 +54,9 @@ async def quiet(three: Cluster) -> list[Election]:
     await until(lambda: len({node.term for node in three.nodes}) == 1)
     await until(lambda: len(set(three.applied())) == 1)
     for node in three.nodes:
-        await node._seat.turn.acquire()
+        assert node._task is not None
+        node._task.cancel()
+        await asyncio.wait([node._task])
     return [node._election for node in three.nodes]
 
 
