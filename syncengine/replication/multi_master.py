@@ -278,15 +278,15 @@ class MultiMasterManager:
             return
         engine = self._space.engine
         await sealed(engine)
-        until = engine.committed_position
-        while engine.outbox or not any(
+        until, waits = engine.committed_position, bool(engine.outbox)
+        while waits or not any(
             peer.acked >= until for peer in engine.keeper.peers.values()
         ):
             await engine.progress.wait()
             self._check_open()
-            if engine.outbox:  # not let in yet: what it wrote can go nowhere before
+            if waits:  # it was not let in: what it wrote could go nowhere before
                 await sealed(engine)
-                until = engine.committed_position
+                until, waits = engine.committed_position, bool(engine.outbox)
 
     async def caught_up(self) -> None:
         """Wait until all that the pipeline has now is here, or all that is at the other

@@ -41,6 +41,9 @@ CONFLICTS_MIN = 2
 CONFLICTS_TOLD_WISHED = 10  # to anybody; a calm world has less, however long it lasts
 CUTS_MIN = 3
 
+# By when all that was stamped ahead is due: clocks are minutes off, here.
+DUE_SECONDS = 900.0
+
 # How much longer than it was to be a seed may be, so that it proves something.
 PATIENCE_SECONDS = 120.0
 
@@ -103,6 +106,8 @@ async def mastered(world: World) -> None:
     operator = asyncio.ensure_future(story.operate(until))
     await asyncio.gather(trouble, operator, *writers)
     await story.heal()
+    await assert_converged(world)
+    await story.due()
     await assert_converged(world)
     await asyncio.sleep(NOTED_SECONDS)
     await story.check()
@@ -367,6 +372,16 @@ class _Story:
         for node in world.nodes.values():
             node.disk.full = False
             node.clock.skew_ms, node.clock.rate = 0, 1.0
+
+    async def due(self) -> None:
+        """Wait for what was stamped ahead, by a clock that was set so."""
+        world = self.world
+        deadline = world.loop.now + DUE_SECONDS
+        while any(n.space.engine.delivery.waiting_count for n in world.replicas()):
+            world.check_failures()
+            if world.loop.now > deadline:
+                raise Invariant("B2", f"something waits for {DUE_SECONDS:.0f} s")
+            await asyncio.sleep(1)
 
     # --- what must hold ---------------------------------------------------------------
 

@@ -14,6 +14,7 @@ PARTS = 16
 # One for each bug that a seed has found; they stay for ever.
 PAST = {
     700224: "who was not let in yet was drained, and removed with all that it wrote",
+    900236: "who was let in while it was drained was removed with all that it wrote before",
     146: "after a failed commit a master's clock knew of writes that it had forgotten",
 }
 

@@ -3,6 +3,7 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -108,3 +109,44 @@ async def test_reads_go_on_while_the_disk_is_full(
             await strong
         assert (await writing).status == "failed"
     assert (read.value, read.token) == (1, first.token)
+
+
+async def test_a_leader_that_nobody_reaches_reads_nothing_as_fresh(
+    cluster: Cluster,
+) -> None:
+    """Another one may have been promoted, and written."""
+    await cluster.join(3)
+    await cluster.mesh()
+    one, two, _ = await cluster.start(
+        voters=3, heartbeat_interval_ms=50, heartbeat_timeout_ms=3_000
+    )
+    await until(lambda: one.get_role() == "leader")
+    await one.write("k", "old")
+    assert await one.read("k", "bounded", max_staleness_ms=2_000) == "old"
+    await cluster.part(0)
+    await two.promote()
+    assert (await two.write("k", "new")).success
+    await asyncio.sleep(0.5)
+    assert one.get_role() == "leader"
+    with pytest.raises(StaleRead):
+        await one.read("k", "bounded", max_staleness_ms=300)
+    assert (one.staleness_ms() or 0) > 300
+
+
+async def test_a_strong_read_as_a_term_begins_is_answered(three: Cluster) -> None:
+    """It waited for a beat that was never told: the beats were counted anew."""
+    one, two, _ = three.nodes
+    await one.write("k", 1)
+    await asyncio.sleep(0.5)  # beats are counted
+    engine, flush, reads = two._space.engine, two._space.engine.flush, list[Any]()
+
+    def flushed() -> Any:
+        if engine.leadership.leading is not None and not reads:
+            reads.append(asyncio.ensure_future(two.read("k", "strong")))
+        return flush()
+
+    engine.flush = flushed  # type: ignore[method-assign]
+    await two.promote()
+    await until(lambda: reads)
+    async with asyncio.timeout(3):
+        assert await asyncio.gather(*reads) == [1]

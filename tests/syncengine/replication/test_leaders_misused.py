@@ -314,3 +314,117 @@ async def test_a_follower_that_is_to_begin_anew_is_cleared(pair: Cluster) -> Non
     await store.clear(lose_unsent=True)
     assert follower.is_closed
     assert pair.replicas[1].spaces() == []
+
+
+# --- the end ----------------------------------------------------------------------
+
+
+async def test_who_cancels_a_close_closes_all_the_same(pair: Cluster) -> None:
+    leader = pair.nodes[0]
+    space = leader._space
+    async with space.transaction() as tx:
+        tx["note/1"]["text"] = "open"
+        closing = asyncio.create_task(_closed(leader))
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+    await leader.close()
+    assert space.engine.leadership.leading is None
+    assert (space.engine.feeds, space.engine.notices.listeners) == (0, [])
+
+
+async def _closed(leader: LeaderFollowerManager) -> None:
+    await leader.close()
+
+
+async def test_a_start_that_is_cancelled_leads_nothing(cluster: Cluster) -> None:
+    await cluster.join(1)
+    space = await cluster.replicas[0].namespace("tenant-abc")
+    node = LeaderFollowerManager("n", "leader", None, space, "tenant-abc")
+    engine = space.engine
+    starting = asyncio.create_task(node.start())
+    flush = engine.flush
+
+    def flushed() -> Any:
+        if engine.leadership.leading is not None:
+            starting.cancel()
+        return flush()
+
+    engine.flush = flushed  # type: ignore[method-assign]
+    await asyncio.gather(starting, return_exceptions=True)
+    assert starting.cancelled()
+    assert engine.leadership.leading is None
+    await node.close()
+
+
+async def test_a_handler_may_close_its_manager(pair: Cluster) -> None:
+    follower = pair.nodes[1]
+    ended = asyncio.Event()
+
+    async def end(event: Any) -> None:
+        await follower.close()
+        await asyncio.sleep(0.05)
+        ended.set()
+
+    follower.on("eventApplied", end)
+    await pair.nodes[0].write("k", 1)
+    async with asyncio.timeout(5):
+        await ended.wait()
+        await asyncio.wait(follower._telling)
+
+
+async def test_a_write_behind_an_open_transaction_ends_in_its_time(
+    pair: Cluster,
+) -> None:
+    leader = pair.nodes[0]
+    opened, end = asyncio.Event(), asyncio.Event()
+
+    async def long() -> None:
+        async with leader._space.transaction() as tx:
+            tx["note/1"]["text"] = "long"
+            opened.set()
+            await end.wait()
+
+    working = asyncio.create_task(long())
+    await opened.wait()
+    result = await leader.write("k", 1, timeout_ms=100)
+    assert (result.status, result.error_code) == ("failed", "TIMEOUT")
+    end.set()
+    await working
+    assert await leader.read("k") is None
+    assert (await leader.write("k", 1)).success
+
+
+async def test_a_write_that_waits_for_voters_is_told_of_the_close(
+    pair: Cluster,
+) -> None:
+    leader = pair.nodes[0]
+    leader._seat.changes_voters = True
+    writing = asyncio.create_task(leader.write("k", 1))
+    await asyncio.sleep(0.05)
+    await leader.close()
+    assert (await writing).error_code == "MANAGER_CLOSED"
+
+
+async def test_a_write_in_flight_is_told_of_the_close(three: Cluster) -> None:
+    leader = three.nodes[0]
+    await leader.write("k", 0)
+    await three.part(0)
+
+    async def slow(event: Any) -> None:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            raise
+
+    leader.on("leaderChanged", slow)
+    leader._queue_event("leaderChanged", 1)
+    await asyncio.sleep(0.02)
+    writing = asyncio.create_task(leader.write("k", 1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await leader.close()
+        result = await writing
+    assert (result.status, result.error_code) == ("unknown", "STALE_LEADER")

@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from syncengine import LeaderFollowerManager, NotLeader, PromotionFailed
+from syncengine import (
+    LeaderFollowerManager,
+    NotLeader,
+    PromotionFailed,
+    StaleRead,
+    StoreFull,
+)
 from syncengine.storage.pipeline.memory import MemoryPipeline
+from syncengine.storage.store import Writes
 from tests.syncengine.replication.test_leader_follower import (
     FAST,
     Cluster,
@@ -28,6 +35,8 @@ class Engine:
         self.holder, self.ends = "", 0.0
         self.away: set[str] = set()
         self.hangs = False
+        self.slow = 0.0
+        """For how many seconds each answer takes more"""
         self.gives: Any = None
 
     def __call__(self, node: str) -> "Asked":
@@ -53,11 +62,12 @@ class Asked:
             raise OSError(f"{engine.holder} holds it")
         engine.term = max(engine.term, expected_term) + 1
         engine.holder, engine.ends = self.node, now + 0.5
+        await asyncio.sleep(engine.slow)
         return engine.term if engine.gives is None else engine.gives
 
     async def renew(self, term: int) -> float:
         engine, now = self.engine, await self.engine.reached(self.node)
-        if engine.holder != self.node or now >= engine.ends:
+        if (engine.holder, engine.term) != (self.node, term) or now >= engine.ends:
             raise OSError("it is not yours")
         engine.ends = now + (engine.holds if isinstance(engine.holds, float) else 0.5)
         holds: float = engine.holds
@@ -65,8 +75,9 @@ class Asked:
 
     async def release(self, term: int) -> None:
         engine, now = self.engine, await self.engine.reached(self.node)
-        if engine.holder == self.node:
+        if (engine.holder, engine.term) == (self.node, term):
             engine.ends = now
+        await asyncio.sleep(engine.slow)
 
 
 async def both(cluster: Cluster, engine: Engine) -> list[LeaderFollowerManager]:
@@ -160,6 +171,204 @@ async def test_who_led_follows_while_another_one_holds_the_lease(
         assert await again.read("k") == 1
         cluster.heal()
         await until(lambda: again.leader_id == "follower-1")
+
+
+async def voting(cluster: Cluster, engine: Engine) -> list[LeaderFollowerManager]:
+    """Three voters, and an engine; the first leads."""
+    await cluster.join(3)
+    await cluster.mesh()
+    nodes = await cluster.start(voters=3, lease=engine)
+    await until(lambda: nodes[0].get_role() == "leader")
+    await until(lambda: len({node.term for node in nodes}) == 1)
+    return nodes
+
+
+async def test_who_is_promoted_leads_when_that_returns(cluster: Cluster) -> None:
+    """Asked well, it waited for the engine, and was told that it leads."""
+    engine = Engine()
+    one, two, _ = await voting(cluster, engine)
+    with pytest.raises(PromotionFailed, match="leader-1 holds it"):
+        await two.promote(timeout_ms=500)
+    await one.demote(handoff=False)
+    engine.slow = 0.2
+    await two.promote()
+    assert two.get_role() == "leader"
+
+
+async def test_who_is_closed_while_it_stands_does_not_lead(cluster: Cluster) -> None:
+    engine = Engine(holds=30.0)
+    leader, follower = await both(cluster, engine)
+    await leader.demote(handoff=False)
+    engine.slow = 0.2
+    standing = asyncio.create_task(follower.promote())
+    await asyncio.sleep(0.05)
+    space = follower._space
+    await follower.close()
+    await asyncio.gather(standing, return_exceptions=True)
+    assert space.engine.leadership.leading is None
+    assert engine.ends <= time.monotonic(), "nobody would get it for a while"
+    with pytest.raises(NotLeader):
+        async with space.transaction():
+            pass
+
+
+async def test_a_write_that_waited_past_the_lease_is_none(cluster: Cluster) -> None:
+    """It was acknowledged, and in the rescue area."""
+    engine = Engine()
+    leader, follower = await both(cluster, engine)
+    space = leader._space
+
+    async def long() -> None:
+        async with space.transaction() as tx:
+            tx["note/1"]["text"] = "long"
+            await asyncio.sleep(1)
+
+    working = asyncio.create_task(long())
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(leader.write("k", "too late"))
+    await asyncio.sleep(0.05)
+    engine.away.add("leader-1")
+    await asyncio.sleep(0.6)
+    await follower.promote()
+    assert (await follower.write("k", "of the new one")).success
+    assert not (await waiting).success
+    await working
+    await until(lambda: leader.leader_id == "follower-1")
+    await until(lambda: cluster.applied()[0] == cluster.applied()[1])
+    assert await leader.read("k") == "of the new one"
+
+
+async def test_while_it_hands_over_nothing_is_written_in_the_old_term(
+    cluster: Cluster,
+) -> None:
+    engine = Engine(holds=30.0)
+    leader, follower = await both(cluster, engine)
+    await leader.write("k", 1)
+    await until(lambda: leader.get_follower_lag("follower-1") == 0)
+    engine.slow = 0.3
+    engine.away.add("follower-1")
+    handing = asyncio.create_task(leader.demote(handoff=True, timeout_ms=250))
+    await asyncio.sleep(0.1)
+    waiting = asyncio.create_task(leader.write("k", 2))
+    await asyncio.sleep(0.1)
+    engine.holder, engine.ends = "somebody", time.monotonic() + 30
+    with pytest.raises(PromotionFailed, match="nobody leads now"):
+        await handing
+    assert not (await waiting).success
+    assert leader.get_role() == follower.get_role() == "follower"
+
+
+async def test_who_is_cancelled_while_it_hands_over_leads_on(cluster: Cluster) -> None:
+    engine = Engine(holds=30.0)
+    leader, _ = await both(cluster, engine)
+    await leader.write("k", 1)
+    engine.away.add("follower-1")
+    handing = asyncio.create_task(leader.demote(handoff=True))
+    await asyncio.sleep(0.2)
+    handing.cancel()
+    await asyncio.gather(handing, return_exceptions=True)
+    await until(lambda: leader.get_role() == "leader")
+    assert (await leader.write("k", 2)).success
+
+
+async def test_who_does_not_get_the_lease_anew_leads_on_by_the_old_one(
+    cluster: Cluster,
+) -> None:
+    """It ended its term first, and then asked."""
+    engine = Engine(holds=30.0)
+    one, _, _ = await voting(cluster, engine)
+    await until(lambda: len(one.get_connected_followers()) == 2)
+    engine.away.add("leader-1")
+    with pytest.raises(PromotionFailed, match="not reached"):
+        await one.remove_voter(cluster.replicas[2].id, timeout_ms=500)
+    with pytest.raises(PromotionFailed, match="not reached"):
+        await one.promote(
+            require="i_accept_loss",
+            reason="test",
+            without=[cluster.replicas[2].id],
+            timeout_ms=500,
+        )
+    assert one.get_role() == "leader"
+    assert (await one.write("k", 1)).success
+    assert len(one.get_voters()) == 3
+
+
+async def test_a_candidate_that_is_not_elected_gives_the_lease_back(
+    cluster: Cluster,
+) -> None:
+    engine = Engine(holds=30.0)
+    one, two, three = await voting(cluster, engine)
+    await one.demote(handoff=False)
+    take = two._election._take_lease
+
+    async def cut(by: float) -> int | None:
+        number = await take(by)
+        await cluster.part(1)
+        return number
+
+    two._election._take_lease = cut  # type: ignore[method-assign]
+    with pytest.raises(PromotionFailed):
+        await two.promote(timeout_ms=500)
+    await until(lambda: engine.ends <= time.monotonic())
+    await three.promote()
+    assert three.get_role() == "leader"
+
+
+async def test_no_read_is_fresh_where_the_lease_has_ended(cluster: Cluster) -> None:
+    engine = Engine(holds=30.0)
+    leader, _ = await both(cluster, engine)
+    await leader.write("k", 1)
+    assert await leader.read("k", "bounded", max_staleness_ms=1) == 1
+    cluster.clocks[0].off_ms = 60_000
+    assert leader.is_stale()
+    with pytest.raises(StaleRead):
+        await leader.read("k", "bounded", max_staleness_ms=30_000)
+    with pytest.raises(NotLeader):
+        async with leader._space.transaction():
+            pass
+
+
+async def test_a_promotion_ends_in_its_time_though_the_engine_hangs(
+    cluster: Cluster,
+) -> None:
+    engine = Engine()
+    await cluster.join(2)
+    await cluster.mesh()
+    _, follower = await cluster.start(lease=engine, heartbeat_timeout_ms=20_000)
+    await until(lambda: follower.leader_id)
+    engine.hangs = True
+    async with asyncio.timeout(5):
+        with pytest.raises(PromotionFailed, match="did not answer"):
+            await follower.promote(timeout_ms=200)
+
+
+async def test_masters_need_no_lease(cluster: Cluster) -> None:
+    engine = Engine(holds=30.0)
+    leader, _ = await both(cluster, engine)
+    await leader.switch_to_masters()
+    assert engine.ends <= time.monotonic()
+
+
+async def test_after_a_full_disk_a_leader_without_its_lease_follows(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asked for the lease at each step, and took no other one."""
+    engine = Engine(holds=30.0)
+    leader, follower = await both(cluster, engine)
+    roles: list[Any] = []
+    leader.on("roleChanged", lambda event: roles.append(event.role))
+
+    async def full(writes: Writes) -> None:
+        raise StoreFull("no space")
+
+    engine.away.add("leader-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.replicas[0].store, "commit", full)
+        assert not (await leader.write("k", 1)).success
+    await until(lambda: roles == ["follower"])
+    engine.ends = 0.0
+    await follower.promote()
+    await until(lambda: leader.leader_id == "follower-1")
 
 
 async def test_a_start_that_fails_leaves_nothing_behind(cluster: Cluster) -> None:

@@ -3,10 +3,12 @@
 # pyright: reportPrivateUsage=false
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from syncengine import HistoryDiverged, Invalid, PromotionFailed
+from syncengine import HistoryDiverged, Invalid, NotLeader, PromotionFailed
+from syncengine.storage.store import Writes
 from tests.syncengine.replication.test_leader_follower import (
     Cluster,
     cluster,
@@ -182,3 +184,106 @@ async def test_who_promotes_by_an_old_view_of_the_terms_changes_nothing(
     with pytest.raises(PromotionFailed, match=f"the term is {seen + 1} by now"):
         await one.promote(expected_term=seen)
     assert pair.leaders == [two]
+
+
+async def test_who_is_promoted_leads_when_that_returns_however_slow_its_disk(
+    three: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked well, it was told that it leads before its vote was on disk."""
+    _, two, _ = three.nodes
+    store = three.replicas[1].store
+    commit = store.commit
+
+    async def slow(writes: Writes) -> None:
+        await asyncio.sleep(0.15)
+        await commit(writes)
+
+    monkeypatch.setattr(store, "commit", slow)
+    await two.promote()
+    assert two.get_role() == "leader"
+    assert (await two.write("k", 1)).success
+
+
+async def test_who_is_asked_too_late_does_not_take_over(pair: Cluster) -> None:
+    """What was acknowledged since was void on both."""
+    one, two = pair.nodes
+    await one.write("k", 1)
+    await until(lambda: pair.applied() == [1, 1])
+    count = two._election._count
+
+    async def slow(race: Any) -> None:
+        await asyncio.sleep(0.5)
+        await count(race)
+
+    two._election._count = slow  # type: ignore[method-assign]
+    with pytest.raises(PromotionFailed, match="this node leads on"):
+        await one.demote(handoff=True, timeout_ms=200)
+    assert (await one.write("k", 2)).success
+    await asyncio.sleep(0.8)
+    await until(lambda: pair.applied() == [2, 2])
+    assert [await node.read("k") for node in pair.nodes] == [2, 2]
+    assert pair.leaders == [one]
+
+
+async def test_only_a_leader_changes_voters(pair: Cluster) -> None:
+    follower = pair.nodes[1]
+    for replica in pair.replicas:
+        with pytest.raises(NotLeader):
+            await follower.add_voter(replica.id)
+    with pytest.raises(NotLeader):
+        await follower.remove_voter(pair.replicas[0].id)
+
+
+async def test_what_is_written_while_the_first_voters_come_has_their_majority(
+    pair: Cluster,
+) -> None:
+    leader = pair.nodes[0]
+    await until(lambda: leader.get_follower_lag("follower-1") == 0)
+    adding = asyncio.create_task(leader.add_voter(pair.replicas[1].id))
+    await asyncio.sleep(0)
+    written = await leader.write("k", 1)
+    await adding
+    assert (written.success, written.level) == (True, "majority")
+
+
+async def test_who_is_deposed_while_it_hands_over_says_so_at_once(
+    three: Cluster,
+) -> None:
+    one, two, _ = three.nodes
+    one._election.best_successor = lambda: None  # type: ignore[method-assign]
+    handing = asyncio.create_task(one.demote(handoff=True))
+    await asyncio.sleep(0.05)
+    await two.promote()
+    with pytest.raises(PromotionFailed, match="leads by now"):
+        await handing
+    assert one.get_role() == "follower"
+
+
+@pytest.mark.parametrize("voters", [0, 3])
+async def test_a_leader_whose_actor_is_retired_acknowledges_nothing_in_its_term(
+    cluster: Cluster, voters: int
+) -> None:
+    """A copy of its file is at work: what it wrote on was in no term."""
+    await cluster.join(3)
+    await cluster.mesh()
+    leader = (await cluster.start(voters=voters))[0]
+    assert (await leader.write("k", 1)).success
+    await leader._space.engine.retire_actor()
+    written = await leader.write("k", 2)
+    await until(lambda: cluster.leaders)
+    if not written.success:
+        assert (await cluster.leaders[0].write("k", 2)).success
+    await until(lambda: len(set(cluster.applied())) == 1)
+    assert [await node.read("k") for node in cluster.nodes] == [2, 2, 2]
+    assert await leader.rescue.list() == []
+
+
+async def test_a_branch_is_not_merged_beside_the_leader(pair: Cluster) -> None:
+    """It came back with a receipt, and was in the rescue area."""
+    space = pair.nodes[0]._space
+    branch = await space.fork("draft")
+    async with branch.transaction() as tx:
+        tx["note/1"]["text"] = "mine"
+    with pytest.raises(Invalid, match="all write"):
+        await branch.merge()
+    assert (await branch.get("note/1")).to_dict() == {"text": "mine"}
