@@ -325,9 +325,7 @@ class LeaderFollowerManager:
         if self._parts is not None:
             with contextlib.suppress(SyncError):
                 async with self._seat.turn:
-                    if (term := self._election.leading) is not None:
-                        await self._seat.engine.end_term()
-                        await self._election.release_lease(term.number)
+                    await self._parts.succession.resign()
         workers, self._workers = self._workers, []
         for worker in workers:
             await worker.stop()

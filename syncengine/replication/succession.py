@@ -95,6 +95,7 @@ class Succession:
         except TimeoutError:
             async with self._seat.turn:
                 election.drop_race()
+            self._seat.bell.set()  # what was taken for it is given back
             if election.leading is None:
                 why = "it took longer than that; nothing changed"
                 if election.voters:
@@ -194,11 +195,11 @@ class Succession:
             await self._hand_over(term, timeout_ms)
         else:
             async with self._seat.turn:
-                await self._resign()
+                await self.resign()
                 election.deadline += self._seat.timeout_seconds  # others first
         self._seat.metrics.demotions += 1
 
-    async def _resign(self) -> None:
+    async def resign(self) -> None:
         """Lead no more, whatever the term is by now, and give the lease back. The
         caller holds the turn."""
         election = self._seat.election
@@ -220,7 +221,7 @@ class Succession:
                 is_over = election.lease is not None or not election.voters
                 if election.lease is not None:
                     async with seat.turn:
-                        await self._resign()
+                        await self.resign()
                 election.say(said, device)
                 await self._asking(
                     lambda: election.top is not None and election.top.id != term.id,
