@@ -178,7 +178,7 @@ async def test_what_was_written_before_a_switch_is_not_written_again_after_it(
 ) -> None:
     await cluster.join(3)
     await cluster.mesh()
-    nodes = await cluster.start(voters=3)
+    nodes = await cluster.start(voters=3, heartbeat_timeout_ms=1_500)  # one leads on
     await until(lambda: nodes[0].get_role() == "leader")
     first = await nodes[0].write("k", 1, client_op_id="once")
     await nodes[0].switch_to_masters()
