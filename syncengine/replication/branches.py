@@ -374,7 +374,8 @@ class Branch:
 
         As a whole or not at all; on this disk when this returns. Cursors and nodes that
         were made here have other names then. Raises `Refused` where this device cannot
-        sign. Cancelled, it happens all the same.
+        sign, `Invalid` where one leads: what is merged would not be in its log.
+        Cancelled, it happens all the same.
         """
         trunk, engine = self.engine, self._space.engine
         self._space.check_may_write()
