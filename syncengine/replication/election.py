@@ -181,7 +181,8 @@ class Election:
         self._lease_until_ms = self._lease_until
         self._lease_number: int | None = None
         """The term for which the lease was given to this node"""
-        engine.leadership.holds_lease = lambda: self.holds_lease
+        self._hook: Callable[[], bool] = lambda: self.holds_lease
+        engine.leadership.holds_lease = self._hook
         self._renewing: asyncio.Task[None] | None = None
         self._told_commit = -1
         self._race: Race | None = None
@@ -420,7 +421,8 @@ class Election:
 
     def close(self) -> None:
         """It takes no more part."""
-        self.engine.leadership.holds_lease = lambda: True
+        if self.engine.leadership.holds_lease is self._hook:  # else another one's
+            self.engine.leadership.holds_lease = lambda: True
         if self._renewing is not None:
             self._renewing.cancel()
 
