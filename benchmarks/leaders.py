@@ -366,7 +366,7 @@ def _mastered() -> list[Row]:
         hub.communicate(timeout=30)
     with_: list[float] = []
     without: list[float] = []
-    for _ in range(5):
+    for _ in range(9):
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(APPLY), str(APPLIED)],
             capture_output=True, text=True, check=True,
