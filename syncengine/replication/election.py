@@ -634,13 +634,7 @@ class Election:
 
     def _base(self) -> tuple[int, BatchId] | None:
         """Return the last entry of the log here."""
-        top, keeper = self.top, self.engine.keeper
-        if top is None:
-            return None
-        head = keeper.heads.get(top.record.actor)
-        if head is None:
-            return top.record.base
-        return keeper.last_index(top.record.actor), head.id
+        return None if self.top is None else self.engine.end_of(self.top)
 
     def _vote_bytes(self, race: Race, candidate: DeviceId) -> bytes:
         return vote_bytes(

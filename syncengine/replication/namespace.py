@@ -600,7 +600,7 @@ class Namespace:
                 raise SyncError("a higher term has begun meanwhile")
             if record.how == "handed over" and not record.voters:
                 top = self.keeper.terms.top
-                if top is None or (top.id, self._end_of(top)) != (
+                if top is None or (top.id, self.end_of(top)) != (
                     record.previous,
                     record.base,
                 ):
@@ -627,7 +627,7 @@ class Namespace:
             raise SyncError("somebody else leads by now, in a higher term")
         return top
 
-    def _end_of(self, term: Term) -> tuple[int, BatchId] | None:
+    def end_of(self, term: Term) -> tuple[int, BatchId] | None:
         """Return the last entry of the log here, where a term is the highest."""
         head = self.keeper.heads.get(term.record.actor)
         if head is None:

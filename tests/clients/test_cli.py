@@ -561,6 +561,8 @@ def test_a_node_is_told_what_to_do_while_it_runs(shell: Shell, node: str) -> Non
     assert shell.run("demote").startswith("n1 follows")
     refused = shell.json("write", "k", "1", code=1)
     assert refused["error_code"] == "NOT_LEADER"
+    late = shell.json("promote", "--expected-term", "1", code=1)["message"]
+    assert late.startswith("the term is 2 by now, and not 1")
     assert shell.run("promote", "--force", "--reason", "test").startswith("n1 leads")
     assert "--reason" in shell.json("promote", "--force", code=2)["message"]
 
